@@ -1,0 +1,2 @@
+//! Placeholder door; see the README.
+fn main() {}

@@ -1,0 +1,134 @@
+//! The lock of kernel state: a spin lock that works in memory shared by several processes.
+//!
+//! Rules: it is taken only inside the kernel (preemption of guest threads off), never held over a
+//! park, and never while calling into the program. Lock order, outermost first: process table,
+//! process, descriptor table, open file, net shard, wait queue, run queue, timer wheel, allocator.
+//!
+//! The word holds the owner, so that the lock of a killed process can be found and recovered.
+
+use core::cell::UnsafeCell;
+use core::ops::{Deref, DerefMut};
+use core::sync::atomic::{AtomicU32, Ordering};
+
+/// Spins before the host is asked to run somebody else: the holder may have lost its CPU.
+const SPINS_BEFORE_YIELD: u32 = 200;
+
+/// Mutual exclusion by spinning. See the module's rules.
+#[repr(C)]
+pub struct Lock<T: ?Sized> {
+    /// 0 free, else 1.
+    word: AtomicU32,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: the word admits one guard at a time, so the value is reached by one thread at a time.
+unsafe impl<T: ?Sized + Send> Send for Lock<T> {}
+// SAFETY: as above.
+unsafe impl<T: ?Sized + Send> Sync for Lock<T> {}
+
+/// Access to a locked value; dropping it unlocks.
+pub struct Guard<'a, T: ?Sized> {
+    lock: &'a Lock<T>,
+}
+
+impl<T> Lock<T> {
+    /// An unlocked value.
+    pub const fn new(value: T) -> Self {
+        Lock { word: AtomicU32::new(0), value: UnsafeCell::new(value) }
+    }
+
+    /// The value, when nobody else can have it.
+    pub fn into_inner(self) -> T {
+        self.value.into_inner()
+    }
+}
+
+impl<T: ?Sized> Lock<T> {
+    /// Waits for the lock and takes it.
+    #[inline]
+    pub fn lock(&self) -> Guard<'_, T> {
+        if self.word.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            self.lock_slow();
+        }
+        Guard { lock: self }
+    }
+
+    /// Takes the lock if it is free.
+    #[inline]
+    pub fn try_lock(&self) -> Option<Guard<'_, T>> {
+        let taken = self.word.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        taken.then_some(Guard { lock: self })
+    }
+
+    /// The value, without locking, when the borrow proves that nobody else has it.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.value.get_mut()
+    }
+
+    #[cold]
+    fn lock_slow(&self) {
+        let mut spins = 0;
+        loop {
+            while self.word.load(Ordering::Relaxed) != 0 {
+                core::hint::spin_loop();
+                spins += 1;
+                if spins % SPINS_BEFORE_YIELD == 0 {
+                    // SAFETY: sched_yield takes no arguments and touches no memory.
+                    let _ = unsafe { crate::host!(sched_yield) };
+                }
+            }
+            if self.word.compare_exchange_weak(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+                return;
+            }
+        }
+    }
+}
+
+impl<T: ?Sized> Deref for Guard<'_, T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: the guard holds the lock.
+        unsafe { &*self.lock.value.get() }
+    }
+}
+
+impl<T: ?Sized> DerefMut for Guard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: the guard holds the lock, and `&mut self` makes this the only way in.
+        unsafe { &mut *self.lock.value.get() }
+    }
+}
+
+impl<T: ?Sized> Drop for Guard<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.lock.word.store(0, Ordering::Release);
+    }
+}
+
+impl<T: Default> Default for Lock<T> {
+    fn default() -> Self {
+        Lock::new(T::default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Lock;
+    use std::sync::Arc;
+
+    #[test]
+    fn excludes() {
+        let count = Arc::new(Lock::new(0u64));
+        let threads: std::vec::Vec<_> = (0..4)
+            .map(|_| {
+                let count = count.clone();
+                std::thread::spawn(move || (0..10_000).for_each(|_| *count.lock() += 1))
+            })
+            .collect();
+        threads.into_iter().for_each(|t| t.join().unwrap());
+        assert_eq!(*count.lock(), 40_000);
+    }
+}
