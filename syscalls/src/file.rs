@@ -1,0 +1,146 @@
+//! What a descriptor refers to: the open file description, and the behaviour behind it.
+//!
+//! [`File`] is implemented by host files, directories, pipes, sockets, eventfds, epolls and so on.
+//! Its methods never sleep: they answer EAGAIN, and [`crate::wait`] turns that into waiting. Default
+//! methods answer the errno that Linux gives where the operation does not apply.
+
+use crate::hub::{Events, Hub};
+use crate::{Errno, Result};
+use alloc::boxed::Box;
+use core::any::Any;
+use core::sync::atomic::{AtomicU32, Ordering};
+use platform::sync::Lock;
+
+/// `O_APPEND`
+pub const O_APPEND: u32 = 0o2000;
+/// `O_NONBLOCK`
+pub const O_NONBLOCK: u32 = 0o4000;
+/// `O_CLOEXEC`
+pub const O_CLOEXEC: u32 = 0o2000000;
+/// `O_ACCMODE`
+pub const O_ACCMODE: u32 = 3;
+
+/// An open file description (POSIX 3.258): shared by `dup`, `fork` and SCM_RIGHTS.
+pub struct OpenFile {
+    /// The behaviour.
+    pub file: Box<dyn File>,
+    /// Access mode and status flags (`O_RDWR | O_NONBLOCK | O_APPEND ...`).
+    pub flags: AtomicU32,
+    /// The file offset; held while a read or write moves it (POSIX: atomic to each other).
+    pub offset: Lock<u64>,
+}
+
+impl OpenFile {
+    /// A description with these status flags, at offset 0.
+    pub fn new(file: impl File + 'static, flags: u32) -> OpenFile {
+        OpenFile { file: Box::new(file), flags: AtomicU32::new(flags), offset: Lock::new(0) }
+    }
+
+    /// Whether calls on it must not wait.
+    pub fn nonblocking(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & O_NONBLOCK != 0
+    }
+
+    /// The behaviour as a concrete type, such as a socket.
+    pub fn downcast<T: File + 'static>(&self) -> Option<&T> {
+        (&*self.file as &dyn Any).downcast_ref()
+    }
+}
+
+/// Bytes that a call brings or takes: the program's buffers, checked on every copy.
+/// (`crate::user` implements it for iovecs; kernel-internal callers use slices.)
+pub trait Buffer {
+    /// Bytes left.
+    fn remaining(&self) -> usize;
+}
+
+/// Where a read puts bytes.
+pub trait Sink: Buffer {
+    /// Appends bytes; EFAULT if the program's memory is not there. Answers how many were taken
+    /// (fewer only when the buffer is full).
+    fn put(&mut self, bytes: &[u8]) -> Result;
+    /// The next contiguous piece as raw (address, length) for a host call that fills it directly.
+    fn chunk(&mut self) -> (usize, usize);
+    /// `count` bytes of the piece from [`Sink::chunk`] were filled.
+    fn advance(&mut self, count: usize);
+}
+
+/// Where a write takes bytes from.
+pub trait Source: Buffer {
+    /// Copies the next bytes out, at most `into.len()`; EFAULT if the program's memory is not there.
+    fn take(&mut self, into: &mut [u8]) -> Result;
+    /// The next contiguous piece as raw (address, length) for a host call that reads it directly.
+    fn chunk(&mut self) -> (usize, usize);
+    /// `count` bytes of the piece from [`Source::chunk`] were used.
+    fn advance(&mut self, count: usize);
+}
+
+/// The behaviour of an open file. `at` is the position for files that have one.
+#[allow(unused_variables)]
+pub trait File: Any + Send + Sync {
+    /// Present readiness. Regular files and directories are always ready.
+    fn poll(&self) -> Events {
+        Events::READABLE | Events::WRITABLE
+    }
+    /// Where watchers register; `None` means that readiness never changes (epoll_ctl gives EPERM).
+    fn hub(&self) -> Option<&Hub> {
+        None
+    }
+    /// read(2) family: reads at `*at` and moves it. EAGAIN if nothing is there yet.
+    fn read(&self, open: &OpenFile, at: &mut u64, into: &mut dyn Sink) -> Result {
+        Err(Errno::EINVAL)
+    }
+    /// write(2) family: writes at `*at` and moves it. EAGAIN if no room is there yet.
+    fn write(&self, open: &OpenFile, at: &mut u64, from: &mut dyn Source) -> Result {
+        Err(Errno::EINVAL)
+    }
+    /// Whether there is a position: pread, pwrite and lseek give ESPIPE where not.
+    fn seekable(&self) -> bool {
+        false
+    }
+    /// lseek(2)'s SEEK_END base: the file's size.
+    fn size(&self) -> Result<u64> {
+        Err(Errno::ESPIPE)
+    }
+    /// ioctl(2).
+    fn ioctl(&self, open: &OpenFile, command: u32, argument: usize) -> Result {
+        Err(Errno::ENOTTY)
+    }
+    /// fstat(2): writes the kernel's `struct stat` (144 bytes, x86-64) to a kernel buffer.
+    fn stat(&self, out: &mut Stat) -> Result<()>;
+    /// The host descriptor behind a file that has one, for mmap, fsync, sendfile and the like.
+    fn host_fd(&self) -> Option<i32> {
+        None
+    }
+    /// Short text for `--trace` and /proc/self/fd: a path, `socket:[7]`, `anon_inode:[eventfd]`.
+    fn describe(&self, f: &mut dyn core::fmt::Write) -> core::fmt::Result;
+    /// A further descriptor was closed: called when the last descriptor of the description in this
+    /// process goes away, before the description itself may be dropped (flock, epoll clean-up).
+    fn closed(&self, open: &OpenFile) {}
+}
+
+/// The kernel's `struct stat` of x86-64 (asm/stat.h): what `fstat` gives, glibc's too.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(missing_docs)]
+pub struct Stat {
+    pub dev: u64,
+    pub ino: u64,
+    pub nlink: u64,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub pad0: u32,
+    pub rdev: u64,
+    pub size: i64,
+    pub blksize: i64,
+    pub blocks: i64,
+    pub atime: i64,
+    pub atime_nsec: u64,
+    pub mtime: i64,
+    pub mtime_nsec: u64,
+    pub ctime: i64,
+    pub ctime_nsec: u64,
+    pub unused: [i64; 3],
+}
+const _: () = assert!(core::mem::size_of::<Stat>() == 144);
