@@ -9,7 +9,8 @@
 //! exports! { MORE "libc.so.6":
 //!     alias "GLIBC_2.2.5" "__strdup" = strdup;          // second name of a function
 //!     compat "GLIBC_2.2.5" "memcpy" = memmove;          // old version: bound only by exact version
-//!     object "GLIBC_2.2.5" "stdout" 8 = STDOUT;         // data: a static and its st_size
+//!     object "GLIBC_2.2.5" "in6addr_any" 16 = ANY;      // constant data: a static and its st_size
+//!     cell "GLIBC_2.2.5" "stdout" 8 = STDOUT;           // a variable: a data::DataCell (read data.rs)
 //! }
 //! ```
 //! A variadic C function is an `alias` of a naked function that spills its registers into a
@@ -48,8 +49,10 @@ pub struct Export {
     pub default: bool,
     /// Function or data.
     pub kind: Kind,
-    /// Where it is.
+    /// Where it is (data with a cell: its home, see [`crate::data`]).
     pub address: Address,
+    /// Data that the loader may move: its [`crate::data::DataCell`]'s redirection.
+    pub cell: Option<&'static crate::data::Place>,
 }
 
 /// Declares C functions and their rows. See the module's example.
@@ -68,7 +71,7 @@ macro_rules! abi {
             $crate::abi::Export {
                 library: $lib, name: stringify!($name), version: $version, default: true,
                 kind: $crate::abi::Kind::Func,
-                address: $crate::abi::Address($name as *const ()),
+                address: $crate::abi::Address($name as *const ()), cell: None,
             },
         )*];
     };
@@ -86,20 +89,27 @@ macro_rules! exports {
     (@row alias $lib:literal, $version:literal, $name:literal, , $target:path) => {
         $crate::abi::Export {
             library: $lib, name: $name, version: $version, default: true,
-            kind: $crate::abi::Kind::Func, address: $crate::abi::Address($target as *const ()),
+            kind: $crate::abi::Kind::Func, address: $crate::abi::Address($target as *const ()), cell: None,
         }
     };
     (@row compat $lib:literal, $version:literal, $name:literal, , $target:path) => {
         $crate::abi::Export {
             library: $lib, name: $name, version: $version, default: false,
-            kind: $crate::abi::Kind::Func, address: $crate::abi::Address($target as *const ()),
+            kind: $crate::abi::Kind::Func, address: $crate::abi::Address($target as *const ()), cell: None,
         }
     };
     (@row object $lib:literal, $version:literal, $name:literal, $size:literal, $target:path) => {
         $crate::abi::Export {
             library: $lib, name: $name, version: $version, default: true,
             kind: $crate::abi::Kind::Object { size: $size },
-            address: $crate::abi::Address(&raw const $target as *const ()),
+            address: $crate::abi::Address(&raw const $target as *const ()), cell: None,
+        }
+    };
+    (@row cell $lib:literal, $version:literal, $name:literal, $size:literal, $target:path) => {
+        $crate::abi::Export {
+            library: $lib, name: $name, version: $version, default: true,
+            kind: $crate::abi::Kind::Object { size: $size },
+            address: $crate::abi::Address($target.home()), cell: Some($target.place()),
         }
     };
 }

@@ -18,6 +18,7 @@ extern crate std;
 
 #[macro_use]
 pub mod abi;
+pub mod data;
 pub mod errno;
 pub mod kcall;
 pub mod malloc;
