@@ -1,0 +1,522 @@
+//! One direction: a single-producer single-consumer ring of variable-length records.
+//!
+//! Positions are free-running byte counts modulo 2^32; the capacity is a power of two, so the offset
+//! is `position & (capacity - 1)`. The producer alone writes `tail`, the consumer alone `head`.
+//!
+//! Memory ordering. Records are published by a Release store of `tail` and read after an Acquire
+//! load of it; space is given back by a Release store of `head` and reused after an Acquire load.
+//! Sleep is Dekker's pattern, for both sides: *set the flag, fence, look at the position* against
+//! *move the position, fence, look at the flag*; with sequentially consistent fences at least one
+//! side sees the other, so either the sleeper does not sleep or the doorbell is rung. The flag is set
+//! by a read-modify-write: a plain store could be ordered before the swap of a waker that has already
+//! decided (loom finds that run), and on x86 `xchg` costs no more than the store and its fence.
+//!
+//! Trust. The peer may write anything at any time. Its position is checked against our own (which
+//! we keep privately and only publish): a distance above the capacity is [`Corrupt`]. A record's
+//! length is read once and checked against what the peer's position allows before a byte is copied.
+
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicU32, Ordering, fence};
+
+#[cfg(not(loom))]
+use core::sync::atomic::{AtomicU32, Ordering, fence};
+
+/// The peer has broken the ring's rules: its position or a record's length cannot be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Corrupt;
+
+/// What stands before a frame in its record, apart from the length.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Meta {
+    /// The producer vouches for the checksums or has left them out (memory does not corrupt).
+    pub checksum_done: bool,
+    /// Payload bytes for each segment if this is a super-segment, else 0.
+    pub segment_size: u16,
+}
+
+/// Bytes of a ring's positions before its data.
+pub const RING_HEADER_BYTES: usize = core::mem::size_of::<Positions>();
+
+const RECORD_HEADER: u32 = 8;
+const ALIGN: u32 = 16;
+const PAD: u16 = 1;
+const CHECKSUM_DONE: u16 = 2;
+
+/// The shared positions and flags of a ring; each writer has cache lines of its own.
+#[repr(C, align(128))]
+pub struct Positions {
+    /// Written by the producer: end of what is published.
+    tail: AtomicU32,
+    /// Set by a producer that waits for space, cleared by whoever wakes it.
+    producer_waits: AtomicU32,
+    _pad0: [u32; 30],
+    /// Written by the consumer: end of what is consumed.
+    head: AtomicU32,
+    /// Set by a consumer about to sleep, cleared by whoever wakes it.
+    consumer_sleeps: AtomicU32,
+    _pad1: [u32; 30],
+}
+
+impl Positions {
+    /// An empty ring's positions.
+    pub fn new() -> Positions {
+        Positions {
+            tail: AtomicU32::new(0),
+            producer_waits: AtomicU32::new(0),
+            _pad0: [0; 30],
+            head: AtomicU32::new(0),
+            consumer_sleeps: AtomicU32::new(0),
+            _pad1: [0; 30],
+        }
+    }
+}
+
+impl Default for Positions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Bytes that a frame of `len` takes in a ring.
+const fn record_bytes(len: u32) -> u32 {
+    (RECORD_HEADER + len).next_multiple_of(ALIGN)
+}
+
+/// The sending end. There is one for each ring.
+pub struct Producer {
+    shared: *const Positions,
+    data: *mut u8,
+    capacity: u32,
+    /// What we have written; `shared.tail` is its published copy.
+    tail: u32,
+    /// The consumer's position when we last looked.
+    head: u32,
+}
+
+/// The receiving end. There is one for each ring.
+pub struct Consumer {
+    shared: *const Positions,
+    data: *const u8,
+    capacity: u32,
+    head: u32,
+    tail: u32,
+}
+
+// SAFETY: an end is used by one thread at a time (`&mut self`), and the pointers are to memory that
+// outlives it (promise to `attach`).
+unsafe impl Send for Producer {}
+// SAFETY: as above.
+unsafe impl Send for Consumer {}
+
+impl Producer {
+    /// Takes the sending end of the ring at `shared`/`data`, going on where the memory says.
+    ///
+    /// # Safety
+    /// Both pointers are valid for the life of the value (`data` for `capacity` bytes, a power of
+    /// two), `shared` is aligned, and there is no other producer. The *content* may be hostile.
+    pub unsafe fn attach(
+        shared: *const Positions,
+        data: *mut u8,
+        capacity: u32,
+    ) -> Result<Producer, Corrupt> {
+        debug_assert!(capacity.is_power_of_two());
+        // SAFETY: the caller's promise; atomics only.
+        let (tail, head) =
+            unsafe { ((*shared).tail.load(Ordering::Acquire), (*shared).head.load(Ordering::Acquire)) };
+        if tail.wrapping_sub(head) > capacity {
+            return Err(Corrupt);
+        }
+        Ok(Producer { shared, data, capacity, tail, head })
+    }
+
+    /// Puts a frame of `len` bytes in, written by `fill`. `Ok(false)`: no space now. A frame is
+    /// seen by the consumer after [`Producer::publish`].
+    pub fn push(&mut self, len: usize, meta: Meta, fill: impl FnOnce(&mut [u8])) -> Result<bool, Corrupt> {
+        let Ok(len) = u32::try_from(len) else { return Ok(false) };
+        let need = record_bytes(len);
+        let until_end = self.capacity - self.offset();
+        let pad = if until_end < need { until_end } else { 0 };
+        if !self.has_space(pad.saturating_add(need))? {
+            return Ok(false);
+        }
+        if pad != 0 {
+            self.write_header(pad - RECORD_HEADER, PAD, 0);
+            self.tail = self.tail.wrapping_add(pad);
+        }
+        let flags = if meta.checksum_done { CHECKSUM_DONE } else { 0 };
+        self.write_header(len, flags, meta.segment_size);
+        // SAFETY: `has_space` proved that [offset, offset + need) is ours until published; the peer
+        // has no business there, and if it writes anyway it only garbles its own frame.
+        let frame = unsafe {
+            core::slice::from_raw_parts_mut(
+                self.data.add((self.offset() + RECORD_HEADER) as usize),
+                len as usize,
+            )
+        };
+        fill(frame);
+        self.tail = self.tail.wrapping_add(need);
+        Ok(true)
+    }
+
+    /// Shows the consumer everything pushed so far. Answers whether it sleeps and must be woken by
+    /// its doorbell (the answer is given to one caller only).
+    #[must_use = "a sleeping consumer must be woken"]
+    pub fn publish(&mut self) -> bool {
+        let shared = self.shared();
+        shared.tail.store(self.tail, Ordering::Release);
+        fence(Ordering::SeqCst);
+        shared.consumer_sleeps.load(Ordering::Relaxed) != 0
+            && shared.consumer_sleeps.swap(0, Ordering::Relaxed) != 0
+    }
+
+    /// Asks to be woken when the consumer gives space back. `false`: there is space already.
+    pub fn wait_for_space(&mut self, len: usize) -> Result<bool, Corrupt> {
+        self.shared().producer_waits.swap(1, Ordering::AcqRel);
+        fence(Ordering::SeqCst);
+        // Twice the record: the worst case needs padding up to the end as well.
+        let need = record_bytes(len as u32).saturating_mul(2).min(self.capacity);
+        Ok(!self.has_space(need)?)
+    }
+
+    fn has_space(&mut self, bytes: u32) -> Result<bool, Corrupt> {
+        if self.capacity - self.tail.wrapping_sub(self.head) >= bytes {
+            return Ok(true);
+        }
+        let head = self.shared().head.load(Ordering::Acquire);
+        let used = self.tail.wrapping_sub(head);
+        if used > self.capacity {
+            return Err(Corrupt);
+        }
+        self.head = head;
+        Ok(self.capacity - used >= bytes)
+    }
+
+    fn write_header(&mut self, len: u32, flags: u16, segment_size: u16) {
+        let word = u64::from(len) | u64::from(flags) << 32 | u64::from(segment_size) << 48;
+        // SAFETY: at least one aligned record header fits at every record offset (ALIGN divides the
+        // capacity), and space for it was proved.
+        unsafe { self.data.add(self.offset() as usize).cast::<u64>().write_volatile(word) }
+    }
+
+    fn offset(&self) -> u32 {
+        self.tail & (self.capacity - 1)
+    }
+
+    fn shared(&self) -> &Positions {
+        // SAFETY: valid for our life (promise to `attach`); atomics only.
+        unsafe { &*self.shared }
+    }
+}
+
+impl Consumer {
+    /// Takes the receiving end, going on where the memory says.
+    ///
+    /// # Safety
+    /// As [`Producer::attach`].
+    pub unsafe fn attach(
+        shared: *const Positions,
+        data: *const u8,
+        capacity: u32,
+    ) -> Result<Consumer, Corrupt> {
+        debug_assert!(capacity.is_power_of_two());
+        // SAFETY: the caller's promise; atomics only.
+        let (tail, head) =
+            unsafe { ((*shared).tail.load(Ordering::Acquire), (*shared).head.load(Ordering::Acquire)) };
+        if tail.wrapping_sub(head) > capacity || !head.is_multiple_of(ALIGN) {
+            return Err(Corrupt);
+        }
+        Ok(Consumer { shared, data, capacity, head, tail })
+    }
+
+    /// Copies the next frame into `into` (as long as the longest allowed frame) and gives its length
+    /// and meta; `None` if there is none. The space goes back at [`Consumer::release`].
+    pub fn pop(&mut self, into: &mut [u8]) -> Result<Option<(usize, Meta)>, Corrupt> {
+        loop {
+            let available = self.available()?;
+            if available == 0 {
+                return Ok(None);
+            }
+            let offset = self.head & (self.capacity - 1);
+            // SAFETY: offsets are multiples of ALIGN below the capacity, so a header fits.
+            let word = unsafe { self.data.add(offset as usize).cast::<u64>().read_volatile() };
+            let (len, flags, segment_size) = (word as u32, (word >> 32) as u16, (word >> 48) as u16);
+            let Some(need) = len.checked_add(RECORD_HEADER + ALIGN - 1).map(|n| n & !(ALIGN - 1)) else {
+                return Err(Corrupt);
+            };
+            if need > available || need > self.capacity - offset {
+                return Err(Corrupt);
+            }
+            self.head = self.head.wrapping_add(need);
+            if flags & PAD != 0 {
+                continue;
+            }
+            let len = len as usize;
+            let Some(into) = into.get_mut(..len) else { return Err(Corrupt) };
+            // SAFETY: `need` fits between offset and the end of the data (checked above). The peer
+            // may write meanwhile: the copy is then garbage, which the reader of frames expects.
+            unsafe {
+                core::ptr::copy_nonoverlapping(
+                    self.data.add((offset + RECORD_HEADER) as usize),
+                    into.as_mut_ptr(),
+                    len,
+                );
+            }
+            return Ok(Some((len, Meta { checksum_done: flags & CHECKSUM_DONE != 0, segment_size })));
+        }
+    }
+
+    /// Gives the space of popped frames back. Answers whether the producer waits for it and must be
+    /// woken by its doorbell.
+    #[must_use = "a waiting producer must be woken"]
+    pub fn release(&mut self) -> bool {
+        let shared = self.shared();
+        shared.head.store(self.head, Ordering::Release);
+        fence(Ordering::SeqCst);
+        shared.producer_waits.load(Ordering::Relaxed) != 0
+            && shared.producer_waits.swap(0, Ordering::Relaxed) != 0
+    }
+
+    /// Whether nothing is there. Looks at the shared position.
+    pub fn is_empty(&mut self) -> bool {
+        self.tail = self.head;
+        matches!(self.available(), Ok(0))
+    }
+
+    /// Announces sleep. `true`: nothing has come meanwhile, sleep; the producer will ring.
+    pub fn announce_sleep(&mut self) -> bool {
+        self.shared().consumer_sleeps.swap(1, Ordering::AcqRel);
+        fence(Ordering::SeqCst);
+        let sleep = self.is_empty();
+        if !sleep {
+            self.awake();
+        }
+        sleep
+    }
+
+    /// Takes the announcement back.
+    pub fn awake(&mut self) {
+        self.shared().consumer_sleeps.store(0, Ordering::Relaxed);
+    }
+
+    fn available(&mut self) -> Result<u32, Corrupt> {
+        if self.tail == self.head {
+            self.tail = self.shared().tail.load(Ordering::Acquire);
+        }
+        let available = self.tail.wrapping_sub(self.head);
+        if available > self.capacity || !available.is_multiple_of(ALIGN) {
+            return Err(Corrupt);
+        }
+        Ok(available)
+    }
+
+    fn shared(&self) -> &Positions {
+        // SAFETY: valid for our life (promise to `attach`); atomics only.
+        unsafe { &*self.shared }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+    use std::vec;
+    use std::vec::Vec;
+
+    struct Ring {
+        positions: std::boxed::Box<Positions>,
+        data: Vec<u64>,
+    }
+
+    impl Ring {
+        fn new(capacity: usize) -> Ring {
+            Ring { positions: Default::default(), data: vec![0; capacity / 8] }
+        }
+
+        fn ends(&mut self) -> (Producer, Consumer) {
+            let capacity = (self.data.len() * 8) as u32;
+            // SAFETY: the ring outlives its ends in every test below.
+            unsafe {
+                (
+                    Producer::attach(&*self.positions, self.data.as_mut_ptr().cast(), capacity).unwrap(),
+                    Consumer::attach(&*self.positions, self.data.as_ptr().cast(), capacity).unwrap(),
+                )
+            }
+        }
+    }
+
+    /// A small generator: tests need repeatable variety, not quality.
+    fn next(seed: &mut u64) -> u64 {
+        *seed ^= *seed << 13;
+        *seed ^= *seed >> 7;
+        *seed ^= *seed << 17;
+        *seed
+    }
+
+    #[test]
+    fn behaves_like_a_queue() {
+        let mut ring = Ring::new(4096);
+        let (mut producer, mut consumer) = ring.ends();
+        let mut model: VecDeque<Vec<u8>> = VecDeque::new();
+        let (mut seed, mut buffer) = (7, [0; 4096]);
+        for step in 0..200_000u64 {
+            if next(&mut seed).is_multiple_of(2) {
+                let len = (next(&mut seed) % 1500) as usize;
+                let frame = vec![step as u8; len];
+                let meta = Meta { checksum_done: true, segment_size: len as u16 };
+                if producer.push(len, meta, |b| b.copy_from_slice(&frame)).unwrap() {
+                    model.push_back(frame);
+                }
+                let _ = producer.publish();
+            } else {
+                let got = consumer.pop(&mut buffer).unwrap();
+                let _ = consumer.release();
+                let want = model.pop_front();
+                assert_eq!(got.map(|(len, _)| buffer[..len].to_vec()), want);
+                if let Some((len, meta)) = got {
+                    assert_eq!(meta, Meta { checksum_done: true, segment_size: len as u16 });
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn goes_on_after_either_end_was_lost() {
+        let mut ring = Ring::new(1024);
+        let mut buffer = [0; 1024];
+        for round in 0..1000u32 {
+            let (mut producer, _) = ring.ends();
+            assert!(producer.push(40, Meta::default(), |b| b.fill(round as u8)).unwrap());
+            let _ = producer.publish();
+            let (_, mut consumer) = ring.ends();
+            assert_eq!(consumer.pop(&mut buffer).unwrap().unwrap().0, 40);
+            assert_eq!(buffer[..40], [round as u8; 40]);
+            let _ = consumer.release();
+        }
+    }
+
+    #[test]
+    fn hostile_producer_is_corrupt_never_out_of_bounds() {
+        let mut seed = 99;
+        for _ in 0..20_000 {
+            let mut ring = Ring::new(512);
+            let (_, mut consumer) = ring.ends();
+            ring.data.iter_mut().for_each(|word| *word = next(&mut seed) & 0xffff_00ff_0000_03ff);
+            ring.positions.tail.store(next(&mut seed) as u32 & 0x7f0, Ordering::Release);
+            let mut buffer = [0; 512];
+            while let Ok(Some((len, _))) = consumer.pop(&mut buffer) {
+                assert!(len <= 512);
+            }
+        }
+    }
+
+    #[test]
+    fn hostile_consumer_is_corrupt() {
+        let mut ring = Ring::new(512);
+        let (mut producer, _) = ring.ends();
+        ring.positions.head.store(0x8000_0000, Ordering::Release);
+        let mut verdict = Ok(true);
+        while verdict == Ok(true) {
+            verdict = producer.push(100, Meta::default(), |b| b.fill(1));
+        }
+        assert_eq!(verdict, Err(Corrupt));
+    }
+
+    #[test]
+    fn doorbell_only_for_a_sleeper() {
+        let mut ring = Ring::new(512);
+        let (mut producer, mut consumer) = ring.ends();
+        assert!(producer.push(8, Meta::default(), |_| ()).unwrap());
+        assert!(!producer.publish());
+        assert!(!consumer.announce_sleep());
+        consumer.pop(&mut [0; 64]).unwrap().unwrap();
+        assert!(consumer.announce_sleep());
+        assert!(producer.push(8, Meta::default(), |_| ()).unwrap());
+        assert!(producer.publish());
+        assert!(!producer.publish());
+    }
+}
+
+/// Loom runs: `RUSTFLAGS="--cfg loom" cargo test -p net --release ring`. The data itself stays
+/// outside the model (raw memory); what loom explores is positions, fences and sleep flags.
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use loom::sync::Arc;
+
+    struct Ring {
+        positions: Positions,
+        data: std::cell::UnsafeCell<[u64; 8]>,
+    }
+    // SAFETY: the ring protocol under test gives each byte to one side at a time.
+    unsafe impl Sync for Ring {}
+    // SAFETY: as above.
+    unsafe impl Send for Ring {}
+
+    fn ends(ring: &Ring) -> (Producer, Consumer) {
+        // SAFETY: the Arc that both threads hold keeps the ring alive.
+        unsafe {
+            (
+                Producer::attach(&ring.positions, ring.data.get().cast(), 64).unwrap(),
+                Consumer::attach(&ring.positions, ring.data.get().cast(), 64).unwrap(),
+            )
+        }
+    }
+
+    #[test]
+    fn a_sleeping_consumer_is_always_rung() {
+        loom::model(|| {
+            let ring = Arc::new(Ring { positions: Positions::new(), data: Default::default() });
+            let bell = Arc::new(loom::sync::atomic::AtomicBool::new(false));
+            let (mut producer, mut consumer) = ends(&ring);
+            let theirs = (ring.clone(), bell.clone());
+            let sender = loom::thread::spawn(move || {
+                for byte in 1..=2u8 {
+                    assert!(producer.push(8, Meta::default(), |b| b.fill(byte)).unwrap());
+                    if producer.publish() {
+                        theirs.1.store(true, Ordering::SeqCst);
+                    }
+                }
+            });
+            let mut buffer = [0; 64];
+            let mut expected = 1;
+            let mut asleep = false;
+            while expected <= 2 && !asleep {
+                match consumer.pop(&mut buffer).unwrap() {
+                    Some((len, _)) => {
+                        assert_eq!((len, buffer[0]), (8, expected));
+                        expected += 1;
+                        let _ = consumer.release();
+                    }
+                    None => asleep = consumer.announce_sleep(),
+                }
+            }
+            sender.join().unwrap();
+            // Asleep with frames in the ring: the doorbell must have been rung.
+            if asleep && !consumer.is_empty() {
+                assert!(bell.load(Ordering::SeqCst));
+            }
+        });
+    }
+
+    #[test]
+    fn a_waiting_producer_is_always_rung() {
+        loom::model(|| {
+            let ring = Arc::new(Ring { positions: Positions::new(), data: Default::default() });
+            let bell = Arc::new(loom::sync::atomic::AtomicBool::new(false));
+            let (mut producer, mut consumer) = ends(&ring);
+            assert!(producer.push(40, Meta::default(), |b| b.fill(1)).unwrap());
+            let _ = producer.publish();
+            let theirs = (ring.clone(), bell.clone());
+            let receiver = loom::thread::spawn(move || {
+                consumer.pop(&mut [0; 64]).unwrap().unwrap();
+                if consumer.release() {
+                    theirs.1.store(true, Ordering::SeqCst);
+                }
+            });
+            let waits =
+                !producer.push(40, Meta::default(), |_| ()).unwrap() && producer.wait_for_space(40).unwrap();
+            receiver.join().unwrap();
+            assert!(!waits || bell.load(Ordering::SeqCst));
+        });
+    }
+}
