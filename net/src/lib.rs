@@ -1,1 +1,48 @@
+//! Sockets to packets: a TCP/UDP/IP engine with no I/O and no clock inside.
+//!
+//! The owner of a [`Shard`] makes sockets in it, gives it the time and a [`device::Device`], and is told
+//! which sockets changed. Nothing here blocks, sleeps, reads a clock or knows an errno; that is the
+//! personality's work (`syscalls`) or the network server's.
+//!
+//! ```text
+//! socket/   what a program can do with a TCP, UDP or raw socket
+//! engine/   TCP (RFC 9293): one control block for each connection, one table, one timer wheel
+//! ip/       IPv4, ICMP, ARP, fragments, routes
+//! ring/     frames over shared memory to the network server
+//! device/   the trait a NIC or ring implements; switch, fault injection, in-memory pair
+//! ports.rs  who owns which local port
+//! shard.rs  the façade over all of it
+//! ```
+//!
+//! `smoltcp::wire` gives the packet formats and checksums; smoltcp's own sockets are a peer in the tests.
+//!
+//! Left out so far, by name: IPv6, IGMP/multicast membership, urgent data (the pointer is ignored as
+//! RFC 6093 advises), ECN, TCP Fast Open, SYN cookies, SACK-based recovery (blocks are sent, not yet used).
 #![no_std]
+#![deny(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod config;
+pub mod device;
+mod engine;
+mod error;
+mod fuzz;
+mod ip;
+mod ports;
+pub mod ring;
+mod shard;
+mod socket;
+
+pub use config::{Cidr, Config, Limits};
+pub use error::Error;
+pub use fuzz::fuzz_frames;
+pub use shard::{Event, Incoming, Ready, Refusal, Shard};
+pub use socket::raw::RawProtocol;
+pub use socket::tcp::{Shutdown, TcpFlags, TcpInfo, TcpOption, TcpOptions, TcpState};
+pub use socket::udp::{Datagram, UdpOption};
+pub use socket::{Bind, Endpoint, Kind, SocketId};
+
+pub use engine::congestion::Algorithm;

@@ -1,0 +1,114 @@
+//! What a shard is told when it is made.
+
+use alloc::vec::Vec;
+use core::net::IpAddr;
+
+use crate::engine::congestion::Algorithm;
+
+/// An address of ours and the length of its network's prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cidr {
+    /// Our address.
+    pub address: IpAddr,
+    /// Bits that the neighbours on the link share with it.
+    pub prefix: u8,
+}
+
+/// Everything a [`crate::Shard`] needs to know of its surroundings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Our hardware address.
+    pub mac: [u8; 6],
+    /// Our addresses. Only IPv4 ones are used so far; 127/8 is ours without being listed.
+    pub addresses: Vec<Cidr>,
+    /// The next hop for destinations on no network of ours.
+    pub gateway: Option<IpAddr>,
+    /// The hardware address of the only neighbour, on a point-to-point link such as a ring to the network
+    /// server: then nothing is resolved by ARP (requests for our addresses are still answered).
+    pub peer_mac: Option<[u8; 6]>,
+    /// Largest IP packet on the link. The device's own limit applies as well.
+    pub mtu: usize,
+    /// Secret for initial sequence numbers, ports, timestamp offsets and hash tables. Must be random and
+    /// differ at each start: whoever knows it can forge segments.
+    pub seed: [u8; 32],
+    /// Take packets for any destination as ours (the host uplink ends TCP for arbitrary addresses).
+    /// Also lets sockets be bound to foreign addresses ([`crate::Bind::transparent`]).
+    pub any_ip: bool,
+    /// With `any_ip`: a SYN that meets no listener becomes a [`crate::Incoming`] question to the owner
+    /// instead of a RST.
+    pub ask_incoming: bool,
+    /// Answer a SYN or datagram without a socket (RST, port unreachable). Off where another party owns the
+    /// same address (guests that share one; the port map filters then).
+    pub answer_closed: bool,
+    /// First and last port given to sockets that did not choose one.
+    pub ephemeral: (u16, u16),
+    /// Congestion control of new connections.
+    pub congestion: Algorithm,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// Bounds on what a shard keeps.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// TCP sockets, half-open ones included.
+    pub tcp_sockets: usize,
+    /// UDP and raw sockets each.
+    pub udp_sockets: usize,
+    /// Records of connections in TIME-WAIT; beyond it they end at once (as tcp_max_tw_buckets does).
+    pub time_wait: usize,
+    /// Bytes of buffers over all sockets.
+    pub buffer_bytes: usize,
+    /// Receive buffer: at first, and as far as it grows by itself (tcp_rmem).
+    pub rcvbuf: (usize, usize),
+    /// Send buffer: at first, and as far as it grows by itself (tcp_wmem).
+    pub sndbuf: (usize, usize),
+    /// Questions to the owner ([`crate::Incoming`]) that may be open.
+    pub incoming: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            tcp_sockets: 1 << 20,
+            udp_sockets: 1 << 16,
+            time_wait: 1 << 16,
+            buffer_bytes: 1 << 30,
+            rcvbuf: (128 << 10, 6 << 20),
+            sndbuf: (128 << 10, 4 << 20),
+            incoming: 1024,
+        }
+    }
+}
+
+impl Config {
+    /// A configuration with the defaults: MTU 1500, no address, no gateway.
+    pub fn new(mac: [u8; 6], seed: [u8; 32]) -> Config {
+        Config {
+            mac,
+            addresses: Vec::new(),
+            gateway: None,
+            peer_mac: None,
+            mtu: 1500,
+            seed,
+            any_ip: false,
+            ask_incoming: false,
+            answer_closed: true,
+            ephemeral: (32768, 60999),
+            congestion: Algorithm::Cubic,
+            limits: Limits::default(),
+        }
+    }
+
+    /// Adds an address.
+    pub fn address(mut self, address: IpAddr, prefix: u8) -> Config {
+        self.addresses.push(Cidr { address, prefix });
+        self
+    }
+
+    /// Sets the gateway.
+    pub fn gateway(mut self, gateway: IpAddr) -> Config {
+        self.gateway = Some(gateway);
+        self
+    }
+}

@@ -1,0 +1,138 @@
+//! A device around a device that loses, repeats, delays, reorders and damages what is received, by a
+//! seeded generator: the same seed gives the same run.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use platform::time::Instant;
+
+use super::{Capabilities, Device, Full, RxFrame, TxMeta};
+
+/// How often each fault strikes, in parts of a million received frames.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FaultPlan {
+    /// Frames that vanish.
+    pub loss: u32,
+    /// Frames that arrive twice.
+    pub duplicate: u32,
+    /// Frames with one bit turned over.
+    pub corrupt: u32,
+    /// Frames held back until up to eight later ones have passed.
+    pub reorder: u32,
+    /// Nanoseconds that every frame takes.
+    pub delay: u64,
+    /// Nanoseconds, up to which a random addition to the delay is made.
+    pub jitter: u64,
+}
+
+/// The wrapped device with its faults.
+pub struct Fault<D> {
+    inner: D,
+    plan: FaultPlan,
+    random: u64,
+    now: Instant,
+    waiting: VecDeque<(Instant, Vec<u8>, bool)>,
+}
+
+impl<D: Device> Fault<D> {
+    /// Wraps `inner`; `seed` chooses the run.
+    pub fn new(inner: D, plan: FaultPlan, seed: u64) -> Fault<D> {
+        Fault { inner, plan, random: seed | 1, now: Instant(0), waiting: VecDeque::new() }
+    }
+
+    /// Tells the time: delayed frames become due. The engine's trait has no clock, so the test sets it.
+    pub fn set_now(&mut self, now: Instant) {
+        self.now = now;
+    }
+
+    /// When the next delayed frame is due.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.waiting.iter().map(|(at, ..)| *at).min()
+    }
+
+    /// Changes the faults from now on.
+    pub fn set_plan(&mut self, plan: FaultPlan) {
+        self.plan = plan;
+    }
+
+    /// The wrapped device.
+    pub fn inner(&mut self) -> &mut D {
+        &mut self.inner
+    }
+
+    /// Moves everything the wire holds into the delay queue. Done before each receive; a test calls it
+    /// when it needs [`Self::deadline`] to be exact.
+    pub fn pump(&mut self) {
+        let mut arrived: Vec<(Vec<u8>, bool)> = Vec::new();
+        self.inner.receive(usize::MAX, &mut |batch| {
+            arrived.extend(batch.iter().map(|frame| (frame.bytes.to_vec(), frame.checksum_ok)));
+        });
+        for (frame, trusted) in arrived {
+            self.admit(frame, trusted);
+        }
+    }
+
+    fn admit(&mut self, mut frame: Vec<u8>, trusted: bool) {
+        if self.strikes(self.plan.loss) {
+            return;
+        }
+        if self.strikes(self.plan.corrupt) && !frame.is_empty() {
+            let bit = self.next() as usize % (frame.len() * 8);
+            frame[bit / 8] ^= 1 << (bit % 8);
+        }
+        let copies = if self.strikes(self.plan.duplicate) { 2 } else { 1 };
+        for _ in 0..copies {
+            let jitter = if self.plan.jitter > 0 { self.next() % self.plan.jitter } else { 0 };
+            let due = self.now.after(self.plan.delay + jitter);
+            let entry = (due, frame.clone(), trusted);
+            if self.strikes(self.plan.reorder) {
+                let back = (self.next() % 8) as usize + 1;
+                let at = self.waiting.len().saturating_sub(back);
+                self.waiting.insert(at, entry);
+            } else {
+                self.waiting.push_back(entry);
+            }
+        }
+    }
+
+    fn strikes(&mut self, per_million: u32) -> bool {
+        per_million > 0 && self.next() % 1_000_000 < u64::from(per_million)
+    }
+
+    /// xorshift64*: Marsaglia, "Xorshift RNGs", J. Stat. Soft. 8(14), 2003.
+    fn next(&mut self) -> u64 {
+        self.random ^= self.random >> 12;
+        self.random ^= self.random << 25;
+        self.random ^= self.random >> 27;
+        self.random.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
+    }
+}
+
+impl<D: Device> Device for Fault<D> {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn receive(&mut self, budget: usize, sink: &mut dyn FnMut(&[RxFrame<'_>])) -> usize {
+        self.pump();
+        let mut count = 0;
+        let mut index = 0;
+        while count < budget && index < self.waiting.len() {
+            if self.waiting[index].0 > self.now {
+                index += 1;
+            } else if let Some((_, frame, trusted)) = self.waiting.remove(index) {
+                sink(&[RxFrame { bytes: &frame, checksum_ok: trusted }]);
+                count += 1;
+            }
+        }
+        count
+    }
+
+    fn transmit(&mut self, len: usize, meta: TxMeta, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), Full> {
+        self.inner.transmit(len, meta, fill)
+    }
+
+    fn flush(&mut self) {
+        self.inner.flush();
+    }
+}
