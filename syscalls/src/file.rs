@@ -8,7 +8,7 @@ use crate::hub::{Events, Hub};
 use crate::{Errno, Result};
 use alloc::boxed::Box;
 use core::any::Any;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use platform::sync::Lock;
 
 /// `O_APPEND`
@@ -28,12 +28,19 @@ pub struct OpenFile {
     pub flags: AtomicU32,
     /// The file offset; held while a read or write moves it (POSIX: atomic to each other).
     pub offset: Lock<u64>,
+    /// Descriptors that refer to it, in all tables and in messages under way (SCM_RIGHTS).
+    pub descriptors: AtomicUsize,
 }
 
 impl OpenFile {
     /// A description with these status flags, at offset 0.
     pub fn new(file: impl File + 'static, flags: u32) -> OpenFile {
-        OpenFile { file: Box::new(file), flags: AtomicU32::new(flags), offset: Lock::new(0) }
+        OpenFile {
+            file: Box::new(file),
+            flags: AtomicU32::new(flags),
+            offset: Lock::new(0),
+            descriptors: AtomicUsize::new(0),
+        }
     }
 
     /// Whether calls on it must not wait.
@@ -114,8 +121,8 @@ pub trait File: Any + Send + Sync {
     }
     /// Short text for `--trace` and /proc/self/fd: a path, `socket:[7]`, `anon_inode:[eventfd]`.
     fn describe(&self, f: &mut dyn core::fmt::Write) -> core::fmt::Result;
-    /// A further descriptor was closed: called when the last descriptor of the description in this
-    /// process goes away, before the description itself may be dropped (flock, epoll clean-up).
+    /// The last descriptor of the description was closed, in every process. Called without locks,
+    /// before the description itself is dropped (calls under way may still hold it).
     fn closed(&self, open: &OpenFile) {}
 }
 

@@ -14,6 +14,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod fd;
 pub mod file;
 pub mod hub;
 
