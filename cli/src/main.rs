@@ -1,1 +1,61 @@
-fn main() {}
+//! `attacca`: runs unmodified Linux programs on a library OS. See `attacca --help`.
+//!
+//! A subcommand is a file. Attacca's own words go to stderr, so that a program's output stays clean.
+//! Exit codes follow the shell: the program's own status; 125 for a failure of Attacca, 126 for a
+//! program that cannot be run, 127 for one that is not there.
+
+mod debian;
+mod error;
+mod guest;
+mod guests;
+mod kill;
+mod ps;
+mod publish;
+mod run;
+
+use clap::{Parser, Subcommand};
+use error::Failure;
+use std::process::ExitCode;
+
+/// Runs unmodified Linux programs on a library OS in their own address space.
+#[derive(Parser)]
+#[command(name = "attacca", version, about, after_help = EXAMPLES, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  attacca run -p 8080:80 debian:nginx      fetch Debian's nginx, run it, publish its port 80
+  attacca run /usr/bin/memcached -t 4      run a program of this machine
+  attacca run --trace=network PROGRAM      show the network calls it makes, as strace does
+  attacca check /usr/sbin/nginx            list every libc function it imports: bound or missing
+  attacca ps                               list running guests";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a program in a new guest
+    Run(run::Args),
+    /// List running guests
+    Ps(ps::Args),
+    /// Send a signal to a guest (SIGTERM unless told otherwise)
+    Kill(kill::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            // A request for help is no failure; anything else is ours, not the program's.
+            return ExitCode::from(if error.use_stderr() { 125 } else { 0 });
+        }
+    };
+    let result = match cli.command {
+        Command::Run(args) => run::run(args),
+        Command::Ps(args) => ps::run(&args),
+        Command::Kill(args) => kill::run(&args),
+    };
+    result.unwrap_or_else(Failure::report)
+}

@@ -1,0 +1,422 @@
+//! `attacca run`: prepares root, network and configuration, then becomes the guest.
+
+use crate::error::{Failure, OrFail, Result};
+use crate::guest::{self, Config};
+use crate::guests::{self, Guest};
+use crate::{debian, publish};
+use netserver::{Attached, GuestRequest, Publish};
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Arguments of `attacca run`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Name of the guest [default: the program's name and process id]
+    #[arg(long)]
+    name: Option<String>,
+    /// Network to join, or "none" for loopback only [default: a network of its own]
+    #[arg(long, value_name = "NAME|none")]
+    net: Option<String>,
+    /// Publish a guest's port on the host: [ADDR:]HOST:GUEST[/udp]; may be repeated
+    #[arg(short, long = "publish", value_name = "[ADDR:]HOST:GUEST", value_parser = publish::parse)]
+    publish: Vec<Publish>,
+    /// Virtual CPUs, each a host thread [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    cpus: Option<u32>,
+    /// Memory for the kernel's state: sockets, buffers, tmpfs (for example 512M, 4G)
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    memory: Option<u64>,
+    /// Folder that the guest sees as "/" [default: the host's]
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Show a host folder or file inside the guest; may be repeated
+    #[arg(short, long, value_name = "SRC:DST[:ro]", value_parser = parse_volume)]
+    volume: Vec<Volume>,
+    /// Mount an empty file system in memory; may be repeated
+    #[arg(long, value_name = "DST", value_parser = parse_absolute)]
+    tmpfs: Vec<PathBuf>,
+    /// Let the guest write to volumes and tmpfs only
+    #[arg(long)]
+    read_only: bool,
+    /// Set or pass an environment variable; may be repeated
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// Run as this user of the guest's /etc/passwd, or number[:group]
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    user: Option<String>,
+    /// Working directory in the guest
+    #[arg(short, long, value_name = "DIR", value_parser = parse_absolute)]
+    workdir: Option<PathBuf>,
+    /// Host name that the guest sees
+    #[arg(long, value_name = "NAME")]
+    hostname: Option<String>,
+    /// Write system calls to stderr as strace does; SET names calls or families (network, file, ...)
+    #[arg(long, value_name = "SET", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
+    trace: Option<String>,
+    /// Start although functions are missing; the program stops by name when it calls one
+    #[arg(long)]
+    lazy: bool,
+    /// How an idle vCPU waits: a bounded spin and then sleep, or never sleep
+    #[arg(long, value_name = "HOW", value_parser = ["adaptive", "busy"], default_value = "adaptive")]
+    poll: String,
+    /// Ask for newer Debian packages even if the cache has some
+    #[arg(long)]
+    pull: bool,
+    /// A path, or debian:PACKAGE[:PROGRAM]
+    #[arg(value_name = "PROGRAM")]
+    program: OsString,
+    /// Its arguments
+    #[arg(value_name = "ARG", trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<OsString>,
+}
+
+/// A host path shown inside the guest.
+#[derive(Clone, Debug)]
+struct Volume {
+    source: PathBuf,
+    target: PathBuf,
+    read_only: bool,
+}
+
+/// What is run, where, with what.
+struct Program {
+    root: Option<PathBuf>,
+    path: OsString,
+    args: Vec<OsString>,
+    user: Option<String>,
+}
+
+/// Runs a program in a new guest. On success this process is the guest.
+pub(crate) fn run(args: Args) -> Result<ExitCode> {
+    let program = find_program(&args)?;
+    let mut config = Config::default();
+    describe_program(&mut config, &args, &program)?;
+    describe_files(&mut config, &args, &program)?;
+    let name = choose_name(&args, &program)?;
+    config.add("name", &name)?;
+    let attached = attach(&args, &name)?;
+    write_record(&args, &name, &program, attached.as_ref())?;
+    if let Some(attached) = attached {
+        announce(&args, &attached);
+        describe_network(&mut config, attached)?;
+    }
+    match guest::become_guest(&config)? {}
+}
+
+fn find_program(args: &Args) -> Result<Program> {
+    let text = args.program.to_string_lossy();
+    if let Some(spec) = text.strip_prefix("debian:") {
+        if args.root.is_some() {
+            return Err(Failure::new(
+                "--root and debian:PACKAGE exclude each other: the package is the root",
+            ));
+        }
+        let image = debian::image(spec, &args.args, args.pull)?;
+        return Ok(Program {
+            root: Some(image.root),
+            path: image.program.into(),
+            args: image.args,
+            user: image.user,
+        });
+    }
+    let root = match &args.root {
+        Some(root) => Some(
+            fs::canonicalize(root)
+                .ok()
+                .filter(|r| r.is_dir())
+                .ok_or_else(|| Failure::new(format_args!("--root {}: no such folder", root.display())))?,
+        ),
+        None => None,
+    };
+    let path = search_path(root.as_deref(), &args.volume, &args.program)?;
+    Ok(Program { root, path, args: args.args.clone(), user: None })
+}
+
+/// Finds a program as a shell would, in the guest's files.
+fn search_path(root: Option<&Path>, volumes: &[Volume], program: &OsStr) -> Result<OsString> {
+    if program.as_bytes().contains(&b'/') {
+        return Ok(program.to_owned());
+    }
+    let path = match (root, std::env::var("PATH")) {
+        (None, Ok(path)) => path,
+        _ => DEFAULT_PATH.into(),
+    };
+    let mut denied = None;
+    for dir in path.split(':').filter(|d| !d.is_empty()) {
+        let candidate = Path::new(dir).join(program);
+        let Ok(meta) = fs::metadata(on_host(root, volumes, &candidate)) else { continue };
+        if meta.is_file() && meta.permissions().mode() & 0o111 != 0 {
+            return Ok(candidate.into());
+        }
+        denied = denied.or(Some(candidate));
+    }
+    match denied {
+        Some(path) => Err(Failure::cannot_run(format_args!("{}: not an executable file", path.display()))),
+        None => Err(Failure::not_found(format_args!(
+            "{}: no such program in {path}: give its path, or debian:PACKAGE",
+            program.display()
+        ))),
+    }
+}
+
+/// Where a guest's path lies on the host, as far as that can be said without walking links.
+fn on_host(root: Option<&Path>, volumes: &[Volume], path: &Path) -> PathBuf {
+    let volume = volumes.iter().rev().find_map(|v| Some(v.source.join(path.strip_prefix(&v.target).ok()?)));
+    let below_root = || root.unwrap_or(Path::new("/")).join(path.strip_prefix("/").unwrap_or(path));
+    volume.unwrap_or_else(below_root)
+}
+
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+fn describe_program(config: &mut Config, args: &Args, program: &Program) -> Result<()> {
+    config.add("path", &program.path)?;
+    config.add("arg", &program.path)?;
+    for arg in &program.args {
+        config.add("arg", arg)?;
+    }
+    for variable in environment(args, program) {
+        config.add("env", variable)?;
+    }
+    let cpus =
+        args.cpus.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get() as u32));
+    config.add("cpus", cpus.to_string())?;
+    if let Some(memory) = args.memory {
+        config.add("memory", memory.to_string())?;
+    }
+    if args.lazy {
+        config.add("lazy", "1")?;
+    }
+    if let Some(set) = &args.trace {
+        config.add("trace", set)?;
+        config.add("trace_fd", "2")?;
+    }
+    config.add("poll", &args.poll)?;
+    if let Some(user) = args.user.as_ref().or(program.user.as_ref()) {
+        let (uid, gid) = resolve_user(program.root.as_deref(), user)?;
+        config.add("uid", uid.to_string())?;
+        config.add("gid", gid.to_string())?;
+    }
+    Ok(())
+}
+
+/// A program of this machine gets the caller's environment; one from another root a clean one.
+fn environment(args: &Args, program: &Program) -> Vec<OsString> {
+    let mut variables: Vec<(OsString, OsString)> = if program.root.is_none() {
+        std::env::vars_os().collect()
+    } else {
+        [("PATH", DEFAULT_PATH), ("HOME", "/root"), ("LANG", "C.UTF-8")]
+            .map(|(k, v)| (k.into(), v.into()))
+            .into()
+    };
+    for setting in &args.env {
+        let (name, value) = match setting.split_once('=') {
+            Some((name, value)) => (name, Some(OsString::from(value))),
+            None => (setting.as_str(), std::env::var_os(setting)),
+        };
+        variables.retain(|(n, _)| n != name);
+        variables.extend(value.map(|v| (name.into(), v)));
+    }
+    let join = |(mut name, value): (OsString, OsString)| {
+        name.push("=");
+        name.push(value);
+        name
+    };
+    variables.into_iter().map(join).collect()
+}
+
+/// `USER`, `USER:GROUP`, or numbers, by the guest's own /etc/passwd and /etc/group.
+fn resolve_user(root: Option<&Path>, text: &str) -> Result<(u32, u32)> {
+    let (user, group) = text.split_once(':').map_or((text, None), |(u, g)| (u, Some(g)));
+    let etc = root.unwrap_or(Path::new("/")).join("etc");
+    let field = |file: &str, name: &str, column: usize| -> Option<u32> {
+        let text = fs::read_to_string(etc.join(file)).ok()?;
+        let line = text.lines().find(|l| l.split(':').next() == Some(name))?.to_owned();
+        line.split(':').nth(column)?.parse().ok()
+    };
+    let uid = user.parse().ok().or_else(|| field("passwd", user, 2));
+    let uid = uid.ok_or_else(|| {
+        Failure::new(format_args!("--user {user}: not in {}", etc.join("passwd").display()))
+    })?;
+    let gid = match group {
+        None => field("passwd", user, 3).or(Some(uid)),
+        Some(group) => group.parse().ok().or_else(|| field("group", group, 2)),
+    };
+    let gid =
+        gid.ok_or_else(|| Failure::new(format_args!("--user {text}: no such group in {}", etc.display())))?;
+    Ok((uid, gid))
+}
+
+fn describe_files(config: &mut Config, args: &Args, program: &Program) -> Result<()> {
+    if let Some(root) = &program.root {
+        config.add("root", root)?;
+        // What a boot would have mounted: nothing of it should stay in the cached root.
+        for fresh in ["/run", "/tmp"] {
+            config.add("tmpfs", fresh)?;
+        }
+    }
+    for volume in &args.volume {
+        let source = fs::canonicalize(&volume.source).and_then(|source| {
+            // Opening it now names the fault before anything runs.
+            fs::File::open(&source).map(|_| source)
+        });
+        let source = source.or_fail(format_args!("--volume {}: cannot read", volume.source.display()))?;
+        let mut value = source.into_os_string();
+        value.push(":");
+        value.push(&volume.target);
+        value.push(if volume.read_only { ":ro" } else { ":rw" });
+        config.add("volume", value)?;
+    }
+    for target in &args.tmpfs {
+        config.add("tmpfs", target)?;
+    }
+    if args.read_only {
+        config.add("read_only", "1")?;
+    }
+    let cwd = match (&args.workdir, &program.root) {
+        (Some(dir), _) => dir.clone(),
+        (None, Some(_)) => "/".into(),
+        (None, None) => std::env::current_dir().or_fail("cannot tell the working directory")?,
+    };
+    config.add("cwd", cwd)?;
+    if let Some(hostname) = &args.hostname {
+        config.add("hostname", hostname)?;
+    }
+    Ok(())
+}
+
+fn choose_name(args: &Args, program: &Program) -> Result<String> {
+    let name = match &args.name {
+        Some(name) => name.clone(),
+        None => {
+            let base = Path::new(&program.path).file_name().unwrap_or_default();
+            format!("{}-{}", base.to_string_lossy(), std::process::id())
+        }
+    };
+    let fits = !name.is_empty()
+        && name.len() <= 64
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        && !name.starts_with('.');
+    if !fits {
+        return Err(Failure::new(format_args!(
+            "--name {name}: use up to 64 letters, digits, '-', '_' and '.'"
+        )));
+    }
+    if guests::running()?.iter().any(|g| g.name == name) {
+        return Err(Failure::new(format_args!("a guest called '{name}' is running: choose another --name")));
+    }
+    Ok(name)
+}
+
+fn attach(args: &Args, name: &str) -> Result<Option<Attached>> {
+    let request = GuestRequest { name: name.into(), publish: args.publish.clone(), address: None, queues: 1 };
+    match args.net.as_deref() {
+        Some("none") if !args.publish.is_empty() => {
+            Err(Failure::new("-p needs a network: leave --net none away"))
+        }
+        Some("none") => Ok(None),
+        Some(net) => Err(Failure::new(format_args!("no network is called '{net}'"))),
+        None => {
+            let dir = guests::runtime_dir()?;
+            let attached = netserver::client::private_network(&dir, name, &request);
+            attached.map(Some).map_err(Failure::new)
+        }
+    }
+}
+
+fn describe_network(config: &mut Config, attached: Attached) -> Result<()> {
+    let mac = attached.mac.map(|b| format!("{b:02x}")).join(":");
+    config.add("net.mac", mac)?;
+    config.add("net.ip", format!("{}/{}", attached.address.0, attached.address.1))?;
+    config.add("net.gateway", attached.gateway.to_string())?;
+    config.add("net.dns", attached.dns.to_string())?;
+    config.add("net.mtu", attached.mtu.to_string())?;
+    config.add_fd("net.ring_fd", attached.link)?;
+    config.add_fd("net.doorbell_out", attached.to_server)?;
+    config.add_fd("net.doorbell_in", attached.to_guest)?;
+    config.add_fd("control_fd", attached.control)
+}
+
+fn announce(args: &Args, attached: &Attached) {
+    for publish in &args.publish {
+        let proto = if publish.udp { "udp" } else { "tcp" };
+        eprintln!("attacca: {proto} {} -> {}:{}", publish.host, attached.address.0, publish.guest_port);
+    }
+}
+
+fn write_record(args: &Args, name: &str, program: &Program, attached: Option<&Attached>) -> Result<()> {
+    let pid = std::process::id() as i32;
+    let ports = args
+        .publish
+        .iter()
+        .map(|p| format!("{}->{}/{}", p.host, p.guest_port, if p.udp { "udp" } else { "tcp" }));
+    let command = std::iter::once(&program.path).chain(&program.args);
+    guests::write(&Guest {
+        name: name.into(),
+        pid,
+        started_ticks: guests::started_ticks(pid).unwrap_or(0),
+        started: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+        command: command.map(|c| c.to_string_lossy().into_owned()).collect(),
+        network: args.net.clone().unwrap_or_else(|| "own".into()),
+        mode: if attached.is_some() { "server" } else { "none" }.into(),
+        address: attached.map(|a| a.address.0.to_string()),
+        ports: ports.collect(),
+    })
+}
+
+fn parse_volume(text: &str) -> std::result::Result<Volume, String> {
+    let (rest, read_only) = match text.strip_suffix(":ro") {
+        Some(rest) => (rest, true),
+        None => (text.strip_suffix(":rw").unwrap_or(text), false),
+    };
+    let (source, target) = rest.split_once(':').ok_or("give SRC:DST, for example /srv/www:/var/www")?;
+    if source.is_empty() {
+        return Err("the source is empty".into());
+    }
+    Ok(Volume { source: source.into(), target: parse_absolute(target)?, read_only })
+}
+
+fn parse_absolute(text: &str) -> std::result::Result<PathBuf, String> {
+    if text.starts_with('/') { Ok(text.into()) } else { Err(format!("'{text}' does not start with /")) }
+}
+
+/// "512M", "4G", "65536".
+fn parse_size(text: &str) -> std::result::Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: u64 = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "" | "B" => 1,
+        "K" | "KB" | "KIB" => 1 << 10,
+        "M" | "MB" | "MIB" => 1 << 20,
+        "G" | "GB" | "GIB" => 1 << 30,
+        other => return Err(format!("'{other}' is no unit (K, M or G)")),
+    };
+    let number: u64 = digits.parse().map_err(|_| format!("'{text}' is no size (try 512M)"))?;
+    number.checked_mul(unit).filter(|&n| n > 0).ok_or_else(|| format!("'{text}' is out of range"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{parse_size, parse_volume};
+
+    #[test]
+    fn reads_sizes() {
+        assert_eq!(parse_size("64K"), Ok(65536));
+        assert_eq!(parse_size("4G"), Ok(4 << 30));
+        for bad in ["", "0", "x", "1T", "99999999999G", "-1"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn reads_volumes() {
+        let volume = parse_volume("/srv:/data:ro").unwrap();
+        assert!(volume.read_only && volume.target.as_os_str() == "/data");
+        for bad in ["/srv", ":/data", "/srv:data"] {
+            assert!(parse_volume(bad).is_err(), "{bad}");
+        }
+    }
+}
