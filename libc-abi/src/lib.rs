@@ -25,8 +25,35 @@ pub mod malloc;
 pub mod thread;
 pub mod types;
 
+// Text, numbers, time and tables of C: pure library code.
+pub mod ctype;
+pub mod langinfo_table;
+pub mod locale;
+pub mod multibyte;
+pub mod strerror;
+pub mod strerror_table;
+pub mod string;
+pub mod string_mem;
+pub mod string_scan;
+pub mod strings_search;
+pub mod text_env;
+pub mod unicode_tables;
+pub mod wchar;
+pub mod wctype;
+
 pub use abi::{Export, Kind};
 
 /// The export tables of all modules. A module that declares functions with `abi!` or `exports!`
 /// stands here once.
-pub static TABLES: &[&[Export]] = &[errno::EXPORTS];
+#[rustfmt::skip]
+pub static TABLES: &[&[Export]] = &[
+    errno::EXPORTS,
+    ctype::EXPORTS, ctype::EXPORTS_L, ctype::MORE, ctype::ALIASES,
+    locale::EXPORTS, locale::MORE,
+    multibyte::EXPORTS, multibyte::MORE,
+    strerror::EXPORTS,
+    string::EXPORTS, string::MORE,
+    strings_search::EXPORTS, strings_search::MORE,
+    wchar::EXPORTS, wchar::MORE,
+    wctype::EXPORTS, wctype::EXPORTS_L, wctype::MORE, wctype::ALIASES,
+];
