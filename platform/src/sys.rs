@@ -6,7 +6,7 @@
 //! at the call why the arguments are sound.
 
 use crate::errno::{Errno, Result};
-use core::arch::asm;
+use core::arch::{asm, global_asm};
 
 /// Call numbers of x86-64 Linux (asm/unistd_64.h), as `nr::__NR_openat`.
 pub use linux_raw_sys::general as nr;
@@ -29,18 +29,86 @@ pub unsafe fn syscall(number: u32, args: [usize; 6]) -> Result<usize> {
 pub unsafe fn syscall_raw(number: usize, args: [usize; 6]) -> isize {
     let ret: isize;
     // SAFETY: the x86-64 system call convention (psABI A.2.1): rcx and r11 are overwritten; the
-    // caller vouches for what the call does to memory.
+    // caller vouches for what the call does to memory. Not `nostack`: the call pushes.
     unsafe {
         asm!(
-            "syscall",
+            "call {door}",
+            door = sym attacca_host_door,
             inlateout("rax") number as isize => ret,
             in("rdi") args[0], in("rsi") args[1], in("rdx") args[2],
             in("r10") args[3], in("r8") args[4], in("r9") args[5],
             lateout("rcx") _, lateout("r11") _,
-            options(nostack),
         );
     }
     ret
+}
+
+// All `syscall` instructions of the runtime itself, in one short range. Syscall user dispatch
+// (prctl(2), PR_SET_SYSCALL_USER_DISPATCH) lets calls from exactly this range through to the host;
+// a `syscall` anywhere else, the program's own or libc's restorer, ends in the personality.
+global_asm!(
+    ".pushsection .text.attacca_host, \"ax\", @progbits",
+    ".balign 64",
+    ".globl attacca_host_start",
+    "attacca_host_start:",
+    ".globl attacca_host_door",
+    ".type attacca_host_door, @function",
+    "attacca_host_door:",
+    "syscall",
+    "ret",
+    // The restorer of the runtime's own host signal handlers. Unwinders and debuggers know a signal
+    // frame by exactly these bytes at the return address.
+    ".balign 16",
+    "nop",
+    ".globl attacca_host_restorer",
+    ".type attacca_host_restorer, @function",
+    "attacca_host_restorer:",
+    "mov rax, 15",
+    "syscall",
+    // clone(2) for a host thread: rdi flags, rsi its stack with entry and two arguments on it.
+    ".balign 16",
+    ".globl attacca_host_clone",
+    ".type attacca_host_clone, @function",
+    "attacca_host_clone:",
+    "mov eax, 56",
+    "xor edx, edx",
+    "xor r10d, r10d",
+    "xor r8d, r8d",
+    "syscall",
+    "test rax, rax",
+    "jz 2f",
+    "ret",
+    "2:",
+    "xor ebp, ebp",
+    "pop rax",
+    "pop rdi",
+    "pop rsi",
+    "add rsp, 8",
+    "call rax",
+    "ud2",
+    ".globl attacca_host_end",
+    "attacca_host_end:",
+    ".popsection",
+);
+
+unsafe extern "C" {
+    fn attacca_host_door();
+    /// `sa_restorer` of host signal handlers.
+    fn attacca_host_restorer();
+    pub(crate) fn attacca_host_clone(flags: usize, stack: usize) -> isize;
+    static attacca_host_start: u8;
+    static attacca_host_end: u8;
+}
+
+/// Start and length of the range that holds all of the runtime's own `syscall` instructions.
+pub fn door_range() -> (usize, usize) {
+    let start = &raw const attacca_host_start as usize;
+    (start, &raw const attacca_host_end as usize - start)
+}
+
+/// The address of the restorer for host signal handlers.
+pub fn restorer() -> usize {
+    attacca_host_restorer as *const () as usize
 }
 
 /// `host!(openat, dirfd, path, flags)`: a host call by name with up to six arguments cast to
