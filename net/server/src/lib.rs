@@ -5,12 +5,21 @@
 //! ([`server`]) forwards frames between guests and the uplink and may die at any time. `attacca run`
 //! talks to the supervisor over its control socket ([`client`]).
 
+pub mod client;
+mod control;
+mod port_map;
+mod server;
+mod supervisor;
+mod sys;
+mod uplink;
+
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 /// `-p [ADDR:]HOST:GUEST[/udp]`: a host port that leads to a guest's port.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Publish {
     /// Where the host listens.
     pub host: SocketAddr,
@@ -21,7 +30,7 @@ pub struct Publish {
 }
 
 /// What a guest asks of a network.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct GuestRequest {
     /// The guest's name, for status and messages.
     pub name: String,
@@ -54,19 +63,9 @@ pub struct Attached {
     pub dns: IpAddr,
     /// Largest IP packet.
     pub mtu: u32,
+    /// The published ports, with those filled in that the host chose.
+    pub publish: Vec<Publish>,
 }
 
 /// Why a network said no; one line for the user.
 pub type Error = io::Error;
-
-pub mod client {
-    //! The supervisor's clients: who starts a network, who joins one.
-
-    use crate::{Attached, Error, GuestRequest};
-    use std::path::Path;
-
-    /// Starts a network for one guest, which ends with it, and joins it.
-    pub fn private_network(_runtime_dir: &Path, _name: &str, _request: &GuestRequest) -> Result<Attached, Error> {
-        Err(Error::other("networks are not built yet: use --net none"))
-    }
-}

@@ -1,0 +1,3 @@
+//! What the server uses as its way to the world.
+
+pub(crate) mod host;
