@@ -12,8 +12,13 @@ extern crate alloc;
 extern crate std;
 
 pub mod attr;
+pub mod devfs;
 pub mod host;
 pub mod mount;
+pub mod procfs;
+pub mod ramfs;
+pub mod synth;
+pub mod sysfs;
 pub mod view;
 pub mod vnode;
 mod walk;

@@ -406,7 +406,14 @@ impl View {
                 unsafe { host!(renameat2, from.raw(), old.ptr(), to.raw(), new.ptr(), flags) }.map(drop)
             }
             (Node::Inner(from), Node::Inner(to)) => {
+                // The order of the checks is the kernel's (fs/namei.c, do_renameat2).
                 let moved = from.lookup(&old)?.stat();
+                let replaced = to.lookup(&new).ok();
+                match &replaced {
+                    Some(_) if flags & RENAME_NOREPLACE != 0 => return Err(Errno::EEXIST),
+                    None if exchange => return Err(Errno::ENOENT),
+                    _ => {}
+                }
                 if (old_slash || new_slash) && !moved.is(S_IFDIR) {
                     return Err(Errno::ENOTDIR);
                 }
@@ -418,9 +425,9 @@ impl View {
                     return Err(if exchange { Errno::EINVAL } else { Errno::ENOTEMPTY });
                 }
                 self.may_remove(&from.stat(), &moved)?;
-                match to.lookup(&new) {
-                    Ok(replaced) => self.may_remove(&to.stat(), &replaced.stat())?,
-                    Err(_) => self.permit(&to.stat(), 3)?,
+                match replaced {
+                    Some(replaced) => self.may_remove(&to.stat(), &replaced.stat())?,
+                    None => self.permit(&to.stat(), 3)?,
                 }
                 from.rename(&old, to, &new, flags)
             }

@@ -1,0 +1,201 @@
+//! /proc/cpuinfo, /proc/meminfo, /proc/sys and the rest that is not about one process.
+
+use super::{Net, Proc, Provider};
+use crate::attr::S_IFREG;
+use crate::host::HostFd;
+use crate::synth::{Dir, Link, Text};
+use crate::vnode::Vnode;
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use platform::errno::Result;
+use platform::host;
+
+type Children = Vec<(&'static [u8], Arc<dyn Vnode>)>;
+
+/// The files beside the processes.
+pub(crate) fn files(proc: &Proc) -> Children {
+    let kind = proc.kind;
+    vec![
+        (b"cgroups", Text::fixed(kind, b"cgroups", CGROUPS)),
+        (b"cpuinfo", proc.text(b"cpuinfo", 0o444, |provider| cpuinfo(provider))),
+        (b"filesystems", Text::fixed(kind, b"filesystems", FILESYSTEMS)),
+        (b"loadavg", Text::of_host(kind, b"/proc/loadavg")),
+        (b"meminfo", Text::of_host(kind, b"/proc/meminfo")),
+        (b"mounts", Link::fixed(kind, b"self/mounts")),
+        (b"net", Link::fixed(kind, b"self/net")),
+        (b"stat", proc.text(b"stat", 0o444, |provider| stat(provider))),
+        (b"swaps", Text::of_host(kind, b"/proc/swaps")),
+        (b"sys", sys(proc)),
+        (b"uptime", Text::of_host(kind, b"/proc/uptime")),
+        (b"version", Text::of_host(kind, b"/proc/version")),
+        (b"vmstat", Text::of_host(kind, b"/proc/vmstat")),
+    ]
+}
+
+const FILESYSTEMS: &str =
+    "nodev\tsysfs\nnodev\ttmpfs\nnodev\tproc\nnodev\tcgroup2\nnodev\tdevtmpfs\n\text4\n";
+/// cgroups(7): all controllers are with version 2 (hierarchy 0).
+const CGROUPS: &str = "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpuset\t0\t1\t1\ncpu\t0\t1\t1\n\
+                       cpuacct\t0\t1\t1\nmemory\t0\t1\t1\npids\t0\t1\t1\n";
+
+/// The host's processors, as many as the guest has.
+fn cpuinfo(provider: &dyn Provider) -> Result<Vec<u8>> {
+    let all = HostFd::open_host(b"/proc/cpuinfo", 0, 0)?.read_all()?;
+    Ok(first_processors(&all, provider.processors()))
+}
+
+fn first_processors(all: &[u8], count: usize) -> Vec<u8> {
+    let mut seen = 0;
+    let mut lines = all.split_inclusive(|&byte| byte == b'\n').peekable();
+    let mut out = Vec::new();
+    while let Some(line) = lines.next() {
+        if line.starts_with(b"processor") {
+            seen += 1;
+            if seen > count {
+                break;
+            }
+        }
+        out.extend_from_slice(line);
+    }
+    out
+}
+
+/// The host's statistics, without the lines of processors that the guest does not have.
+fn stat(provider: &dyn Provider) -> Result<Vec<u8>> {
+    let all = HostFd::open_host(b"/proc/stat", 0, 0)?.read_all()?;
+    let keep = |line: &&[u8]| {
+        let number = line.strip_prefix(b"cpu").map(|rest| rest.split(|&b| b == b' ').next().unwrap_or(b""));
+        let number = number.and_then(|digits| core::str::from_utf8(digits).ok()?.parse::<usize>().ok());
+        number.is_none_or(|number| number < provider.processors())
+    };
+    Ok(all.split_inclusive(|&byte| byte == b'\n').filter(keep).flatten().copied().collect())
+}
+
+/// /proc/self/net.
+pub(crate) fn net(proc: &Proc) -> Arc<dyn Vnode> {
+    const TCP: &str =
+        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode";
+    const TCP6: &str = "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode";
+    const UDP: &str = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops";
+    const UDP6: &str = "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops";
+    const UNIX: &str = "Num       RefCount Protocol Flags    Type St Inode Path";
+    const DEV: &str = "Inter-|   Receive                                                |  Transmit\n face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed";
+    const ROUTE: &str = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT";
+    let table = |name: &'static [u8], head: &'static str, table: Net| {
+        let file = proc.text(name, 0o444, move |provider| {
+            let head = if head.is_empty() { String::new() } else { format!("{head}\n") };
+            Ok((head + &provider.net(table)).into_bytes())
+        });
+        (name, file)
+    };
+    Dir::fixed(
+        proc.kind,
+        b"/proc/net",
+        vec![
+            table(b"dev", DEV, Net::Dev),
+            table(b"if_inet6", "", Net::IfInet6),
+            table(b"route", ROUTE, Net::Route),
+            table(b"tcp", TCP, Net::Tcp),
+            table(b"tcp6", TCP6, Net::Tcp6),
+            table(b"udp", UDP, Net::Udp),
+            table(b"udp6", UDP6, Net::Udp6),
+            table(b"unix", UNIX, Net::Unix),
+        ],
+    )
+}
+
+fn sys(proc: &Proc) -> Arc<dyn Vnode> {
+    let kind = proc.kind;
+    let dir = |name: &'static [u8], children: Children| (name, Dir::fixed(kind, name, children));
+    let host = |name: &'static [u8], path: &'static [u8]| (name, Text::of_host(kind, path));
+    let hostname =
+        proc.text(b"sys/hostname", 0o444, |provider| Ok((provider.hostname() + "\n").into_bytes()));
+    let boot_id = uuid();
+    let random = dir(
+        b"random",
+        vec![
+            (b"boot_id", Text::fixed(kind, b"boot_id", boot_id + "\n")),
+            (b"entropy_avail", Text::fixed(kind, b"entropy_avail", "256\n")),
+            (b"poolsize", Text::fixed(kind, b"poolsize", "256\n")),
+            (
+                b"uuid",
+                Text::new(kind, kind.stat(S_IFREG | 0o444, b"uuid"), |out| {
+                    out.extend_from_slice((uuid() + "\n").as_bytes());
+                    Ok(())
+                }),
+            ),
+        ],
+    );
+    let kernel = dir(
+        b"kernel",
+        vec![
+            (b"cap_last_cap", Text::fixed(kind, b"cap_last_cap", "40\n")),
+            (b"hostname", hostname),
+            host(b"ngroups_max", b"/proc/sys/kernel/ngroups_max"),
+            host(b"osrelease", b"/proc/sys/kernel/osrelease"),
+            host(b"ostype", b"/proc/sys/kernel/ostype"),
+            host(b"pid_max", b"/proc/sys/kernel/pid_max"),
+            random,
+            host(b"threads-max", b"/proc/sys/kernel/threads-max"),
+            host(b"version", b"/proc/sys/kernel/version"),
+        ],
+    );
+    let vm = dir(
+        b"vm",
+        vec![
+            host(b"max_map_count", b"/proc/sys/vm/max_map_count"),
+            host(b"min_free_kbytes", b"/proc/sys/vm/min_free_kbytes"),
+            host(b"overcommit_memory", b"/proc/sys/vm/overcommit_memory"),
+            host(b"swappiness", b"/proc/sys/vm/swappiness"),
+        ],
+    );
+    let core = dir(b"core", vec![(b"somaxconn", Text::fixed(kind, b"somaxconn", "4096\n"))]);
+    let ipv4 = dir(
+        b"ipv4",
+        vec![(b"ip_local_port_range", Text::fixed(kind, b"ip_local_port_range", "32768\t60999\n"))],
+    );
+    let net = dir(b"net", vec![core, ipv4]);
+    let fs = dir(
+        b"fs",
+        vec![
+            host(b"file-max", b"/proc/sys/fs/file-max"),
+            (b"nr_open", Text::fixed(kind, b"nr_open", "1048576\n")),
+            host(b"pipe-max-size", b"/proc/sys/fs/pipe-max-size"),
+        ],
+    );
+    Dir::fixed(kind, b"/proc/sys", vec![fs, kernel, net, vm])
+}
+
+/// A random UUID (RFC 4122, version 4).
+fn uuid() -> String {
+    let mut bytes = [0u8; 16];
+    // SAFETY: the buffer is ours. Without random numbers the kernel's own file would fail as well.
+    let _ = unsafe { host!(getrandom, bytes.as_mut_ptr(), bytes.len(), 0) };
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let mut text = String::new();
+    for (at, byte) in bytes.iter().enumerate() {
+        if matches!(at, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        text.push_str(&format!("{byte:02x}"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cuts_processors() {
+        let all = b"processor : 0\nmodel : x\n\nprocessor : 1\nmodel : y\n\n";
+        assert_eq!(first_processors(all, 1), b"processor : 0\nmodel : x\n\n");
+        assert_eq!(first_processors(all, 2), all);
+        assert_eq!(uuid().len(), 36);
+        assert_ne!(uuid(), uuid());
+    }
+}

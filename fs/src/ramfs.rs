@@ -1,0 +1,605 @@
+//! tmpfs: files in memory, with names, links, rights, times and a size limit.
+//!
+//! Small files are bytes in the kernel's heap. A file that grows past [`SMALL`], or that somebody maps,
+//! moves into a host memfd: from then on the host keeps its pages, holes cost nothing, and mappings
+//! see what writes do. The structure (who has which name) changes under one lock for each file
+//! system, so that a rename is one step; look-ups only take the lock of their directory.
+
+use crate::attr::{S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, Stat, StatFs, dirent_type, wall_clock};
+use crate::host::HostFd;
+use crate::view::{RENAME_EXCHANGE, RENAME_NOREPLACE};
+use crate::vnode::{Entry, New, NewTime, Opening, Vnode};
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::any::Any;
+use core::sync::atomic::{AtomicU64, Ordering};
+use platform::errno::{Errno, Result};
+use platform::host;
+use platform::sync::Lock;
+
+/// Above this many bytes a file lives in a memfd.
+pub const SMALL: u64 = 64 * 1024;
+const PAGE: u64 = 4096;
+const TMPFS_MAGIC: i64 = 0x0102_1994;
+/// The largest file (`MAX_LFS_FILESIZE`).
+const MAX_SIZE: u64 = i64::MAX as u64;
+
+/// One file system's common part.
+struct Common {
+    dev: u64,
+    /// Held while names change.
+    names: Lock<()>,
+    next_ino: AtomicU64,
+    /// Pages in use, and how many there may be.
+    used: AtomicU64,
+    limit: u64,
+}
+
+/// A file, directory, link or special file.
+struct RamNode {
+    common: Arc<Common>,
+    stat: Lock<Stat>,
+    xattrs: Lock<BTreeMap<Vec<u8>, Vec<u8>>>,
+    body: Body,
+}
+
+enum Body {
+    Directory(Lock<Directory>),
+    Link(Box<[u8]>),
+    File(Lock<Content>),
+    /// FIFO, socket or device: what it does is known above.
+    Special,
+}
+
+#[derive(Default)]
+struct Directory {
+    names: BTreeMap<Vec<u8>, Arc<RamNode>>,
+    /// rmdir has taken it away: nothing can be made in it.
+    dead: bool,
+}
+
+struct Content {
+    bytes: Bytes,
+    /// Pages counted in `Common::used`.
+    charged: u64,
+}
+
+enum Bytes {
+    Heap(Vec<u8>),
+    Host(Arc<HostFd>),
+}
+
+/// A fresh tmpfs of at most `limit` bytes; answers its root directory. `dev` is its device number.
+pub fn new(dev: u64, limit: u64, mode: u32, uid: u32, gid: u32) -> Arc<dyn Vnode> {
+    let common = Arc::new(Common {
+        dev,
+        names: Lock::new(()),
+        next_ino: AtomicU64::new(1),
+        used: AtomicU64::new(0),
+        limit: limit / PAGE,
+    });
+    RamNode::make(&common, New { mode: S_IFDIR | mode, uid, gid, rdev: 0, target: b"" })
+}
+
+/// A regular file without a name (a memfd's, or one put over another file by a mount).
+pub fn file(dev: u64, mode: u32, content: &[u8]) -> Arc<dyn Vnode> {
+    let root = new(dev, u64::MAX, 0o755, 0, 0);
+    let new = New { mode: S_IFREG | mode, uid: 0, gid: 0, rdev: 0, target: b"" };
+    let common = (&*root as &dyn Any).downcast_ref::<RamNode>().map(|root| root.common.clone());
+    let node = RamNode::make(&common.expect("a tmpfs's root is its own"), new);
+    // An unlimited file system takes every content.
+    let _ = node.write_at(0, content);
+    node
+}
+
+impl RamNode {
+    fn make(common: &Arc<Common>, new: New<'_>) -> Arc<RamNode> {
+        let body = match new.mode & S_IFMT {
+            S_IFDIR => Body::Directory(Lock::default()),
+            S_IFLNK => Body::Link(new.target.into()),
+            S_IFREG => Body::File(Lock::new(Content { bytes: Bytes::Heap(Vec::new()), charged: 0 })),
+            _ => Body::Special,
+        };
+        let mut stat = Stat {
+            dev: common.dev,
+            ino: common.next_ino.fetch_add(1, Ordering::Relaxed),
+            nlink: if new.mode & S_IFMT == S_IFDIR { 2 } else { 1 },
+            mode: new.mode,
+            uid: new.uid,
+            gid: new.gid,
+            rdev: new.rdev,
+            size: new.target.len() as i64,
+            blksize: PAGE as i64,
+            ..Stat::default()
+        };
+        stat.set_times(wall_clock());
+        Arc::new(RamNode { common: common.clone(), stat: Lock::new(stat), xattrs: Lock::default(), body })
+    }
+
+    fn directory(&self) -> Result<&Lock<Directory>> {
+        match &self.body {
+            Body::Directory(directory) => Ok(directory),
+            _ => Err(Errno::ENOTDIR),
+        }
+    }
+
+    fn content(&self) -> Result<&Lock<Content>> {
+        match &self.body {
+            Body::File(content) => Ok(content),
+            Body::Directory(_) => Err(Errno::EISDIR),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    fn is_dir(&self) -> bool {
+        matches!(self.body, Body::Directory(_))
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Stat)) {
+        let mut stat = self.stat.lock();
+        change(&mut stat);
+        stat.set_ctime(wall_clock());
+    }
+
+    /// The content was changed.
+    fn modified(&self) {
+        let now = wall_clock();
+        let mut stat = self.stat.lock();
+        stat.set_mtime(now);
+        stat.set_ctime(now);
+    }
+
+    /// Adds to the link count.
+    fn relink(&self, by: i64) {
+        self.change(|stat| stat.nlink = stat.nlink.saturating_add_signed(by));
+    }
+}
+
+impl Common {
+    /// Counts pages in or out; ENOSPC above the limit.
+    fn charge(&self, from: u64, to: u64) -> Result<()> {
+        if to > from {
+            let used = self.used.fetch_add(to - from, Ordering::Relaxed) + (to - from);
+            if used > self.limit {
+                self.used.fetch_sub(to - from, Ordering::Relaxed);
+                return Err(Errno::ENOSPC);
+            }
+        } else {
+            self.used.fetch_sub(from - to, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+impl Content {
+    fn size(&self) -> u64 {
+        match &self.bytes {
+            Bytes::Heap(bytes) => bytes.len() as u64,
+            Bytes::Host(fd) => fd.stat().map_or(0, |stat| stat.size as u64),
+        }
+    }
+
+    fn pages(&self) -> u64 {
+        match &self.bytes {
+            Bytes::Heap(bytes) => (bytes.len() as u64).div_ceil(PAGE),
+            Bytes::Host(fd) => fd.stat().map_or(0, |stat| stat.blocks as u64 * 512 / PAGE),
+        }
+    }
+
+    /// Counts again what the file takes.
+    fn recount(&mut self, common: &Common) {
+        let pages = self.pages();
+        // What is there is there: the limit was asked before.
+        common.used.fetch_add(pages, Ordering::Relaxed);
+        common.used.fetch_sub(self.charged, Ordering::Relaxed);
+        self.charged = pages;
+    }
+
+    /// Moves the bytes to a memfd.
+    fn to_host(&mut self) -> Result<Arc<HostFd>> {
+        if let Bytes::Host(fd) = &self.bytes {
+            return Ok(fd.clone());
+        }
+        const MFD_CLOEXEC: usize = 1;
+        // SAFETY: the name is a C string.
+        let fd = unsafe { host!(memfd_create, c"attacca-tmpfs".as_ptr(), MFD_CLOEXEC) }?;
+        let fd = Arc::new(HostFd::new(fd as i32));
+        if let Bytes::Heap(bytes) = &self.bytes {
+            let mut done = 0;
+            while done < bytes.len() {
+                done += fd.pwrite(done as u64, &bytes[done..])?;
+            }
+        }
+        self.bytes = Bytes::Host(fd.clone());
+        Ok(fd)
+    }
+
+    fn write(&mut self, common: &Common, at: u64, from: &[u8]) -> Result<usize> {
+        if at >= MAX_SIZE {
+            return Err(Errno::EFBIG);
+        }
+        if from.is_empty() {
+            return Ok(0);
+        }
+        let end = at.saturating_add(from.len() as u64).min(MAX_SIZE);
+        if end > SMALL {
+            self.to_host()?;
+        }
+        // At most the pages of the range come anew. Where that may pass the limit, holes are counted.
+        let span = end.div_ceil(PAGE) - at / PAGE;
+        let spare = common.limit.saturating_sub(common.used.load(Ordering::Relaxed));
+        let mut from = &from[..(end - at) as usize];
+        if span > spare {
+            let old_end = self.size().div_ceil(PAGE);
+            let inside = old_end.min(end.div_ceil(PAGE)).saturating_sub(at / PAGE);
+            let fresh_pages_allowed = (at / PAGE + inside + spare) * PAGE;
+            let room = fresh_pages_allowed.saturating_sub(at);
+            if room == 0 {
+                return Err(Errno::ENOSPC);
+            }
+            from = &from[..from.len().min(room as usize)];
+        }
+        let count = match &mut self.bytes {
+            Bytes::Host(fd) => fd.pwrite(at, from)?,
+            Bytes::Heap(bytes) => {
+                let (at, end) = (at as usize, at as usize + from.len());
+                if bytes.len() < end {
+                    bytes.try_reserve(end - bytes.len()).map_err(|_| Errno::ENOSPC)?;
+                    bytes.resize(end, 0);
+                }
+                bytes[at..end].copy_from_slice(from);
+                from.len()
+            }
+        };
+        self.recount(common);
+        Ok(count)
+    }
+
+    fn truncate(&mut self, common: &Common, size: u64) -> Result<()> {
+        if size > MAX_SIZE {
+            return Err(Errno::EFBIG);
+        }
+        if size > SMALL {
+            self.to_host()?;
+        }
+        match &mut self.bytes {
+            // SAFETY: plain numbers.
+            Bytes::Host(fd) => drop(unsafe { host!(ftruncate, fd.raw(), size) }?),
+            Bytes::Heap(bytes) => {
+                let pages = (size.div_ceil(PAGE), (bytes.len() as u64).div_ceil(PAGE));
+                if pages.0 > pages.1 {
+                    common.charge(pages.1, pages.0)?;
+                    self.charged = pages.0;
+                }
+                bytes.resize(size as usize, 0);
+            }
+        }
+        self.recount(common);
+        Ok(())
+    }
+}
+
+impl Drop for RamNode {
+    fn drop(&mut self) {
+        if let Body::File(content) = &mut self.body {
+            self.common.used.fetch_sub(content.get_mut().charged, Ordering::Relaxed);
+        }
+    }
+}
+
+fn ram(node: &Arc<dyn Vnode>) -> Result<Arc<RamNode>> {
+    let any: Arc<dyn Any + Send + Sync> = node.clone();
+    any.downcast().map_err(|_| Errno::EXDEV)
+}
+
+impl Vnode for RamNode {
+    fn stat(&self) -> Stat {
+        let mut stat = *self.stat.lock();
+        match &self.body {
+            Body::File(content) => {
+                let content = content.lock();
+                stat.size = content.size() as i64;
+                stat.blocks = (content.pages() * (PAGE / 512)) as i64;
+            }
+            Body::Directory(directory) => stat.size = directory.lock().names.len() as i64 * 20 + 40,
+            _ => {}
+        }
+        stat
+    }
+
+    fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Vnode>> {
+        let node = self.directory()?.lock().names.get(name).cloned();
+        node.map(|node| node as Arc<dyn Vnode>).ok_or(Errno::ENOENT)
+    }
+
+    fn list(&self) -> Result<Vec<Entry>> {
+        let directory = self.directory()?.lock();
+        let entry = |(name, node): (&Vec<u8>, &Arc<RamNode>)| {
+            let stat = node.stat.lock();
+            Entry { name: name.clone(), ino: stat.ino, kind: dirent_type(stat.mode) }
+        };
+        Ok(directory.names.iter().map(entry).collect())
+    }
+
+    fn create(&self, name: &[u8], new: New<'_>) -> Result<Arc<dyn Vnode>> {
+        if name.len() > 255 {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        let _names = self.common.names.lock();
+        let mut directory = self.directory()?.lock();
+        if directory.dead {
+            return Err(Errno::ENOENT);
+        }
+        if directory.names.contains_key(name) {
+            return Err(Errno::EEXIST);
+        }
+        let node = RamNode::make(&self.common, new);
+        directory.names.insert(name.to_vec(), node.clone());
+        drop(directory);
+        if node.is_dir() {
+            self.relink(1);
+        }
+        self.modified();
+        Ok(node)
+    }
+
+    fn remove(&self, name: &[u8], directory: bool) -> Result<()> {
+        let _names = self.common.names.lock();
+        let node = self.directory()?.lock().names.get(name).cloned().ok_or(Errno::ENOENT)?;
+        match (&node.body, directory) {
+            (Body::Directory(_), false) => return Err(Errno::EISDIR),
+            (Body::Directory(inside), true) => {
+                let mut inside = inside.lock();
+                if !inside.names.is_empty() {
+                    return Err(Errno::ENOTEMPTY);
+                }
+                inside.dead = true;
+            }
+            (_, true) => return Err(Errno::ENOTDIR),
+            (_, false) => {}
+        }
+        self.directory()?.lock().names.remove(name);
+        node.relink(if node.is_dir() { -2 } else { -1 });
+        if node.is_dir() {
+            self.relink(-1);
+        }
+        self.modified();
+        Ok(())
+    }
+
+    fn link(&self, name: &[u8], node: &Arc<dyn Vnode>) -> Result<()> {
+        if name.len() > 255 {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        let node = ram(node)?;
+        if !Arc::ptr_eq(&node.common, &self.common) {
+            return Err(Errno::EXDEV);
+        }
+        let _names = self.common.names.lock();
+        let mut directory = self.directory()?.lock();
+        if directory.dead {
+            return Err(Errno::ENOENT);
+        }
+        if directory.names.contains_key(name) {
+            return Err(Errno::EEXIST);
+        }
+        directory.names.insert(name.to_vec(), node.clone());
+        drop(directory);
+        node.relink(1);
+        self.modified();
+        Ok(())
+    }
+
+    fn rename(&self, name: &[u8], to: &Arc<dyn Vnode>, new: &[u8], flags: u32) -> Result<()> {
+        if new.len() > 255 {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        let to = ram(to)?;
+        if !Arc::ptr_eq(&to.common, &self.common) {
+            return Err(Errno::EXDEV);
+        }
+        let _names = self.common.names.lock();
+        let node = self.directory()?.lock().names.get(name).cloned().ok_or(Errno::ENOENT)?;
+        let mut target = to.directory()?.lock();
+        if target.dead {
+            return Err(Errno::ENOENT);
+        }
+        let old = target.names.get(new).cloned();
+        match &old {
+            None if flags & RENAME_EXCHANGE != 0 => return Err(Errno::ENOENT),
+            Some(_) if flags & RENAME_NOREPLACE != 0 => return Err(Errno::EEXIST),
+            // rename(2): two names of one file stay as they are.
+            Some(old) if Arc::ptr_eq(old, &node) => return Ok(()),
+            Some(old) if flags & RENAME_EXCHANGE == 0 => match (&old.body, node.is_dir()) {
+                (Body::Directory(inside), true) => {
+                    let mut inside = inside.lock();
+                    if !inside.names.is_empty() {
+                        return Err(Errno::ENOTEMPTY);
+                    }
+                    inside.dead = true;
+                }
+                (Body::Directory(_), false) => return Err(Errno::EISDIR),
+                (_, true) => return Err(Errno::ENOTDIR),
+                (_, false) => {}
+            },
+            _ => {}
+        }
+        // The new name first: it is never missing for those who look it up.
+        target.names.insert(new.to_vec(), node.clone());
+        drop(target);
+        let exchanged = flags & RENAME_EXCHANGE != 0;
+        {
+            let mut from = self.directory()?.lock();
+            match &old {
+                Some(old) if exchanged => from.names.insert(name.to_vec(), old.clone()),
+                _ => from.names.remove(name),
+            };
+        }
+        let elsewhere = !core::ptr::eq(self, &*to);
+        if node.is_dir() && elsewhere {
+            self.relink(-1);
+            to.relink(1);
+        }
+        if let Some(old) = &old {
+            if exchanged && old.is_dir() && elsewhere {
+                to.relink(-1);
+                self.relink(1);
+            } else if !exchanged {
+                old.relink(if old.is_dir() { -2 } else { -1 });
+                if old.is_dir() {
+                    to.relink(-1);
+                }
+            }
+        }
+        node.change(|_| {});
+        self.modified();
+        to.modified();
+        Ok(())
+    }
+
+    fn readlink(&self) -> Result<Vec<u8>> {
+        match &self.body {
+            Body::Link(text) => Ok(text.to_vec()),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    fn open(self: Arc<Self>, _flags: u32) -> Result<Opening> {
+        match self.body {
+            // sockets cannot be opened (open(2) ENXIO); FIFOs and devices are opened above.
+            Body::Special if self.stat.lock().is(crate::attr::S_IFSOCK) => Err(Errno::ENXIO),
+            _ => Ok(Opening::Node(self)),
+        }
+    }
+
+    fn read_at(&self, at: u64, into: &mut [u8]) -> Result<usize> {
+        let content = self.content()?.lock();
+        match &content.bytes {
+            Bytes::Host(fd) => {
+                let fd = fd.clone();
+                drop(content);
+                fd.pread(at, into)
+            }
+            Bytes::Heap(bytes) => {
+                let Some(rest) = usize::try_from(at).ok().and_then(|at| bytes.get(at..)) else {
+                    return Ok(0);
+                };
+                let count = rest.len().min(into.len());
+                into[..count].copy_from_slice(&rest[..count]);
+                Ok(count)
+            }
+        }
+    }
+
+    fn write_at(&self, at: u64, from: &[u8]) -> Result<usize> {
+        let count = self.content()?.lock().write(&self.common, at, from)?;
+        self.modified();
+        Ok(count)
+    }
+
+    fn append(&self, from: &[u8]) -> Result<(usize, u64)> {
+        let (count, end) = {
+            let mut content = self.content()?.lock();
+            let at = content.size();
+            let count = content.write(&self.common, at, from)?;
+            (count, at + count as u64)
+        };
+        self.modified();
+        Ok((count, end))
+    }
+
+    fn truncate(&self, size: u64) -> Result<()> {
+        self.content()?.lock().truncate(&self.common, size)?;
+        self.modified();
+        Ok(())
+    }
+
+    fn host(&self) -> Result<Arc<HostFd>> {
+        let mut content = self.content().map_err(|_| Errno::ENODEV)?.lock();
+        let fd = content.to_host()?;
+        content.recount(&self.common);
+        Ok(fd)
+    }
+
+    fn touched(&self) {
+        if let Ok(content) = self.content() {
+            content.lock().recount(&self.common);
+        }
+        self.modified();
+    }
+
+    fn set_mode(&self, mode: u32) -> Result<()> {
+        self.change(|stat| stat.mode = stat.mode & S_IFMT | mode & 0o7777);
+        Ok(())
+    }
+
+    fn set_owner(&self, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+        self.change(|stat| {
+            stat.uid = uid.unwrap_or(stat.uid);
+            stat.gid = gid.unwrap_or(stat.gid);
+            // chown(2): a new owner does not inherit set-user-ID.
+            if !stat.is(S_IFDIR) {
+                stat.mode &= if stat.mode & 0o010 != 0 { !0o6000 } else { !0o4000 };
+            }
+        });
+        Ok(())
+    }
+
+    fn set_times(&self, atime: NewTime, mtime: NewTime) -> Result<()> {
+        let now = wall_clock();
+        let pick = |time| match time {
+            NewTime::Keep => None,
+            NewTime::Now => Some(now),
+            NewTime::At(at) => Some(at),
+        };
+        self.change(|stat| {
+            pick(atime).into_iter().for_each(|at| stat.set_atime(at));
+            pick(mtime).into_iter().for_each(|at| stat.set_mtime(at));
+        });
+        Ok(())
+    }
+
+    fn xattr(&self, name: &[u8]) -> Result<Vec<u8>> {
+        self.xattrs.lock().get(name).cloned().ok_or(Errno::ENODATA)
+    }
+
+    fn set_xattr(&self, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
+        // tmpfs has trusted.* and security.*; user.* came with Linux 6.6, and nobody minds it.
+        if ![&b"user."[..], b"trusted.", b"security."].iter().any(|space| name.starts_with(space)) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let mut xattrs = self.xattrs.lock();
+        match (xattrs.contains_key(name), flags) {
+            (true, 1) => return Err(Errno::EEXIST),
+            (false, 2) => return Err(Errno::ENODATA),
+            _ => {}
+        }
+        xattrs.insert(name.to_vec(), value.to_vec());
+        Ok(())
+    }
+
+    fn remove_xattr(&self, name: &[u8]) -> Result<()> {
+        self.xattrs.lock().remove(name).map(drop).ok_or(Errno::ENODATA)
+    }
+
+    fn xattrs(&self) -> Result<Vec<Vec<u8>>> {
+        Ok(self.xattrs.lock().keys().cloned().collect())
+    }
+
+    fn statfs(&self) -> StatFs {
+        let used = self.common.used.load(Ordering::Relaxed);
+        let free = self.common.limit.saturating_sub(used);
+        StatFs {
+            kind: TMPFS_MAGIC,
+            bsize: PAGE as i64,
+            frsize: PAGE as i64,
+            namelen: 255,
+            blocks: self.common.limit,
+            bfree: free,
+            bavail: free,
+            ..StatFs::default()
+        }
+    }
+}
