@@ -1,0 +1,20 @@
+//! The freestanding guest: brings up the runtime, then loads one program and runs it.
+//!
+//! `attacca` executes this file with one argument, the number of a descriptor that holds the
+//! configuration ([`config`]). Bring-up order: machine check, `%gs` block, arena, configuration,
+//! scheduler on the initial host thread (vCPU 0), personality, and a first guest thread that loads the
+//! program. Nothing of the host's libc is linked or mapped.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+mod config;
+mod heap;
+mod memory;
+mod message;
+mod program;
+mod selftest;
+mod start;
+mod string;
+mod vdso;
