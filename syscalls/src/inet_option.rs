@@ -1,0 +1,420 @@
+//! Options of internet sockets: socket(7), tcp(7), ip(7), ipv6(7), udp(7).
+//!
+//! What the engine has goes to the engine. What has no meaning on a path without Linux's queues
+//! (SO_PRIORITY, SO_BUSY_POLL, ...) is kept and told back, as Linux does on such a device. All else is
+//! ENOPROTOOPT, as for an option that the kernel was built without.
+
+use crate::context::Ctx;
+use crate::inet_socket::{self, InetSocket, Kind};
+use crate::net_poll::access;
+use crate::socket::SOL_SOCKET;
+use crate::{Errno, Result};
+use alloc::vec;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+use net::{Algorithm, TcpInfo, TcpOption, TcpState, UdpOption};
+
+/// net.core.somaxconn
+pub(crate) const SOMAXCONN: u32 = 4096;
+
+const SOL_IP: i32 = 0;
+const SOL_TCP: i32 = 6;
+const SOL_UDP: i32 = 17;
+const SOL_IPV6: i32 = 41;
+
+const SO_REUSEADDR: i32 = 2;
+const SO_TYPE: i32 = 3;
+const SO_ERROR: i32 = 4;
+const SO_DONTROUTE: i32 = 5;
+const SO_BROADCAST: i32 = 6;
+const SO_SNDBUF: i32 = 7;
+const SO_RCVBUF: i32 = 8;
+const SO_KEEPALIVE: i32 = 9;
+const SO_OOBINLINE: i32 = 10;
+const SO_PRIORITY: i32 = 12;
+const SO_LINGER: i32 = 13;
+const SO_REUSEPORT: i32 = 15;
+const SO_RCVLOWAT: i32 = 18;
+const SO_SNDLOWAT: i32 = 19;
+const SO_ACCEPTCONN: i32 = 30;
+const SO_SNDBUFFORCE: i32 = 32;
+const SO_RCVBUFFORCE: i32 = 33;
+const SO_MARK: i32 = 36;
+const SO_PROTOCOL: i32 = 38;
+const SO_DOMAIN: i32 = 39;
+const SO_BUSY_POLL: i32 = 46;
+const SO_INCOMING_CPU: i32 = 49;
+
+const TCP_NODELAY: i32 = 1;
+const TCP_MAXSEG: i32 = 2;
+const TCP_CORK: i32 = 3;
+const TCP_KEEPIDLE: i32 = 4;
+const TCP_KEEPINTVL: i32 = 5;
+const TCP_KEEPCNT: i32 = 6;
+const TCP_SYNCNT: i32 = 7;
+const TCP_LINGER2: i32 = 8;
+const TCP_DEFER_ACCEPT: i32 = 9;
+const TCP_INFO: i32 = 11;
+const TCP_QUICKACK: i32 = 12;
+const TCP_CONGESTION: i32 = 13;
+const TCP_USER_TIMEOUT: i32 = 18;
+const TCP_NOTSENT_LOWAT: i32 = 25;
+
+const IP_TOS: i32 = 1;
+const IP_TTL: i32 = 2;
+const IP_PKTINFO: i32 = inet_socket::IP_PKTINFO;
+const IP_MTU_DISCOVER: i32 = 10;
+const IP_RECVERR: i32 = 11;
+const IP_FREEBIND: i32 = 15;
+const IP_BIND_ADDRESS_NO_PORT: i32 = 24;
+
+const IPV6_UNICAST_HOPS: i32 = 16;
+const IPV6_RECVERR: i32 = 25;
+const IPV6_V6ONLY: i32 = 26;
+const IPV6_RECVPKTINFO: i32 = 49;
+const IPV6_TCLASS: i32 = 67;
+
+/// Options without effect here, which Linux keeps and tells back.
+const KEPT: &[(i32, i32)] = &[
+    (SOL_SOCKET, SO_DONTROUTE),
+    (SOL_SOCKET, SO_OOBINLINE),
+    (SOL_SOCKET, SO_PRIORITY),
+    (SOL_SOCKET, SO_BUSY_POLL),
+    (SOL_SOCKET, SO_INCOMING_CPU),
+    (SOL_IP, IP_MTU_DISCOVER),
+    (SOL_IP, IP_RECVERR),
+    (SOL_IP, IP_FREEBIND),
+    (SOL_IP, IP_BIND_ADDRESS_NO_PORT),
+    (SOL_IPV6, IPV6_RECVERR),
+    (SOL_IPV6, IPV6_RECVPKTINFO),
+];
+
+/// setsockopt(2).
+pub(crate) fn set(socket: &InetSocket, ctx: &Ctx, level: i32, name: i32, value: &[u8]) -> Result<()> {
+    if KEPT.contains(&(level, name)) {
+        return keep(socket, level, name, int(value)?);
+    }
+    match level {
+        SOL_SOCKET => set_socket(socket, ctx, name, value),
+        SOL_TCP if socket.kind == Kind::Tcp => set_tcp(socket, name, value),
+        SOL_IP => set_ip(socket, name, value),
+        SOL_IPV6 if socket.v6 => set_ipv6(socket, name, value),
+        SOL_UDP if socket.kind == Kind::Udp => Err(Errno::ENOPROTOOPT),
+        _ => Err(Errno::ENOPROTOOPT),
+    }
+}
+
+/// getsockopt(2).
+pub(crate) fn get(socket: &InetSocket, _ctx: &Ctx, level: i32, name: i32, room: usize) -> Result<Vec<u8>> {
+    if KEPT.contains(&(level, name)) {
+        let kept = socket.kept.lock();
+        return number(kept.iter().find(|k| (k.0, k.1) == (level, name)).map_or(0, |k| k.2));
+    }
+    match level {
+        SOL_SOCKET => get_socket(socket, name),
+        SOL_TCP if socket.kind == Kind::Tcp => get_tcp(socket, name, room),
+        SOL_IP => get_ip(socket, name),
+        SOL_IPV6 if socket.v6 => get_ipv6(socket, name),
+        _ => Err(Errno::ENOPROTOOPT),
+    }
+}
+
+fn keep(socket: &InetSocket, level: i32, name: i32, value: u32) -> Result<()> {
+    let mut kept = socket.kept.lock();
+    kept.retain(|k| (k.0, k.1) != (level, name));
+    kept.push((level, name, value));
+    Ok(())
+}
+
+/// An `int` option: EINVAL if fewer than four bytes came.
+fn int(value: &[u8]) -> Result<u32> {
+    let bytes = value.get(..4).ok_or(Errno::EINVAL)?;
+    Ok(u32::from_ne_bytes(bytes.try_into().unwrap_or_default()))
+}
+
+/// An IP-level option, for which a single byte is enough (ip(7)).
+fn int_or_byte(value: &[u8]) -> Result<u32> {
+    int(value).or_else(|_| value.first().map(|&b| u32::from(b)).ok_or(Errno::EINVAL))
+}
+
+fn number(value: u32) -> Result<Vec<u8>> {
+    Ok(value.to_ne_bytes().to_vec())
+}
+
+fn tcp(socket: &InetSocket, option: TcpOption) -> Result<()> {
+    Ok(access().shard.tcp_set(socket.id, option)?)
+}
+
+fn udp(socket: &InetSocket, option: UdpOption) -> Result<()> {
+    Ok(access().shard.udp_set(socket.id, option)?)
+}
+
+fn set_socket(socket: &InetSocket, ctx: &Ctx, name: i32, value: &[u8]) -> Result<()> {
+    let is_tcp = socket.kind == Kind::Tcp;
+    if name == SO_LINGER {
+        let seconds = value.get(4..8).ok_or(Errno::EINVAL).and_then(int)?;
+        let linger = (int(value)? != 0).then_some(seconds);
+        return if is_tcp { tcp(socket, TcpOption::Linger(linger)) } else { Ok(()) };
+    }
+    let value = int(value)?;
+    match name {
+        SO_REUSEADDR => socket.bind.lock().reuse_addr = value != 0,
+        SO_REUSEPORT => socket.bind.lock().reuse_port = value != 0,
+        SO_KEEPALIVE if is_tcp => tcp(socket, TcpOption::KeepAlive(value != 0))?,
+        SO_KEEPALIVE => keep(socket, SOL_SOCKET, name, value)?,
+        SO_BROADCAST if !is_tcp => udp(socket, UdpOption::Broadcast(value != 0))?,
+        SO_BROADCAST => keep(socket, SOL_SOCKET, name, value)?,
+        SO_SNDBUF | SO_SNDBUFFORCE => set_buffer(socket, 0, value, 2304)?,
+        SO_RCVBUF | SO_RCVBUFFORCE => set_buffer(socket, 1, value, 1152)?,
+        SO_RCVLOWAT if is_tcp => tcp(socket, TcpOption::ReceiveLowAt(value.max(1)))?,
+        SO_MARK if ctx.process.may_bind_privileged() => keep(socket, SOL_SOCKET, name, value)?,
+        SO_MARK => return Err(Errno::EPERM),
+        SO_TYPE | SO_ERROR | SO_ACCEPTCONN | SO_PROTOCOL | SO_DOMAIN => return Err(Errno::ENOPROTOOPT),
+        _ => return Err(Errno::ENOPROTOOPT),
+    }
+    Ok(())
+}
+
+/// socket(7): the kernel doubles what is set, has a smallest size (here before doubling), and a limit
+/// (net.core.{r,w}mem_max).
+fn set_buffer(socket: &InetSocket, which: usize, value: u32, smallest: u32) -> Result<()> {
+    const LIMIT: u32 = 4 << 20;
+    let size = (value as i32).max(0) as u32;
+    let size = size.min(LIMIT).max(smallest);
+    socket.buffers[which].store(size * 2, Ordering::Relaxed);
+    let size = size as usize;
+    match (socket.kind, which) {
+        (Kind::Tcp, 0) => tcp(socket, TcpOption::SendBuffer(size)),
+        (Kind::Tcp, _) => tcp(socket, TcpOption::ReceiveBuffer(size)),
+        (Kind::Udp, 0) => udp(socket, UdpOption::SendBuffer(size)),
+        (Kind::Udp, _) => udp(socket, UdpOption::ReceiveBuffer(size)),
+    }
+}
+
+fn get_socket(socket: &InetSocket, name: i32) -> Result<Vec<u8>> {
+    let is_tcp = socket.kind == Kind::Tcp;
+    let options = || access().shard.tcp_options(socket.id);
+    let kept = |name: i32| socket.kept.lock().iter().find(|k| k.1 == name).map_or(0, |k| k.2);
+    let bind = *socket.bind.lock();
+    number(match name {
+        SO_REUSEADDR => bind.reuse_addr.into(),
+        SO_REUSEPORT => bind.reuse_port.into(),
+        SO_TYPE => if is_tcp { 1 } else { 2 },
+        SO_PROTOCOL => if is_tcp { 6 } else { 17 },
+        SO_DOMAIN => inet_socket::domain(socket),
+        SO_ACCEPTCONN => socket.is_listening().into(),
+        SO_ERROR => {
+            let error = access().shard.take_error(socket.id);
+            error.map_or(0, |e| Errno::from(e).0 as u32)
+        }
+        SO_KEEPALIVE if is_tcp => options()?.keep_alive.into(),
+        SO_LINGER => {
+            let linger = if is_tcp { options()?.linger } else { None };
+            let words = [u32::from(linger.is_some()), linger.unwrap_or(0)];
+            return Ok(words.iter().flat_map(|w| w.to_ne_bytes()).collect());
+        }
+        SO_SNDBUF => buffer_size(socket, 0)?,
+        SO_RCVBUF => buffer_size(socket, 1)?,
+        SO_RCVLOWAT if is_tcp => options()?.receive_low_at,
+        SO_RCVLOWAT | SO_SNDLOWAT => 1,
+        SO_KEEPALIVE | SO_BROADCAST | SO_MARK => kept(name),
+        _ => return Err(Errno::ENOPROTOOPT),
+    })
+}
+
+fn buffer_size(socket: &InetSocket, which: usize) -> Result<u32> {
+    let set = socket.buffers[which].load(Ordering::Relaxed);
+    if set != 0 || socket.kind == Kind::Udp {
+        // net.core.{r,w}mem_default
+        return Ok(if set != 0 { set } else { 212_992 });
+    }
+    let options = access().shard.tcp_options(socket.id)?;
+    Ok(if which == 0 { options.send_buffer } else { options.receive_buffer } as u32)
+}
+
+fn set_tcp(socket: &InetSocket, name: i32, value: &[u8]) -> Result<()> {
+    if name == TCP_CONGESTION {
+        return tcp(socket, TcpOption::Congestion(algorithm(value)?));
+    }
+    let value = int(value)?;
+    let in_range = |range: core::ops::RangeInclusive<u32>| {
+        if range.contains(&value) { Ok(value) } else { Err(Errno::EINVAL) }
+    };
+    tcp(socket, match name {
+        TCP_NODELAY => TcpOption::NoDelay(value != 0),
+        TCP_CORK => TcpOption::Cork(value != 0),
+        TCP_MAXSEG => TcpOption::MaxSegment(in_range(88..=32767)? as u16),
+        TCP_KEEPIDLE => TcpOption::KeepIdle(in_range(1..=32767)? * 1000),
+        TCP_KEEPINTVL => TcpOption::KeepInterval(in_range(1..=32767)? * 1000),
+        TCP_KEEPCNT => TcpOption::KeepCount(in_range(1..=127)? as u8),
+        TCP_SYNCNT => TcpOption::SynCount(in_range(1..=127)? as u8),
+        TCP_LINGER2 => TcpOption::Linger2(value.min(120) * 1000),
+        TCP_DEFER_ACCEPT => TcpOption::DeferAccept(value.min(4_000_000) * 1000),
+        TCP_QUICKACK => TcpOption::QuickAck(value != 0),
+        TCP_USER_TIMEOUT => TcpOption::UserTimeout(in_range(0..=i32::MAX as u32)?),
+        TCP_NOTSENT_LOWAT => TcpOption::NotSentLowAt(value),
+        _ => return Err(Errno::ENOPROTOOPT),
+    })
+}
+
+fn algorithm(value: &[u8]) -> Result<Algorithm> {
+    match value.split(|&b| b == 0).next().unwrap_or_default() {
+        b"cubic" => Ok(Algorithm::Cubic),
+        b"reno" => Ok(Algorithm::NewReno),
+        _ => Err(Errno::ENOENT),
+    }
+}
+
+fn get_tcp(socket: &InetSocket, name: i32, room: usize) -> Result<Vec<u8>> {
+    let stack = access();
+    let options = stack.shard.tcp_options(socket.id)?;
+    number(match name {
+        TCP_NODELAY => options.no_delay.into(),
+        TCP_CORK => options.cork.into(),
+        TCP_MAXSEG => match stack.shard.tcp_info(socket.id) {
+            Ok(info) if info.send_mss != 0 => info.send_mss.into(),
+            _ if options.max_segment != 0 => options.max_segment.into(),
+            // RFC 9293 3.7.1: the default before a connection exists.
+            _ => 536,
+        },
+        TCP_KEEPIDLE => options.keep_idle / 1000,
+        TCP_KEEPINTVL => options.keep_interval / 1000,
+        TCP_KEEPCNT => options.keep_count.into(),
+        TCP_SYNCNT => options.syn_count.into(),
+        TCP_LINGER2 => options.linger2 / 1000,
+        TCP_DEFER_ACCEPT => options.defer_accept / 1000,
+        TCP_QUICKACK => options.quick_ack.into(),
+        TCP_USER_TIMEOUT => options.user_timeout,
+        TCP_NOTSENT_LOWAT => options.not_sent_low_at,
+        TCP_CONGESTION => {
+            let name: &[u8] = match options.congestion {
+                Algorithm::Cubic => b"cubic\0",
+                Algorithm::NewReno => b"reno\0",
+            };
+            let mut padded = vec![0; 16];
+            padded[..name.len()].copy_from_slice(name);
+            padded.truncate(room.min(16));
+            return Ok(padded);
+        }
+        TCP_INFO => return Ok(tcp_info(&stack.shard.tcp_info(socket.id)?)),
+        _ => return Err(Errno::ENOPROTOOPT),
+    })
+}
+
+/// Linux's number for a state (net/tcp_states.h).
+pub(crate) fn state_number(state: TcpState) -> u8 {
+    match state {
+        TcpState::Established => 1,
+        TcpState::SynSent => 2,
+        TcpState::SynReceived => 3,
+        TcpState::FinWait1 => 4,
+        TcpState::FinWait2 => 5,
+        TcpState::TimeWait => 6,
+        TcpState::Closed => 7,
+        TcpState::CloseWait => 8,
+        TcpState::LastAck => 9,
+        TcpState::Listen => 10,
+        TcpState::Closing => 11,
+    }
+}
+
+/// `struct tcp_info` as far as glibc's header has it (104 bytes), and the byte counters behind.
+fn tcp_info(info: &TcpInfo) -> Vec<u8> {
+    let mut bytes = vec![0u8; 136];
+    bytes[0] = state_number(info.state);
+    bytes[2] = info.retransmits;
+    bytes[3] = info.probes;
+    // TCPI_OPT_TIMESTAMPS 1, SACK 2, WSCALE 4
+    bytes[5] = u8::from(info.timestamps) | u8::from(info.sack) << 1 | u8::from(info.window_scale.is_some()) << 2;
+    let (send_scale, receive_scale) = info.window_scale.unwrap_or((0, 0));
+    bytes[6] = send_scale & 0xf | receive_scale << 4;
+    let mss = u32::from(info.send_mss).max(1);
+    let words = [
+        (8, info.rto_us),
+        (16, u32::from(info.send_mss)),
+        (20, u32::from(info.receive_mss)),
+        (24, info.in_flight.div_ceil(mss)),
+        (60, u32::from(info.path_mtu)),
+        (64, info.receive_window),
+        (68, info.rtt_us),
+        (72, info.rtt_var_us),
+        (76, info.ssthresh / mss),
+        (80, info.cwnd / mss),
+        (84, u32::from(info.send_mss)),
+        (100, info.total_retransmits),
+    ];
+    for (at, word) in words {
+        bytes[at..at + 4].copy_from_slice(&word.to_ne_bytes());
+    }
+    bytes[120..128].copy_from_slice(&info.bytes_acked.to_ne_bytes());
+    bytes[128..136].copy_from_slice(&info.bytes_received.to_ne_bytes());
+    bytes
+}
+
+fn set_ip(socket: &InetSocket, name: i32, value: &[u8]) -> Result<()> {
+    let value = int_or_byte(value)?;
+    match name {
+        IP_TOS => set_traffic_class(socket, value as u8),
+        IP_TTL if value as i32 == -1 => set_hop_limit(socket, 64),
+        IP_TTL if (1..=255).contains(&value) => set_hop_limit(socket, value as u8),
+        IP_TTL => Err(Errno::EINVAL),
+        IP_PKTINFO => {
+            socket.packet_info.store(value != 0, Ordering::Relaxed);
+            Ok(())
+        }
+        _ => Err(Errno::ENOPROTOOPT),
+    }
+}
+
+fn set_hop_limit(socket: &InetSocket, limit: u8) -> Result<()> {
+    keep(socket, SOL_IP, IP_TTL, limit.into())?;
+    match socket.kind {
+        Kind::Tcp => tcp(socket, TcpOption::HopLimit(limit)),
+        Kind::Udp => udp(socket, UdpOption::HopLimit(limit)),
+    }
+}
+
+fn set_traffic_class(socket: &InetSocket, class: u8) -> Result<()> {
+    keep(socket, SOL_IP, IP_TOS, class.into())?;
+    match socket.kind {
+        Kind::Tcp => tcp(socket, TcpOption::TrafficClass(class)),
+        Kind::Udp => udp(socket, UdpOption::TrafficClass(class)),
+    }
+}
+
+fn get_ip(socket: &InetSocket, name: i32) -> Result<Vec<u8>> {
+    let kept = |name: i32| socket.kept.lock().iter().find(|k| (k.0, k.1) == (SOL_IP, name)).map(|k| k.2);
+    number(match name {
+        IP_TOS => kept(name).unwrap_or(0),
+        IP_TTL => kept(name).unwrap_or(64),
+        IP_PKTINFO => socket.packet_info.load(Ordering::Relaxed).into(),
+        _ => return Err(Errno::ENOPROTOOPT),
+    })
+}
+
+fn set_ipv6(socket: &InetSocket, name: i32, value: &[u8]) -> Result<()> {
+    let value = int(value)?;
+    match name {
+        IPV6_V6ONLY => {
+            if access().shard.local(socket.id).port != 0 {
+                return Err(Errno::EINVAL);
+            }
+            socket.v6_only.store(value != 0, Ordering::Relaxed);
+            Ok(())
+        }
+        IPV6_UNICAST_HOPS if value as i32 == -1 => set_hop_limit(socket, 64),
+        IPV6_UNICAST_HOPS if value <= 255 => set_hop_limit(socket, value as u8),
+        IPV6_UNICAST_HOPS => Err(Errno::EINVAL),
+        IPV6_TCLASS => set_traffic_class(socket, value as u8),
+        _ => Err(Errno::ENOPROTOOPT),
+    }
+}
+
+fn get_ipv6(socket: &InetSocket, name: i32) -> Result<Vec<u8>> {
+    match name {
+        IPV6_V6ONLY => number(socket.v6_only.load(Ordering::Relaxed).into()),
+        IPV6_UNICAST_HOPS => get_ip(socket, IP_TTL),
+        IPV6_TCLASS => get_ip(socket, IP_TOS),
+        _ => Err(Errno::ENOPROTOOPT),
+    }
+}

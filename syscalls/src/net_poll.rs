@@ -1,0 +1,267 @@
+//! Drives the TCP/IP engine: on a call, on a deadline, when a vCPU has nothing else to do. Tells the
+//! hubs of sockets what changed.
+//!
+//! One [`Stack`] for each shard holds the engine, its device and the registry of sockets, behind one
+//! lock that is held for the length of an engine operation. Lock order: stack, then a hub, then the
+//! scheduler. A thread never waits for frames here; it parks on its socket's hub.
+
+use crate::hub::{Events, Hub};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use net::device::{Capabilities, Device, Full, RxFrame, TxMeta};
+use net::ring::RingDevice;
+use net::{Ready, Shard, SocketId};
+use platform::sync::{Guard, Lock};
+use platform::time::{self, Instant};
+
+/// The way to the world.
+pub enum Backend {
+    /// Loopback only: frames for elsewhere have nowhere to go.
+    None,
+    /// A queue of a link to the network server.
+    Ring(Box<RingDevice>),
+}
+
+/// One shard with all that belongs to it.
+pub struct Stack {
+    /// The engine.
+    pub shard: Shard,
+    backend: Backend,
+    /// Hubs by the cookie of their socket, less 1.
+    hubs: Vec<Option<Arc<Hub>>>,
+    free: Vec<usize>,
+}
+
+/// Rounds of one poll: a flood of frames must not keep a vCPU from its threads.
+const ROUNDS: usize = 8;
+
+struct Net {
+    stack: Lock<Stack>,
+    /// The engine's next deadline in nanoseconds, `u64::MAX` for none: read without the lock.
+    deadline: AtomicU64,
+}
+
+/// Kernel state's network part: a constant once the guest has started.
+static NET: AtomicPtr<Net> = AtomicPtr::new(core::ptr::null_mut());
+
+/// Brings the network up. Called once, inside the kernel, before the first thread.
+pub fn init(shard: Shard, backend: Backend) {
+    let stack = Stack { shard, backend, hubs: Vec::new(), free: Vec::new() };
+    let net = Box::new(Net { stack: Lock::new(stack), deadline: AtomicU64::new(u64::MAX) });
+    NET.store(Box::into_raw(net), Ordering::Release);
+}
+
+#[inline]
+fn net() -> Option<&'static Net> {
+    // SAFETY: set once by `init`, to a leaked box in the arena.
+    unsafe { NET.load(Ordering::Acquire).as_ref() }
+}
+
+/// The stack for one operation on a socket. When the guard goes, what the operation wants to send is
+/// sent, and whoever waits for what it changed is told.
+pub struct Access {
+    guard: Guard<'static, Stack>,
+    net: &'static Net,
+}
+
+/// Locks the stack.
+///
+/// # Panics
+/// Before [`init`]; the guest brings the network up before its first thread.
+#[inline]
+pub fn access() -> Access {
+    let net = net().expect("the network is up");
+    Access { guard: net.stack.lock(), net }
+}
+
+impl core::ops::Deref for Access {
+    type Target = Stack;
+    fn deref(&self) -> &Stack {
+        &self.guard
+    }
+}
+
+impl core::ops::DerefMut for Access {
+    fn deref_mut(&mut self) -> &mut Stack {
+        &mut self.guard
+    }
+}
+
+impl Drop for Access {
+    fn drop(&mut self) {
+        if self.guard.shard.wants_flush() {
+            self.guard.flush(time::now());
+        }
+        self.guard.tell(self.net);
+    }
+}
+
+impl Stack {
+    /// Registers a socket's hub for its events.
+    pub fn register(&mut self, id: SocketId, hub: Arc<Hub>) -> u64 {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.hubs.push(None);
+            self.hubs.len() - 1
+        });
+        self.hubs[index] = Some(hub);
+        let cookie = index as u64 + 1;
+        self.shard.set_cookie(id, cookie);
+        cookie
+    }
+
+    /// Forgets a socket's hub.
+    pub fn unregister(&mut self, id: SocketId, cookie: u64) {
+        self.shard.set_cookie(id, 0);
+        let index = cookie as usize - 1;
+        self.hubs[index] = None;
+        self.free.push(index);
+    }
+
+    fn flush(&mut self, now: Instant) {
+        let Stack { shard, backend, .. } = self;
+        shard.flush(now, backend);
+    }
+
+    /// Takes frames and runs timers; the frames taken.
+    fn poll(&mut self, now: Instant) -> usize {
+        let Stack { shard, backend, .. } = self;
+        let mut total = 0;
+        for _ in 0..ROUNDS {
+            let frames = shard.poll(now, backend);
+            total += frames;
+            if frames == 0 {
+                break;
+            }
+        }
+        total
+    }
+
+    /// Tells the hubs what changed, and the vCPUs when to poll at the latest.
+    fn tell(&mut self, net: &Net) {
+        while let Some(event) = self.shard.next_event() {
+            let hub = (event.cookie as usize).checked_sub(1).and_then(|at| self.hubs.get(at)?.as_ref());
+            if let Some(hub) = hub {
+                hub.notify(events(event.ready | event.news));
+            }
+        }
+        let deadline = self.shard.deadline().map_or(u64::MAX, |at| at.0);
+        net.deadline.store(deadline, Ordering::Relaxed);
+    }
+}
+
+/// Readiness in poll(2)'s words.
+pub fn events(ready: Ready) -> Events {
+    let mut events = Events::empty();
+    if ready.contains(Ready::READABLE) {
+        events |= Events::READABLE;
+    }
+    if ready.contains(Ready::WRITABLE) {
+        events |= Events::WRITABLE;
+    }
+    if ready.contains(Ready::PEER_CLOSED) {
+        events |= Events::RDHUP | Events::READABLE;
+    }
+    if ready.contains(Ready::HANGUP) {
+        events |= Events::HUP | Events::RDHUP | Events::READABLE | Events::WRITABLE;
+    }
+    if ready.contains(Ready::ERROR) {
+        events |= Events::ERR | Events::READABLE | Events::WRITABLE;
+    }
+    events
+}
+
+/// Polls the network unless somebody else does just now. Whether frames came.
+pub fn poll() -> bool {
+    let Some(net) = net() else { return false };
+    let Some(mut stack) = net.stack.try_lock() else { return false };
+    let now = time::now();
+    let due = net.deadline.load(Ordering::Relaxed) <= now.0;
+    if !due && !stack.backend.has_frames() && !stack.shard.wants_flush() {
+        return false;
+    }
+    let frames = stack.poll(now);
+    stack.tell(net);
+    frames != 0
+}
+
+/// When the network must be polled at the latest.
+pub fn deadline() -> Option<Instant> {
+    match net()?.deadline.load(Ordering::Relaxed) {
+        u64::MAX => None,
+        at => Some(Instant(at)),
+    }
+}
+
+/// A vCPU is about to sleep: from here on the server rings the doorbell. `false`: frames are there.
+pub fn before_sleep() -> bool {
+    let Some(net) = net() else { return true };
+    // Whoever has the lock works on the network and may change what we would announce: stay awake.
+    let Some(mut stack) = net.stack.try_lock() else { return false };
+    match &mut stack.backend {
+        Backend::None => true,
+        Backend::Ring(ring) => ring.announce_sleep(),
+    }
+}
+
+/// A vCPU is awake again.
+pub fn after_sleep() {
+    let Some(net) = net() else { return };
+    if let Some(mut stack) = net.stack.try_lock()
+        && let Backend::Ring(ring) = &mut stack.backend
+    {
+        ring.awake();
+    }
+}
+
+impl Backend {
+    fn has_frames(&mut self) -> bool {
+        match self {
+            Backend::None => false,
+            Backend::Ring(ring) => ring.has_frames(),
+        }
+    }
+}
+
+impl Device for Backend {
+    fn capabilities(&self) -> Capabilities {
+        match self {
+            Backend::None => Capabilities::plain(1500),
+            Backend::Ring(ring) => ring.capabilities(),
+        }
+    }
+
+    fn receive(&mut self, budget: usize, sink: &mut dyn FnMut(&[RxFrame<'_>])) -> usize {
+        match self {
+            Backend::None => 0,
+            Backend::Ring(ring) => ring.receive(budget, sink),
+        }
+    }
+
+    fn transmit(&mut self, len: usize, meta: TxMeta, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), Full> {
+        match self {
+            // Without an interface there is no route either; a stray frame is dropped as on a dummy link.
+            Backend::None => {
+                let mut nowhere = alloc::vec![0; len];
+                fill(&mut nowhere);
+                Ok(())
+            }
+            Backend::Ring(ring) => ring.transmit(len, meta, fill),
+        }
+    }
+
+    fn flush(&mut self) {
+        if let Backend::Ring(ring) = self {
+            ring.flush();
+        }
+    }
+}
+
+/// Closes an engine socket and forgets its hub.
+pub(crate) fn close(id: SocketId, cookie: u64) {
+    let mut stack = access();
+    stack.unregister(id, cookie);
+    stack.shard.close(id);
+}
+
