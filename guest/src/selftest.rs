@@ -640,8 +640,18 @@ fn cpu_time() -> u64 {
 
 fn blocking() -> String {
     let start = now();
+    let here = platform::thread::gettid() as isize;
     for i in 0..100 {
-        assert_eq!(sched::kernel(|| sched::blocking::run(move || i)), i);
+        let answer = sched::kernel(|| {
+            sched::blocking::run(move || {
+                assert!(platform::thread::gettid() as isize != here, "on the vCPU");
+                // SAFETY: reads nothing: the address is bad on purpose.
+                let bad = unsafe { sched::user_copy::load(16 as *const u32) };
+                assert!(bad.is_none());
+                i
+            })
+        });
+        assert_eq!(answer, i);
     }
     note(format_args!("{} us a call", now().since(start) / 100_000))
 }

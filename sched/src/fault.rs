@@ -107,7 +107,8 @@ fn backtrace(out: &mut Stderr, frame: &Frame) -> fmt::Result {
     if frames > 2 {
         return Ok(());
     }
-    for word in (0..SCANNED_WORDS).map_while(|i| read_word((frame.rsp as usize & !7) + 8 * i)) {
+    // After an overflow rsp itself points at nothing; the stack begins at the next page then.
+    for word in (0..SCANNED_WORDS + 512).filter_map(|i| read_word((frame.rsp as usize & !7) + 8 * i)) {
         if frames >= 16 {
             break;
         }

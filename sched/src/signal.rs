@@ -46,6 +46,8 @@ const SA_SIGINFO: u64 = 4;
 const SA_ONSTACK: u64 = 0x0800_0000;
 const SA_RESTORER: u64 = 0x0400_0000;
 const SA_NODEFER: u64 = 0x4000_0000;
+/// A tick must not end a host call of the kernel early. (epoll_pwait2 is never restarted: signal(7).)
+const SA_RESTART: u64 = 0x1000_0000;
 const SIG_IGN: usize = 1;
 /// `si_code` of a signal made by syscall user dispatch (SYS_USER_DISPATCH).
 const SYS_USER_DISPATCH: i32 = 2;
@@ -61,11 +63,20 @@ struct SigAction {
     mask: u64,
 }
 
+/// The faults as a signal set. They stay deliverable everywhere: a handler's own fault must be
+/// reported, and its copies fixed up.
+const fn fault_set() -> u64 {
+    let (mut set, mut at) = (0, 0);
+    while at < FAULTS.len() {
+        set |= 1 << (FAULTS[at] - 1);
+        at += 1;
+    }
+    set
+}
+
 /// Installs all handlers of the process.
 pub(crate) fn install() -> Result<()> {
-    // Faults stay deliverable inside handlers: a handler's own fault must be reported, and its copies
-    // fixed up.
-    let faults = FAULTS.iter().fold(0u64, |set, signal| set | 1 << (signal - 1));
+    let faults = fault_set();
     for signal in FAULTS {
         set_handler(signal, on_fault as *const () as usize, !faults)?;
     }
@@ -100,7 +111,7 @@ fn set_handler(signal: i32, handler: usize, mask: u64) -> Result<usize> {
     let mut before = SigAction { handler: 0, flags: 0, restorer: 0, mask: 0 };
     let action = SigAction {
         handler,
-        flags: SA_SIGINFO | SA_ONSTACK | SA_RESTORER | SA_NODEFER,
+        flags: SA_SIGINFO | SA_ONSTACK | SA_RESTORER | SA_NODEFER | SA_RESTART,
         restorer: platform::sys::restorer(),
         mask,
     };
@@ -119,6 +130,11 @@ pub(crate) fn prepare_host_thread() -> Result<()> {
     start_ticks()?;
     restore_mask(0);
     Ok(())
+}
+
+/// For a helper: it takes no signals, but its copies of user memory are fixed up.
+pub(crate) fn prepare_helper() {
+    restore_mask(!fault_set());
 }
 
 /// From here on, a `syscall` instruction outside the platform's own range raises SIGSYS.
@@ -220,6 +236,15 @@ unsafe extern "C" fn on_syscall(signal: i32, info: *const SigInfo, context: *mut
         return note(WORK_SIGNAL, context, info);
     }
     if !in_program(context) {
+        // The vDSO's own call, where the host's clock source cannot be read from user space.
+        const CLOCK_GETTIME: u64 = 228;
+        let g = &mut context.general;
+        if g[arch::GENERAL_RAX] == CLOCK_GETTIME {
+            // SAFETY: the arguments are those that the kernel's caller gave the vDSO.
+            let answer = unsafe { host!(clock_gettime, g[arch::GENERAL_RDI], g[arch::GENERAL_RDI + 1]) };
+            g[arch::GENERAL_RAX] = answer.map_or_else(|e| e.to_raw() as u64, |value| value as u64);
+            return;
+        }
         fault::report_and_exit(&context.snapshot(info), fault::Whose::Kernel);
     }
     // Below the red zone: a leaf function may well contain the instruction.

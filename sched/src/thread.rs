@@ -183,6 +183,8 @@ impl Thread {
         self.attention.store(true, Ordering::SeqCst);
         if ptr::eq(self, vcpu::block().current.get()) {
             vcpu::block().mark(vcpu::WORK_ATTENTION);
+            // Its next park must end: it may be on the way there.
+            self.word.unpark();
             return;
         }
         if self.word.is_running() {

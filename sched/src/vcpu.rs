@@ -51,6 +51,8 @@ const MOST_SPIN_NS: u64 = 50_000;
 const LEAST_SPIN_NS: u64 = 1_000;
 /// A busy vCPU polls at every so many switches.
 const SWITCHES_PER_POLL: u32 = 64;
+/// A thread that waited this long is taken by an idle vCPU.
+const PATIENCE_NS: u64 = 20_000;
 /// Stack of a vCPU's host thread (its loop, hooks.poll).
 const LOOP_STACK: usize = 256 * 1024;
 
@@ -91,7 +93,10 @@ pub(crate) struct Block {
     idle_stack_pointer: Cell<usize>,
     previous: Cell<*const Thread>,
     after: Cell<After>,
-    switches: Cell<u32>,
+    switches: AtomicU32,
+    /// What `is_stuck` saw last, and since when: (vCPU, its switches).
+    watched: Cell<(u32, u32)>,
+    watched_since: Cell<platform::time::Instant>,
     spin_ns: Cell<u64>,
     polls: Cell<u32>,
     pub(crate) tid: AtomicI32,
@@ -252,6 +257,9 @@ pub(crate) fn start_helper(body: fn() -> !) -> Result<()> {
         let block = Block::new(NONE, -1, -1);
         block.cache.set(process.next_cache.fetch_add(1, Ordering::Relaxed));
         block.adopt(process);
+        if process.config.signals {
+            signal::prepare_helper();
+        }
         body()
     }
     start_host_thread(helper_main, body as usize)
@@ -311,7 +319,9 @@ impl Block {
             idle_stack_pointer: Cell::new(0),
             previous: Cell::new(ptr::null()),
             after: Cell::new(After::Nothing),
-            switches: Cell::new(0),
+            switches: AtomicU32::new(0),
+            watched: Cell::new((NONE, 0)),
+            watched_since: Cell::new(platform::time::Instant(0)),
             spin_ns: Cell::new(MOST_SPIN_NS),
             polls: Cell::new(0),
             tid: AtomicI32::new(0),
@@ -513,8 +523,9 @@ impl Block {
     /// Looks at everything that can make work for this vCPU. Answers whether its queue has any.
     fn poll_all(&self, descriptors: bool) -> bool {
         let process = process();
-        let work = self.work.swap(0, Ordering::SeqCst);
-        if work & WORK_SIGNAL != 0 {
+        // On a thread the other bits are for its way out of the kernel; the loop has no such way.
+        let taken = if self.current.get().is_null() { !0 } else { WORK_SIGNAL };
+        if self.work.fetch_and(!taken, Ordering::SeqCst) & WORK_SIGNAL != 0 {
             (process.hooks.host_signals)();
         }
         (process.hooks.poll)(self.index);
@@ -527,16 +538,38 @@ impl Block {
         self.queue.len() != 0
     }
 
+    /// Takes from a vCPU with a backlog: where two wait, or where one has waited [`PATIENCE_NS`]
+    /// without a switch. A single thread that was just woken is left to its waker, whose caches it
+    /// shares and who will park soon.
     fn steal(&self) -> bool {
         let all = &process().vcpus;
         let others = (1..all.len()).map(|i| &all[(self.index as usize + i) % all.len()]);
         for other in others {
+            let backlog = match other.queue.len() {
+                0 => false,
+                1 => self.is_stuck(other),
+                _ => true,
+            };
+            if !backlog {
+                continue;
+            }
             if let Some(thread) = other.queue.steal(&self.queue) {
                 self.queue.push(thread);
                 return true;
             }
         }
         false
+    }
+
+    /// Whether `other`, which has a thread waiting, has not switched for a while.
+    fn is_stuck(&self, other: &Block) -> bool {
+        let seen = (other.index, other.switches.load(Ordering::Relaxed));
+        let now = platform::time::now();
+        if self.watched.get() != seen {
+            self.watched.set(seen);
+            self.watched_since.set(now);
+        }
+        now.since(self.watched_since.get()) >= PATIENCE_NS
     }
 
     /// Sleeps until a doorbell, a descriptor, a signal or the next deadline.
@@ -546,7 +579,8 @@ impl Block {
         // Dekker's pattern with `enqueue`: announce, then look; push, then look for sleepers.
         self.sleeping.store(true, Ordering::SeqCst);
         process.sleepers.fetch_add(1, Ordering::SeqCst);
-        let idle = process.vcpus.iter().all(|other| other.queue.len() == 0)
+        let idle = process.vcpus.iter().all(|other| other.queue.len() < 2)
+            && self.queue.len() == 0
             && self.work.load(Ordering::SeqCst) == 0
             && !process.stopping.load(Ordering::SeqCst);
         if idle && (process.hooks.before_sleep)(self.index) {
@@ -596,8 +630,8 @@ impl Block {
 /// starve the network and the timers.
 pub(crate) fn poll_sometimes() {
     let here = block();
-    let switches = here.switches.get().wrapping_add(1);
-    here.switches.set(switches);
+    let switches = here.switches.load(Ordering::Relaxed).wrapping_add(1);
+    here.switches.store(switches, Ordering::Relaxed);
     if switches % SWITCHES_PER_POLL == 0 {
         here.poll_all(false);
     }

@@ -7,7 +7,7 @@
 mod atomics {
     pub(crate) use loom::sync::atomic::{AtomicU64, Ordering};
 }
-#[allow(dead_code)]
+#[allow(dead_code, unreachable_pub)]
 #[path = "../src/state.rs"]
 mod state;
 

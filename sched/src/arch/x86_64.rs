@@ -276,10 +276,17 @@ pub(crate) unsafe fn prepare_stack(
     entry: unsafe extern "C" fn(*mut c_void),
     argument: *mut c_void,
 ) -> Option<usize> {
+    // A new thread inherits its creator's floating-point environment (POSIX pthread_create).
+    let (mut mxcsr, mut x87_control) = (0u32, 0u16);
+    // SAFETY: both store to our locals.
+    unsafe {
+        asm!("stmxcsr [{}]", in(reg) &raw mut mxcsr, options(nostack, preserves_flags));
+        asm!("fnstcw [{}]", in(reg) &raw mut x87_control, options(nostack, preserves_flags));
+    }
     let first = First {
-        // Defaults of a process: all exceptions masked, x87 at 64-bit precision (psABI 3.4.1).
-        mxcsr: 0x1f80,
-        x87_control: 0x037f,
+        // Without the sticky exception flags.
+        mxcsr: mxcsr & !0x3f,
+        x87_control: u32::from(x87_control),
         r15: 0,
         r14: 0,
         r13: 0,
@@ -416,6 +423,8 @@ pub(crate) struct UContext {
 
 /// Index of rdi in [`UContext::general`].
 pub(crate) const GENERAL_RDI: usize = 8;
+/// Index of rax.
+pub(crate) const GENERAL_RAX: usize = 13;
 
 /// `FP_XSTATE_MAGIC1`: the signal frame holds an XSAVE area.
 const XSTATE_MAGIC1: u32 = 0x4650_5853;
