@@ -40,6 +40,19 @@ pub mod text_env;
 pub mod unicode_tables;
 pub mod wchar;
 pub mod wctype;
+#[cfg(test)]
+mod text_tests;
+pub mod tz;
+pub mod time_format;
+pub mod time;
+pub mod stdlib;
+pub mod sort;
+pub mod search;
+pub mod random;
+pub mod number;
+pub mod getopt;
+pub mod fortify;
+pub mod diagnostic;
 
 pub use abi::{Export, Kind};
 
@@ -56,4 +69,13 @@ pub static TABLES: &[&[Export]] = &[
     strings_search::EXPORTS, strings_search::MORE,
     wchar::EXPORTS, wchar::MORE,
     wctype::EXPORTS, wctype::EXPORTS_L, wctype::MORE, wctype::ALIASES,
+    fortify::EXPORTS, fortify::MORE,
+    getopt::EXPORTS, getopt::MORE,
+    number::EXPORTS, number::MORE,
+    random::EXPORTS, random::RAND48_ROWS, random::MORE,
+    search::EXPORTS,
+    sort::EXPORTS,
+    stdlib::EXPORTS, stdlib::MORE,
+    time::EXPORTS, time::MORE,
+    time_format::EXPORTS, time_format::MORE,
 ];
