@@ -11,6 +11,7 @@ mod guests;
 mod kill;
 mod ps;
 mod publish;
+mod pull;
 mod run;
 
 use clap::{Parser, Subcommand};
@@ -37,6 +38,8 @@ Examples:
 enum Command {
     /// Run a program in a new guest
     Run(run::Args),
+    /// Fetch Debian packages into the cache without running them
+    Pull(pull::Args),
     /// List running guests
     Ps(ps::Args),
     /// Send a signal to a guest (SIGTERM unless told otherwise)
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Run(args) => run::run(args),
+        Command::Pull(args) => pull::run(&args),
         Command::Ps(args) => ps::run(&args),
         Command::Kill(args) => kill::run(&args),
     };

@@ -30,7 +30,6 @@ pub(crate) struct Image {
 /// Fetches (unless it is cached) and prepares `PACKAGE[:PROGRAM]`.
 pub(crate) fn image(spec: &str, args: &[OsString], pull: bool) -> Result<Image> {
     let (package, program) = spec.split_once(':').map_or((spec, None), |(p, q)| (p, Some(q)));
-    check_name(package)?;
     let root = root(package, pull)?;
     let recipe = recipes::find(package);
     let program = choose_program(package, program, recipe, &root)?;
@@ -52,6 +51,7 @@ fn check_name(package: &str) -> Result<()> {
 
 /// The unpacked root of a package: the cached one, or a new one.
 pub(crate) fn root(package: &str, pull: bool) -> Result<PathBuf> {
+    check_name(package)?;
     let cache = guest::cache_dir().or_fail("cannot use the cache (set ATTACCA_CACHE)")?;
     let roots = cache.join("roots");
     let current = roots.join(package);
