@@ -57,7 +57,8 @@ impl<T: ?Sized> Lock<T> {
     #[inline]
     pub fn try_lock(&self) -> Option<Guard<'_, T>> {
         let taken = self.word.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok();
-        taken.then_some(Guard { lock: self })
+        // Lazily: a guard made and dropped for nothing would unlock somebody else's lock.
+        taken.then(|| Guard { lock: self })
     }
 
     /// The value, without locking, when the borrow proves that nobody else has it.
@@ -118,6 +119,16 @@ impl<T: Default> Default for Lock<T> {
 mod tests {
     use super::Lock;
     use std::sync::Arc;
+
+    #[test]
+    fn a_failed_try_leaves_the_lock_alone() {
+        let lock = Lock::new(1);
+        let guard = lock.lock();
+        assert!(lock.try_lock().is_none());
+        assert!(lock.try_lock().is_none());
+        drop(guard);
+        assert_eq!(lock.try_lock().map(|guard| *guard), Some(1));
+    }
 
     #[test]
     fn excludes() {
