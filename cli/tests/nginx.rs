@@ -6,7 +6,6 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 use support::*;
 
@@ -90,7 +89,8 @@ http {{
 }
 
 fn make_certificate(dir: &std::path::Path) {
-    let made = Command::new("openssl")
+    let made = native("openssl", "openssl")
+        .env("OPENSSL_CONF", debian_root("openssl").join("etc/ssl/openssl.cnf"))
         .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"])
         .arg("-keyout")
         .arg(dir.join("key.pem"))
@@ -102,7 +102,7 @@ fn make_certificate(dir: &std::path::Path) {
 }
 
 fn curl(args: &[&str]) -> Vec<u8> {
-    let output = run_limited(Command::new("curl").args(["-sS", "--max-time", "60"]).args(args), PATIENCE * 3);
+    let output = run_limited(native("curl", "curl").args(["-sS", "--max-time", "60"]).args(args), PATIENCE * 3);
     assert!(output.status.success(), "curl {args:?}: {}", String::from_utf8_lossy(&output.stderr));
     output.stdout
 }
