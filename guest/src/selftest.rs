@@ -117,6 +117,13 @@ fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
+/// Computes, without a way into the kernel.
+fn spin_until(stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        core::hint::spin_loop();
+    }
+}
+
 fn pingpong() -> String {
     const ROUNDS: u32 = 200_000;
     static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -125,7 +132,7 @@ fn pingpong() -> String {
     let other = spawn(64 * 1024, move || {
         for _ in 0..ROUNDS {
             sched::kernel(|| {
-                while COUNT.load(Ordering::Relaxed) % 2 == 0 {
+                while COUNT.load(Ordering::Relaxed).is_multiple_of(2) {
                     thread::park(None);
                 }
                 COUNT.fetch_add(1, Ordering::Relaxed);
@@ -138,7 +145,7 @@ fn pingpong() -> String {
         sched::kernel(|| {
             COUNT.fetch_add(1, Ordering::Relaxed);
             other.unpark();
-            while COUNT.load(Ordering::Relaxed) % 2 != 0 {
+            while !COUNT.load(Ordering::Relaxed).is_multiple_of(2) {
                 thread::park(None);
             }
         });
@@ -201,7 +208,7 @@ fn preempt() -> String {
     STOP.store(false, Ordering::Relaxed);
     let cpus = sched::kernel(sched::vcpu::count);
     for _ in 0..2 * cpus {
-        spawn(64 * 1024, || while !STOP.load(Ordering::Relaxed) {});
+        spawn(64 * 1024, || spin_until(&STOP));
     }
     let start = now();
     for _ in 0..10 {
@@ -612,7 +619,7 @@ fn attention() -> String {
     STOP.store(false, Ordering::Relaxed);
     let thread = spawn(64 * 1024, || {
         RUNNING.store(true, Ordering::Relaxed);
-        while !STOP.load(Ordering::Relaxed) {}
+        spin_until(&STOP);
     });
     wait_for("the thread", || RUNNING.load(Ordering::Relaxed));
     let start = now();

@@ -94,7 +94,7 @@ fn backtrace(out: &mut Stderr, frame: &Frame) -> fmt::Result {
     let mut at = frame.rbp as usize;
     let mut lowest = frame.rsp as usize;
     let mut frames = 0;
-    while at >= lowest && at % 8 == 0 && frames < MOST_FRAMES {
+    while at >= lowest && at.is_multiple_of(8) && frames < MOST_FRAMES {
         let (Some(next), Some(back)) = (read_word(at), read_word(at + 8)) else { break };
         if !is_code(back) {
             break;

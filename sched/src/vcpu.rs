@@ -117,7 +117,8 @@ unsafe impl Sync for Block {}
 
 /// The scheduler of one process: the root of this crate's state.
 pub(crate) struct Process {
-    vcpus: Vec<Box<Block>>,
+    /// Complete before the first is adopted, and never grown: addresses stay.
+    vcpus: Vec<Block>,
     pub(crate) hooks: Hooks,
     pub(crate) config: Config,
     pub(crate) pid: i32,
@@ -196,7 +197,7 @@ pub fn init(config: Config, hooks: Hooks) -> Result<()> {
         let (epoll, doorbell) =
             unsafe { (host!(epoll_create1, EPOLL_CLOEXEC)? as i32, host!(eventfd2, 0, EFD_FLAGS)? as i32) };
         host_fd::add_doorbell(epoll, doorbell)?;
-        vcpus.push(Box::new(Block::new(index, epoll, doorbell)));
+        vcpus.push(Block::new(index, epoll, doorbell));
     }
     let process = Box::leak(Box::new(Process {
         vcpus,
@@ -295,7 +296,7 @@ impl Argument for u32 {
 }
 
 pub(crate) fn by_index<'a>(vcpu: u32) -> Option<&'a Block> {
-    process().vcpus.get(vcpu as usize).map(|block| &**block)
+    process().vcpus.get(vcpu as usize)
 }
 
 /// This vCPU; on a helper the first.
@@ -532,7 +533,7 @@ impl Block {
         self.timers.run();
         let polls = self.polls.get().wrapping_add(1);
         self.polls.set(polls);
-        if descriptors || polls % 16 == 0 {
+        if descriptors || polls.is_multiple_of(16) {
             self.wait(Some(0));
         }
         self.queue.len() != 0
@@ -632,7 +633,7 @@ pub(crate) fn poll_sometimes() {
     let here = block();
     let switches = here.switches.load(Ordering::Relaxed).wrapping_add(1);
     here.switches.store(switches, Ordering::Relaxed);
-    if switches % SWITCHES_PER_POLL == 0 {
+    if switches.is_multiple_of(SWITCHES_PER_POLL) {
         here.poll_all(false);
     }
 }
