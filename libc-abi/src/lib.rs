@@ -54,6 +54,11 @@ pub mod getopt;
 pub mod fortify;
 pub mod diagnostic;
 
+// Streams, printf, scanf, and floating point in text.
+pub mod stdio;
+pub mod strtod;
+pub mod va;
+
 pub use abi::{Export, Kind};
 
 /// The export tables of all modules. A module that declares functions with `abi!` or `exports!`
@@ -78,4 +83,15 @@ pub static TABLES: &[&[Export]] = &[
     stdlib::EXPORTS, stdlib::MORE,
     time::EXPORTS, time::MORE,
     time_format::EXPORTS, time_format::MORE,
+    stdio::bytes::EXPORTS, stdio::bytes::MORE,
+    stdio::control::EXPORTS, stdio::control::MORE,
+    stdio::convert::EXPORTS, stdio::convert::MORE,
+    stdio::file::OBJECTS, stdio::fsops::EXPORTS, stdio::lock::EXPORTS, stdio::memory::EXPORTS,
+    stdio::obstack::EXPORTS, stdio::obstack::MORE,
+    stdio::open::EXPORTS, stdio::open::MORE,
+    stdio::printf::NARROW, stdio::printf::NARROW_MORE, stdio::printf::PARSE,
+    stdio::printf::WIDE, stdio::printf::WIDE_MORE,
+    stdio::scanf::EXPORTS, stdio::scanf::MORE, stdio::scanf::WIDE,
+    stdio::wide::EXPORTS, stdio::wide::MORE,
+    strtod::EXPORTS, strtod::MORE,
 ];

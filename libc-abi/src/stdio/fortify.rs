@@ -1,0 +1,75 @@
+//! The ends that `_FORTIFY_SOURCE` forms of this family come to.
+
+use crate::kcall;
+use crate::types::*;
+
+const SIGABRT: c_int = 6;
+const SIG_UNBLOCK: usize = 1;
+
+/// Says what was found and ends the process by SIGABRT, as glibc's `__fortify_fail`.
+#[cold]
+fn fail(message: &[u8]) -> ! {
+    let signal: u64 = 1 << (SIGABRT - 1);
+    let defaulted = [0usize; 4];
+    // SAFETY: the message and the structures are ours; afterwards nothing returns.
+    unsafe {
+        let _ = kcall!(write, 2, message.as_ptr(), message.len());
+        let _ = kcall!(rt_sigprocmask, SIG_UNBLOCK, &raw const signal, 0, 8);
+        if let (Ok(pid), Ok(tid)) = (kcall!(getpid), kcall!(gettid)) {
+            let _ = kcall!(tgkill, pid, tid, SIGABRT);
+            // A handler came back: take it away and try again.
+            let _ = kcall!(rt_sigaction, SIGABRT, &raw const defaulted, 0, 8);
+            let _ = kcall!(tgkill, pid, tid, SIGABRT);
+        }
+        loop {
+            let _ = kcall!(exit_group, 127);
+        }
+    }
+}
+
+/// `__chk_fail`: a buffer is too small for what is to be put into it.
+#[cold]
+pub(crate) fn chk_fail() -> ! {
+    fail(b"*** buffer overflow detected ***: terminated\n")
+}
+
+/// `%n` in a format that the program could have been made to change.
+#[cold]
+pub(crate) fn writable_format() -> ! {
+    fail(b"*** %n in writable segment detected ***: terminated\n")
+}
+
+/// Positional arguments with gaps, whose types are unknown, in a checked form.
+#[cold]
+pub(crate) fn invalid_positional() -> ! {
+    fail(b"*** invalid %N$ use detected ***: terminated\n")
+}
+
+/// Whether no byte of `start..start + len` can be written: by /proc/self/maps, as glibc looks. If the
+/// maps cannot be read the benefit of the doubt is the program's.
+pub(crate) fn is_read_only(start: usize, len: usize) -> bool {
+    let Ok(fd) = super::fsops::open(c"/proc/self/maps".as_ptr(), 0o2000000, 0) else { return true };
+    let mut text = alloc::vec::Vec::new();
+    let mut chunk = [0u8; 1024];
+    loop {
+        // SAFETY: the chunk is ours.
+        match unsafe { kcall!(read, fd, chunk.as_mut_ptr(), chunk.len()) } {
+            Ok(got) if got > 0 => text.extend_from_slice(&chunk[..got]),
+            _ => break,
+        }
+    }
+    super::fsops::close(fd);
+    !text
+        .split(|byte| *byte == b'\n')
+        .filter_map(parse_line)
+        .any(|(from, to, writable)| writable && from < start + len && start < to)
+}
+
+/// "from-to rwxp ...": the range and whether it can be written.
+fn parse_line(line: &[u8]) -> Option<(usize, usize, bool)> {
+    let text = core::str::from_utf8(line.get(..line.iter().position(|byte| *byte == b' ')? + 3)?).ok()?;
+    let (range, rights) = text.split_once(' ')?;
+    let (from, to) = range.split_once('-')?;
+    let hex = |digits| usize::from_str_radix(digits, 16).ok();
+    Some((hex(from)?, hex(to)?, rights.as_bytes().get(1) == Some(&b'w')))
+}
