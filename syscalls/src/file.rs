@@ -30,16 +30,24 @@ pub struct OpenFile {
     pub offset: Lock<u64>,
     /// Descriptors that refer to it, in all tables and in messages under way (SCM_RIGHTS).
     pub descriptors: AtomicUsize,
+    /// Registrations of the description in epolls.
+    pub watched: crate::epoll::Links,
 }
 
 impl OpenFile {
     /// A description with these status flags, at offset 0.
     pub fn new(file: impl File + 'static, flags: u32) -> OpenFile {
+        OpenFile::from_box(Box::new(file), flags)
+    }
+
+    /// As [`OpenFile::new`], for a behaviour that is boxed already.
+    pub fn from_box(file: Box<dyn File>, flags: u32) -> OpenFile {
         OpenFile {
-            file: Box::new(file),
+            file,
             flags: AtomicU32::new(flags),
             offset: Lock::new(0),
             descriptors: AtomicUsize::new(0),
+            watched: crate::epoll::Links::new(),
         }
     }
 
@@ -51,6 +59,13 @@ impl OpenFile {
     /// The behaviour as a concrete type, such as a socket.
     pub fn downcast<T: File + 'static>(&self) -> Option<&T> {
         (&*self.file as &dyn Any).downcast_ref()
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        // A registration made by a call that raced with the last close.
+        crate::epoll::forget(self);
     }
 }
 
@@ -115,6 +130,11 @@ pub trait File: Any + Send + Sync {
     }
     /// fstat(2): writes the kernel's `struct stat` (144 bytes, x86-64) to a kernel buffer.
     fn stat(&self, out: &mut Stat) -> Result<()>;
+    /// The file as a socket (`crate::socket`), if it is one. read(2) and write(2) on it go through
+    /// `socket::read` and `socket::write`, which know timeouts and SIGPIPE.
+    fn as_socket(&self) -> Option<&dyn crate::socket::Socket> {
+        None
+    }
     /// The host descriptor behind a file that has one, for mmap, fsync, sendfile and the like.
     fn host_fd(&self) -> Option<i32> {
         None
@@ -126,28 +146,4 @@ pub trait File: Any + Send + Sync {
     fn closed(&self, open: &OpenFile) {}
 }
 
-/// The kernel's `struct stat` of x86-64 (asm/stat.h): what `fstat` gives, glibc's too.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-#[allow(missing_docs)]
-pub struct Stat {
-    pub dev: u64,
-    pub ino: u64,
-    pub nlink: u64,
-    pub mode: u32,
-    pub uid: u32,
-    pub gid: u32,
-    pub pad0: u32,
-    pub rdev: u64,
-    pub size: i64,
-    pub blksize: i64,
-    pub blocks: i64,
-    pub atime: i64,
-    pub atime_nsec: u64,
-    pub mtime: i64,
-    pub mtime_nsec: u64,
-    pub ctime: i64,
-    pub ctime_nsec: u64,
-    pub unused: [i64; 3],
-}
-const _: () = assert!(core::mem::size_of::<Stat>() == 144);
+pub use fs::Stat;

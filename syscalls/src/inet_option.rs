@@ -5,6 +5,7 @@
 //! ENOPROTOOPT, as for an option that the kernel was built without.
 
 use crate::context::Ctx;
+use crate::errno::{Linux, of_net};
 use crate::inet_socket::{self, InetSocket, Kind};
 use crate::net_poll::access;
 use crate::socket::SOL_SOCKET;
@@ -142,11 +143,11 @@ fn number(value: u32) -> Result<Vec<u8>> {
 }
 
 fn tcp(socket: &InetSocket, option: TcpOption) -> Result<()> {
-    Ok(access().shard.tcp_set(socket.id, option)?)
+    access().shard.tcp_set(socket.id, option).linux()
 }
 
 fn udp(socket: &InetSocket, option: UdpOption) -> Result<()> {
-    Ok(access().shard.udp_set(socket.id, option)?)
+    access().shard.udp_set(socket.id, option).linux()
 }
 
 fn set_socket(socket: &InetSocket, ctx: &Ctx, name: i32, value: &[u8]) -> Result<()> {
@@ -167,7 +168,7 @@ fn set_socket(socket: &InetSocket, ctx: &Ctx, name: i32, value: &[u8]) -> Result
         SO_SNDBUF | SO_SNDBUFFORCE => set_buffer(socket, 0, value, 2304)?,
         SO_RCVBUF | SO_RCVBUFFORCE => set_buffer(socket, 1, value, 1152)?,
         SO_RCVLOWAT if is_tcp => tcp(socket, TcpOption::ReceiveLowAt(value.max(1)))?,
-        SO_MARK if ctx.process.may_bind_privileged() => keep(socket, SOL_SOCKET, name, value)?,
+        SO_MARK if ctx.process.credentials.lock().euid == 0 => keep(socket, SOL_SOCKET, name, value)?,
         SO_MARK => return Err(Errno::EPERM),
         SO_TYPE | SO_ERROR | SO_ACCEPTCONN | SO_PROTOCOL | SO_DOMAIN => return Err(Errno::ENOPROTOOPT),
         _ => return Err(Errno::ENOPROTOOPT),
@@ -193,7 +194,7 @@ fn set_buffer(socket: &InetSocket, which: usize, value: u32, smallest: u32) -> R
 
 fn get_socket(socket: &InetSocket, name: i32) -> Result<Vec<u8>> {
     let is_tcp = socket.kind == Kind::Tcp;
-    let options = || access().shard.tcp_options(socket.id);
+    let options = || access().shard.tcp_options(socket.id).linux();
     let kept = |name: i32| socket.kept.lock().iter().find(|k| k.1 == name).map_or(0, |k| k.2);
     let bind = *socket.bind.lock();
     number(match name {
@@ -205,7 +206,7 @@ fn get_socket(socket: &InetSocket, name: i32) -> Result<Vec<u8>> {
         SO_ACCEPTCONN => socket.is_listening().into(),
         SO_ERROR => {
             let error = access().shard.take_error(socket.id);
-            error.map_or(0, |e| Errno::from(e).0 as u32)
+            error.map_or(0, |e| of_net(e).0 as u32)
         }
         SO_KEEPALIVE if is_tcp => options()?.keep_alive.into(),
         SO_LINGER => {
@@ -228,7 +229,7 @@ fn buffer_size(socket: &InetSocket, which: usize) -> Result<u32> {
         // net.core.{r,w}mem_default
         return Ok(if set != 0 { set } else { 212_992 });
     }
-    let options = access().shard.tcp_options(socket.id)?;
+    let options = access().shard.tcp_options(socket.id).linux()?;
     Ok(if which == 0 { options.send_buffer } else { options.receive_buffer } as u32)
 }
 
@@ -267,7 +268,7 @@ fn algorithm(value: &[u8]) -> Result<Algorithm> {
 
 fn get_tcp(socket: &InetSocket, name: i32, room: usize) -> Result<Vec<u8>> {
     let stack = access();
-    let options = stack.shard.tcp_options(socket.id)?;
+    let options = stack.shard.tcp_options(socket.id).linux()?;
     number(match name {
         TCP_NODELAY => options.no_delay.into(),
         TCP_CORK => options.cork.into(),
@@ -296,7 +297,7 @@ fn get_tcp(socket: &InetSocket, name: i32, room: usize) -> Result<Vec<u8>> {
             padded.truncate(room.min(16));
             return Ok(padded);
         }
-        TCP_INFO => return Ok(tcp_info(&stack.shard.tcp_info(socket.id)?)),
+        TCP_INFO => return Ok(tcp_info(&stack.shard.tcp_info(socket.id).linux()?)),
         _ => return Err(Errno::ENOPROTOOPT),
     })
 }

@@ -7,6 +7,7 @@
 //! Left out by name: raw sockets, urgent data (MSG_OOB), error queues (MSG_ERRQUEUE gives EAGAIN).
 
 use crate::context::Ctx;
+use crate::errno::{Linux, of_net};
 use crate::file::{File, OpenFile, Sink, Source, Stat};
 use crate::hub::{Events, Hub};
 use crate::net_poll::{self, access};
@@ -77,8 +78,8 @@ pub(crate) fn open(_ctx: &Ctx, v6: bool, kind: i32, protocol: i32) -> Result<Box
     };
     let mut stack = access();
     let id = match kind {
-        Kind::Tcp => stack.shard.tcp_open()?,
-        Kind::Udp => stack.shard.udp_open()?,
+        Kind::Tcp => stack.shard.tcp_open().linux()?,
+        Kind::Udp => stack.shard.udp_open().linux()?,
     };
     let hub = Arc::new(Hub::new());
     let cookie = stack.register(id, hub.clone());
@@ -145,7 +146,7 @@ impl InetSocket {
         match (sent, fault) {
             (Ok(0), Some(errno)) => Err(errno),
             (Ok(0), None) => Err(Errno::EAGAIN),
-            (sent, _) => Ok(sent?),
+            (sent, _) => sent.linux(),
         }
     }
 
@@ -174,7 +175,7 @@ impl InetSocket {
         });
         match (received, fault) {
             (Ok(0), Some(errno)) => Err(errno),
-            (received, _) => Ok(received?),
+            (received, _) => received.linux(),
         }
     }
 
@@ -191,16 +192,17 @@ impl InetSocket {
         from.take(&mut bytes)?;
         let mut stack = access();
         let source = source.map(|addr| Endpoint { addr, port: stack.shard.local(self.id).port });
-        Ok(stack.shard.udp_send(self.id, &[&bytes], to, source)?)
+        stack.shard.udp_send(self.id, &[&bytes], to, source).linux()
     }
 
     fn udp_receive(&self, into: &mut dyn Sink, message: &mut Incoming) -> Result {
         let peek = message.flags & MSG_PEEK != 0;
         let mut stack = access();
         let room = into.remaining();
-        let (copied, datagram) = stack.shard.udp_recv_with(self.id, peek, |bytes, datagram| {
+        let taken = stack.shard.udp_recv_with(self.id, peek, |bytes, datagram| {
             (into.put(&bytes[..bytes.len().min(room)]), datagram)
-        })?;
+        });
+        let (copied, datagram) = taken.linux()?;
         let copied = copied?;
         drop(stack);
         message.from = Some(self.to_sockaddr(datagram.from));
@@ -236,7 +238,7 @@ fn packet_info_source(control: &Control) -> Option<IpAddr> {
 }
 
 impl Socket for InetSocket {
-    fn bind(&self, ctx: &Ctx, to: &SockAddr) -> Result<()> {
+    fn bind(&self, _ctx: &Ctx, to: &SockAddr) -> Result<()> {
         let local = match (to.family(), self.v6) {
             // ip(7): an all-zero AF_UNSPEC address binds to any, for old programs.
             (AF_UNSPEC, false) if to.bytes().len() >= 16 && to.bytes()[4..8] == [0; 4] => {
@@ -244,9 +246,8 @@ impl Socket for InetSocket {
             }
             _ => to.endpoint(self.v6)?,
         };
-        if local.port != 0 && local.port < 1024 && !ctx.process.may_bind_privileged() {
-            return Err(Errno::EACCES);
-        }
+        // Ports below 1024 need no privilege: they are the guest's own (as in a container, where
+        // net.ipv4.ip_unprivileged_port_start is 0); what the host publishes, the host decides.
         if let IpAddr::V6(address) = local.addr {
             let only = self.v6_only.load(Ordering::Relaxed);
             if address.is_unspecified() && only {
@@ -264,8 +265,8 @@ impl Socket for InetSocket {
         let bind = *self.bind.lock();
         let mut stack = access();
         match self.kind {
-            Kind::Tcp => stack.shard.tcp_bind(self.id, local, bind)?,
-            Kind::Udp => stack.shard.udp_bind(self.id, local, bind)?,
+            Kind::Tcp => stack.shard.tcp_bind(self.id, local, bind).linux()?,
+            Kind::Udp => stack.shard.udp_bind(self.id, local, bind).linux()?,
         }
         Ok(())
     }
@@ -280,7 +281,7 @@ impl Socket for InetSocket {
         if self.v6_bound.lock().is_none() {
             // As Linux: a negative backlog counts as the largest (net.core.somaxconn).
             let backlog = (backlog as u32).min(inet_option::SOMAXCONN) as usize;
-            access().shard.tcp_listen(self.id, backlog)?;
+            access().shard.tcp_listen(self.id, backlog).linux()?;
         }
         self.phase.store(LISTENING, Ordering::Relaxed);
         Ok(())
@@ -297,7 +298,7 @@ impl Socket for InetSocket {
             return Err(Errno::EAGAIN);
         }
         let mut stack = access();
-        let (id, peer) = stack.shard.tcp_accept(self.id)?;
+        let (id, peer) = stack.shard.tcp_accept(self.id).linux()?;
         let hub = Arc::new(Hub::new());
         let cookie = stack.register(id, hub.clone());
         drop(stack);
@@ -311,7 +312,7 @@ impl Socket for InetSocket {
         }
         if self.kind == Kind::Udp {
             let peer = if to.family() == AF_UNSPEC { None } else { Some(self.reachable(to)?) };
-            return Ok(access().shard.udp_connect(self.id, peer)?);
+            return access().shard.udp_connect(self.id, peer).linux();
         }
         if to.family() == AF_UNSPEC {
             access().shard.tcp_abort(self.id);
@@ -338,7 +339,7 @@ impl Socket for InetSocket {
                 self.phase.store(CONNECTING, Ordering::Relaxed);
                 Err(Errno::EINPROGRESS)
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(of_net(error)),
         }
     }
 
@@ -346,7 +347,7 @@ impl Socket for InetSocket {
         let mut stack = access();
         if let Some(error) = stack.shard.take_error(self.id) {
             self.phase.store(IDLE, Ordering::Relaxed);
-            return Err(error.into());
+            return Err(of_net(error));
         }
         if stack.shard.peer(self.id).is_some()
             && stack.shard.ready(self.id).intersects(net::Ready::WRITABLE | net::Ready::HANGUP)
@@ -391,7 +392,7 @@ impl Socket for InetSocket {
             How { read: true, .. } => Shutdown::Read,
             How { .. } => Shutdown::Write,
         };
-        Ok(stack.shard.tcp_shutdown(self.id, how)?)
+        stack.shard.tcp_shutdown(self.id, how).linux()
     }
 
     fn local(&self) -> Result<SockAddr> {

@@ -14,21 +14,71 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod args;
+pub mod context;
+pub mod entry;
+pub mod epoll;
+pub mod errno;
+pub mod eventfd;
 pub mod fd;
 pub mod file;
+pub mod futex;
+pub mod host_signal;
 pub mod hub;
+pub mod info;
+pub mod poll;
+pub mod posix_timer;
+pub mod process;
+pub mod signal;
+pub mod signal_frame;
+pub mod signalfd;
+pub mod table;
+pub mod net_interface;
+pub mod net_poll;
+pub mod sockaddr;
+pub mod socket;
+pub mod task;
+pub mod thread;
+pub mod time;
+pub mod timerfd;
+pub mod trace;
+pub mod user;
+pub mod wait;
+mod inet_option;
+mod inet_socket;
+mod unix_socket;
+pub mod rt;
+#[cfg(test)]
+pub mod testing;
 
 pub use platform::Errno;
 /// What every handler answers: a value, or the error number for the program.
 pub type Result<T = usize> = core::result::Result<T, Errno>;
 
-/// Linux system call `number` with its six argument registers, by the raw convention: the answer is
-/// the kernel's, -4095..=-1 for errors. Enters the kernel, traces, dispatches by the table, leaves
-/// the kernel (delivers signals, gives way to other threads).
-///
-/// # Safety
-/// Pointers among the arguments are the program's claims: calls that the table marks as such check
-/// them; a wrong pointer gives EFAULT, as in Linux.
-pub unsafe fn call(_number: usize, _args: [usize; 6]) -> isize {
-    platform::Errno::ENOSYS.to_raw()
+pub use entry::call;
+pub use process::Config;
+
+/// Starts the personality in this host process: the root of kernel state, the first process, and the
+/// running scheduler thread as its first thread. Called once by the guest's main, in the kernel, after
+/// the scheduler was started with [`hooks`].
+pub fn init(config: &Config) {
+    let process = process::start(config);
+    task::Task::first(&process).attach();
+}
+
+/// Fills in the personality's part of the scheduler's hooks.
+pub fn hooks(hooks: sched::Hooks) -> sched::Hooks {
+    use core::sync::atomic::Ordering;
+    sched::Hooks {
+        attention: entry::attention,
+        fault: entry::fault,
+        syscall: entry::instruction,
+        host_signal: host_signal::record,
+        host_signals: host_signal::deliver,
+        exited: |thread| {
+            let none = core::ptr::null_mut();
+            thread::exited(thread.local().swap(none, Ordering::AcqRel));
+        },
+        ..hooks
+    }
 }

@@ -503,7 +503,7 @@ fn send_all(
         }
     };
     if result == Err(Errno::EPIPE) && socket.is_stream() && message.flags & MSG_NOSIGNAL == 0 {
-        signal::raise(ctx, signal::SIGPIPE);
+        signal::send_task(ctx.task, signal::Info::from_user(signal::number::SIGPIPE, 0, ctx)).ok();
     }
     result
 }
