@@ -157,6 +157,7 @@ impl FdTable {
 /// descriptor. Must be called without locks, since files tell their watchers.
 pub fn release(open: Arc<OpenFile>) {
     if open.descriptors.fetch_sub(1, Ordering::AcqRel) == 1 {
+        crate::epoll::forget(&open);
         open.file.closed(&open);
     }
 }

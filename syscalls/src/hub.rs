@@ -98,14 +98,21 @@ impl Hub {
         true
     }
 
+    /// Whether anybody watches.
+    pub fn is_watched(&self) -> bool {
+        self.count.load(Ordering::Relaxed) != 0
+    }
+
     /// Tells the watchers that `events` have become true. The file changed its state before.
-    pub fn notify(&self, events: Events) {
+    /// Answers whether one of them consumed the event.
+    pub fn notify(&self, events: Events) -> bool {
         // Dekker pattern with `add`: state written, then count read here; count written, then state
         // read there. With the fence one of the two sides sees the other.
         core::sync::atomic::fence(Ordering::SeqCst);
         if self.count.load(Ordering::Relaxed) == 0 {
-            return;
+            return false;
         }
+        let mut consumed = false;
         let mut exclusive_done = false;
         let mut entries = self.entries.lock();
         let mut rotate = None;
@@ -113,7 +120,9 @@ impl Hub {
             if !entry.interest.intersects(events) || (entry.exclusive && exclusive_done) {
                 continue;
             }
-            if entry.watcher.notify(events) && entry.exclusive {
+            let taken = entry.watcher.notify(events);
+            consumed |= taken;
+            if taken && entry.exclusive {
                 exclusive_done = true;
                 rotate = Some(at);
             }
@@ -123,5 +132,6 @@ impl Hub {
             let entry = entries.remove(at);
             entries.push(entry);
         }
+        consumed
     }
 }

@@ -1,0 +1,459 @@
+//! futex(2): waiting on a word of the program's memory; and the robust lists of dying threads.
+//!
+//! A hashed table of queues, each behind its lock. A waiter reads the word *with the queue locked*,
+//! after announcing itself in the queue's count; a waker looks at the count first, and takes the lock
+//! only if somebody is there. A waiter's place ([`Place`]) belongs to its task, so waiting allocates
+//! nothing once a queue has its room.
+//!
+//! Private futexes are keyed by process and address. Shared ones are keyed by address alone, which is
+//! right for memory that was shared by `fork`, and wrong (they never meet) for a file that two
+//! processes map at different addresses.
+//!
+//! Left out: priority inheritance (ENOSYS; glibc then refuses PTHREAD_PRIO_INHERIT mutexes).
+
+use crate::args::FutexOp;
+use crate::context::Ctx;
+use crate::errno::{RESTART, RESTART_NO_HANDLER};
+use crate::process::root;
+use crate::task::Task;
+use crate::time;
+use crate::user::{UserPtr, in_user_space};
+use crate::wait::{self, Woken};
+use crate::{Errno, Result, rt};
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use platform::sync::Lock;
+use platform::time::{CLOCK_MONOTONIC, CLOCK_REALTIME, Instant, Timespec, now};
+
+const WAIT: u32 = 0;
+const WAKE: u32 = 1;
+const REQUEUE: u32 = 3;
+const CMP_REQUEUE: u32 = 4;
+const WAKE_OP: u32 = 5;
+const WAIT_BITSET: u32 = 9;
+const WAKE_BITSET: u32 = 10;
+const PRIVATE: u32 = 128;
+const REALTIME: u32 = 256;
+const ANY: u32 = u32::MAX;
+
+/// Queues: a power of two.
+const QUEUES: usize = 256;
+
+/// All queues.
+pub struct Table(Box<[Queue]>);
+
+#[derive(Default)]
+#[repr(align(64))]
+struct Queue {
+    /// Threads that wait here or are about to.
+    count: AtomicUsize,
+    waiters: Lock<VecDeque<Entry>>,
+}
+
+struct Entry {
+    key: Key,
+    bitset: u32,
+    task: Arc<Task>,
+}
+
+/// A futex: process (0 for shared) and address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Key {
+    process: u32,
+    address: usize,
+}
+
+/// A task's place in a queue.
+pub struct Place {
+    /// The index of its queue; changed by a requeue, under both queues' locks.
+    queue: AtomicUsize,
+    woken: AtomicBool,
+}
+
+impl Place {
+    /// In no queue.
+    pub const fn new() -> Place {
+        Place { queue: AtomicUsize::new(0), woken: AtomicBool::new(false) }
+    }
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Place::new()
+    }
+}
+
+impl Table {
+    /// Empty queues.
+    pub fn new() -> Table {
+        Table((0..QUEUES).map(|_| Queue::default()).collect())
+    }
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Table::new()
+    }
+}
+
+impl Key {
+    fn new(ctx: &Ctx, op: u32, word: UserPtr<u32>) -> Result<Key> {
+        if !word.address().is_multiple_of(4) {
+            return Err(Errno::EINVAL);
+        }
+        if !in_user_space(word.address(), 4) {
+            return Err(Errno::EFAULT);
+        }
+        let process = if op & PRIVATE != 0 { ctx.process.pid } else { 0 };
+        Ok(Key { process, address: word.address() })
+    }
+
+    fn queue(self) -> usize {
+        // Fibonacci hashing of the word's number.
+        let mixed =
+            ((self.address >> 2) as u64 ^ u64::from(self.process) << 48).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed >> 56) as usize % QUEUES
+    }
+}
+
+/// futex(2).
+pub fn futex(
+    ctx: &Ctx,
+    word: UserPtr<u32>,
+    op: FutexOp,
+    value: u32,
+    timeout: usize,
+    word2: UserPtr<u32>,
+    value3: u32,
+) -> Result {
+    let command = op.0 & !(PRIVATE | REALTIME);
+    if op.0 & REALTIME != 0 && !matches!(command, WAIT_BITSET | WAIT) {
+        return Err(Errno::ENOSYS);
+    }
+    let key = |word| Key::new(ctx, op.0, word);
+    match command {
+        WAIT => wait_on(ctx, key(word)?, word, value, ANY, deadline(op.0, command, timeout)?),
+        WAIT_BITSET => wait_on(ctx, key(word)?, word, value, value3, deadline(op.0, command, timeout)?),
+        WAKE => Ok(wake(key(word)?, value as i32, ANY)),
+        WAKE_BITSET if value3 == 0 => Err(Errno::EINVAL),
+        WAKE_BITSET => Ok(wake(key(word)?, value as i32, value3)),
+        REQUEUE => requeue(key(word)?, key(word2)?, value as i32, timeout as i32, None),
+        CMP_REQUEUE => requeue(key(word)?, key(word2)?, value as i32, timeout as i32, Some((word, value3))),
+        WAKE_OP => wake_op(key(word)?, key(word2)?, value as i32, timeout as i32, word2, value3),
+        _ => Err(Errno::ENOSYS),
+    }
+}
+
+/// FUTEX_WAIT's timeout is relative, FUTEX_WAIT_BITSET's absolute.
+fn deadline(op: u32, command: u32, timeout: usize) -> Result<Option<Instant>> {
+    let Some(time) = UserPtr::<Timespec>::new(timeout).read_optional()? else { return Ok(None) };
+    let ns = time::valid(time)?;
+    if command == WAIT {
+        return Ok(Some(now().after(ns)));
+    }
+    let clock = if op & REALTIME != 0 { CLOCK_REALTIME } else { CLOCK_MONOTONIC };
+    time::instant_of(clock, ns).map(Some)
+}
+
+fn wait_on(
+    ctx: &Ctx,
+    key: Key,
+    word: UserPtr<u32>,
+    expected: u32,
+    bitset: u32,
+    deadline: Option<Instant>,
+) -> Result {
+    if bitset == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let task = ctx.task;
+    let queue = &root().futexes.0[key.queue()];
+    queue.count.fetch_add(1, Ordering::SeqCst);
+    {
+        let mut waiters = queue.waiters.lock();
+        // The count stands before the word is read: see `wake`.
+        fence(Ordering::SeqCst);
+        let check = word.read().and_then(|now| if now == expected { Ok(()) } else { Err(Errno::EAGAIN) });
+        if let Err(errno) = check {
+            drop(waiters);
+            queue.count.fetch_sub(1, Ordering::Relaxed);
+            return Err(errno);
+        }
+        task.futex.woken.store(false, Ordering::Relaxed);
+        task.futex.queue.store(key.queue(), Ordering::Relaxed);
+        task.waiter.reset();
+        waiters.push_back(Entry { key, bitset, task: task.arc() });
+    }
+    loop {
+        let woken = wait::sleep(task, deadline);
+        if task.futex.woken.load(Ordering::Acquire) {
+            return Ok(0);
+        }
+        if woken == Woken::Event {
+            task.waiter.reset();
+            // The wake may have come between the load and the reset.
+            if task.futex.woken.load(Ordering::Acquire) {
+                return Ok(0);
+            }
+            continue;
+        }
+        if !leave(task) {
+            return Ok(0);
+        }
+        return Err(match (woken, deadline) {
+            (Woken::Deadline, _) => Errno::ETIMEDOUT,
+            // futex(2), fs: with a timeout it is not made again after a handler (it was absolute or
+            // is used up), without one it is.
+            (_, Some(_)) => RESTART_NO_HANDLER,
+            (_, None) => RESTART,
+        });
+    }
+}
+
+/// Takes the running task out of its queue; `false` if somebody has woken it already.
+fn leave(task: &Task) -> bool {
+    loop {
+        let index = task.futex.queue.load(Ordering::Acquire);
+        let queue = &root().futexes.0[index];
+        let mut waiters = queue.waiters.lock();
+        if task.futex.queue.load(Ordering::Relaxed) != index {
+            // Requeued meanwhile.
+            continue;
+        }
+        let Some(at) = waiters.iter().position(|entry| core::ptr::eq(&*entry.task, task)) else {
+            return false;
+        };
+        let entry = waiters.remove(at);
+        queue.count.fetch_sub(1, Ordering::Relaxed);
+        drop(waiters);
+        drop(entry);
+        return true;
+    }
+}
+
+/// Wakes up to `limit` waiters; Linux takes 0 for 1.
+fn wake(key: Key, limit: i32, bitset: u32) -> usize {
+    let queue = &root().futexes.0[key.queue()];
+    // The program changed the word before this call. Either a waiter's count is seen here, or the
+    // waiter reads the changed word (store and load on both sides, each with a full fence between).
+    fence(Ordering::SeqCst);
+    if queue.count.load(Ordering::Relaxed) == 0 {
+        return 0;
+    }
+    wake_locked(queue, &mut queue.waiters.lock(), key, limit, bitset)
+}
+
+fn wake_locked(queue: &Queue, waiters: &mut VecDeque<Entry>, key: Key, limit: i32, bitset: u32) -> usize {
+    let limit = limit.max(1) as usize;
+    let (mut at, mut woken) = (0, 0);
+    while woken < limit && at < waiters.len() {
+        if waiters[at].key != key || waiters[at].bitset & bitset == 0 {
+            at += 1;
+            continue;
+        }
+        if let Some(entry) = waiters.remove(at) {
+            queue.count.fetch_sub(1, Ordering::Relaxed);
+            entry.task.futex.woken.store(true, Ordering::Release);
+            entry.task.waiter.fire();
+            woken += 1;
+        }
+    }
+    woken
+}
+
+fn requeue(from: Key, to: Key, wakes: i32, moves: i32, check: Option<(UserPtr<u32>, u32)>) -> Result {
+    if wakes < 0 || moves < 0 {
+        return Err(Errno::EINVAL);
+    }
+    let table = &root().futexes.0;
+    let (first, second) = (from.queue().min(to.queue()), from.queue().max(to.queue()));
+    // Announced before anything moves: a waker of `to` must not find the count of before.
+    table[to.queue()].count.fetch_add(1, Ordering::SeqCst);
+    let answer = requeue_locked(table, (first, second), from, to, wakes, moves, check);
+    table[to.queue()].count.fetch_sub(1, Ordering::Relaxed);
+    answer
+}
+
+fn requeue_locked(
+    table: &[Queue],
+    (first, second): (usize, usize),
+    from: Key,
+    to: Key,
+    wakes: i32,
+    moves: i32,
+    check: Option<(UserPtr<u32>, u32)>,
+) -> Result {
+    // In order of their index; once if they are the same.
+    let mut low = table[first].waiters.lock();
+    let mut high = (second != first).then(|| table[second].waiters.lock());
+    if let Some((word, expected)) = check
+        && word.read()? != expected
+    {
+        return Err(Errno::EAGAIN);
+    }
+    let source = if from.queue() == first { &mut *low } else { &mut **high.as_mut().expect("two queues") };
+    let queue = &table[from.queue()];
+    let woken = if wakes == 0 { 0 } else { wake_locked(queue, source, from, wakes, ANY) };
+    let mut moved = 0;
+    let mut at = 0;
+    let mut moving = VecDeque::new();
+    while moved < moves as usize && at < source.len() {
+        if source[at].key != from {
+            at += 1;
+        } else if let Some(entry) = source.remove(at) {
+            moving.push_back(Entry { key: to, ..entry });
+            moved += 1;
+        }
+    }
+    table[to.queue()].count.fetch_add(moved, Ordering::SeqCst);
+    queue.count.fetch_sub(moved, Ordering::Relaxed);
+    let target = if to.queue() == first { &mut *low } else { &mut **high.as_mut().expect("two queues") };
+    for entry in moving {
+        entry.task.futex.queue.store(to.queue(), Ordering::Release);
+        target.push_back(entry);
+    }
+    Ok(woken + moved)
+}
+
+/// FUTEX_WAKE_OP: changes the second word, wakes on the first, and on the second if its old value
+/// compares (futex(2) gives the encoding).
+fn wake_op(one: Key, two: Key, wakes: i32, wakes2: i32, word: UserPtr<u32>, code: u32) -> Result {
+    let sign_extend = |bits: u32| ((bits << 20) as i32) >> 20;
+    let mut operand = sign_extend(code >> 12 & 0xfff);
+    let compared = sign_extend(code & 0xfff);
+    if code >> 31 != 0 {
+        operand = 1i32.wrapping_shl(operand as u32);
+    }
+    let change = |old: u32| match code >> 28 & 7 {
+        0 => Ok(operand as u32),
+        1 => Ok(old.wrapping_add(operand as u32)),
+        2 => Ok(old | operand as u32),
+        3 => Ok(old & !operand as u32),
+        4 => Ok(old ^ operand as u32),
+        _ => Err(Errno::ENOSYS),
+    };
+    let old = update_word(word, change)? as i32;
+    let holds = match code >> 24 & 15 {
+        0 => old == compared,
+        1 => old != compared,
+        2 => old < compared,
+        3 => old <= compared,
+        4 => old > compared,
+        5 => old >= compared,
+        _ => return Err(Errno::ENOSYS),
+    };
+    let woken = wake(one, wakes, ANY);
+    Ok(if holds { woken + wake(two, wakes2, ANY) } else { woken })
+}
+
+/// Changes a user word atomically; answers the old value.
+fn update_word(word: UserPtr<u32>, change: impl Fn(u32) -> Result<u32>) -> Result<u32> {
+    if !in_user_space(word.address(), 4) {
+        return Err(Errno::EFAULT);
+    }
+    let at = word.address() as *mut u32;
+    let mut old = word.read()?;
+    loop {
+        let new = change(old)?;
+        // SAFETY: aligned by the callers' checks, and not kernel memory.
+        match unsafe { rt::exchange_user(at, old, new)? } {
+            held if held == old => return Ok(old),
+            held => old = held,
+        }
+    }
+}
+
+/// Wakes waiters from the kernel's side: a thread has ended and its id was cleared.
+pub fn wake_word(process: u32, address: usize, limit: i32) {
+    wake(Key { process, address }, limit, ANY);
+    wake(Key { process: 0, address }, limit, ANY);
+}
+
+// ---- robust lists ----
+
+/// `struct robust_list_head`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct RobustListHead {
+    next: usize,
+    futex_offset: isize,
+    pending: usize,
+}
+
+const HEAD_SIZE: usize = size_of::<RobustListHead>();
+/// ROBUST_LIST_LIMIT: a circle ends here.
+const LIST_LIMIT: usize = 2048;
+const TID_MASK: u32 = 0x3fff_ffff;
+const OWNER_DIED: u32 = 0x4000_0000;
+const WAITERS: u32 = 0x8000_0000;
+
+/// set_robust_list(2).
+pub fn set_robust_list(ctx: &Ctx, head: UserPtr<RobustListHead>, size: usize) -> Result {
+    if size != HEAD_SIZE {
+        return Err(Errno::EINVAL);
+    }
+    ctx.task.robust_list.store(head.address(), Ordering::Relaxed);
+    Ok(0)
+}
+
+/// get_robust_list(2).
+pub fn get_robust_list(ctx: &Ctx, tid: i32, head: UserPtr<usize>, size: UserPtr<usize>) -> Result {
+    let address = match tid {
+        0 => ctx.task.robust_list.load(Ordering::Relaxed),
+        _ => {
+            let task = root().task(tid as u32).ok_or(Errno::ESRCH)?;
+            task.robust_list.load(Ordering::Relaxed)
+        }
+    };
+    size.write(HEAD_SIZE)?;
+    head.write(address)?;
+    Ok(0)
+}
+
+/// A thread ends: marks the robust mutexes that it holds, and wakes one waiter each
+/// (kernel/futex/core.c, exit_robust_list). The list is the program's, and may be broken anywhere.
+pub fn exit_robust_list(task: &Task) {
+    let head = task.robust_list.swap(0, Ordering::Relaxed);
+    if head != 0 {
+        let _ = walk_robust_list(task, head);
+    }
+}
+
+fn walk_robust_list(task: &Task, at: usize) -> Result<()> {
+    let head = UserPtr::<RobustListHead>::new(at).read()?;
+    let word = |entry: usize| UserPtr::<u32>::new((entry & !1).wrapping_add_signed(head.futex_offset));
+    let mut entry = head.next;
+    for _ in 0..LIST_LIMIT {
+        if entry & !1 == at {
+            break;
+        }
+        // Read before the word is marked: a woken owner may free the entry.
+        let next = UserPtr::<usize>::new(entry & !1).read();
+        if entry != head.pending {
+            mark_dead(task, word(entry))?;
+        }
+        entry = next?;
+    }
+    if head.pending & !1 != 0 {
+        mark_dead(task, word(head.pending))?;
+    }
+    Ok(())
+}
+
+fn mark_dead(task: &Task, word: UserPtr<u32>) -> Result<()> {
+    if !word.address().is_multiple_of(4) {
+        return Err(Errno::EINVAL);
+    }
+    if word.read()? & TID_MASK != task.tid {
+        return Ok(());
+    }
+    let old = update_word(word, |old| {
+        Ok(if old & TID_MASK == task.tid { old & WAITERS | OWNER_DIED } else { old })
+    })?;
+    if old & TID_MASK == task.tid && old & WAITERS != 0 {
+        wake_word(task.process.pid, word.address(), 1);
+    }
+    Ok(())
+}

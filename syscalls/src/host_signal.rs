@@ -1,0 +1,42 @@
+//! Signals from the host to the guest: `kill` from a shell, Ctrl-C, a resized terminal.
+//!
+//! The scheduler's handler may interrupt anything, the allocator included, so [`record`] only stores
+//! to atomics; [`deliver`] is called later, in the kernel. What is recorded belongs to the host
+//! process that got it, hence statics of this process (private memory) and not the shared arena.
+
+use crate::process;
+use crate::signal::{self, Info, bit};
+use core::sync::atomic::{AtomicU64, Ordering};
+use sched::arch::SigInfo;
+
+/// Which signals came.
+static CAME: AtomicU64 = AtomicU64::new(0);
+/// Of each: code (low half) of its latest instance.
+static CODES: [AtomicU64; 65] = [const { AtomicU64::new(0) }; 65];
+/// Of each: the sender's uid; the pid is the host's and means nothing inside.
+static SENDERS: [AtomicU64; 65] = [const { AtomicU64::new(0) }; 65];
+
+/// The scheduler's `host_signal` hook.
+pub fn record(signal: i32, info: &SigInfo) {
+    if !(1..=signal::SIGNALS).contains(&signal) {
+        return;
+    }
+    CODES[signal as usize].store(u64::from(info.code as u32), Ordering::Relaxed);
+    SENDERS[signal as usize].store(u64::from(info.uid()), Ordering::Relaxed);
+    CAME.fetch_or(bit(signal), Ordering::Release);
+}
+
+/// The scheduler's `host_signals` hook: hands what came to the process.
+pub fn deliver() {
+    let Some(process) = process::own() else { return };
+    let mut came = CAME.swap(0, Ordering::Acquire);
+    while came != 0 {
+        let signal = came.trailing_zeros() as i32 + 1;
+        came &= came - 1;
+        let code = CODES[signal as usize].load(Ordering::Relaxed) as u32 as i32;
+        let uid = SENDERS[signal as usize].load(Ordering::Relaxed);
+        let info = Info { signo: signal, errno: 0, code, fields: [uid << 32, 0, 0, 0, 0, 0] };
+        // Only real-time signals can find a full queue; that loses them, as in Linux.
+        let _ = signal::send_process(process, info);
+    }
+}

@@ -1,0 +1,342 @@
+//! A process of the guest: what its threads share. And the root of all kernel state.
+//!
+//! Everything here lies in the shared arena, so that the processes of a guest see each other. A
+//! process holds plain owned parts ([`FdTable`], [`Credentials`], limits, actions), each of which
+//! `fork` can copy by itself. The root is the only way in: one pointer, constant after start-up,
+//! and the same in every process of the family because the arena is at one address.
+//!
+//! Left out: threads ([`crate::task`]), signals' meaning ([`crate::signal`]), descriptors
+//! ([`crate::fd`]).
+
+use crate::fd::FdTable;
+use crate::hub::Hub;
+use crate::signal::{Actions, Pending};
+use crate::task::Task;
+use crate::{Result, futex, posix_timer, rt};
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use platform::host;
+use platform::sync::Lock;
+use platform::time::Instant;
+
+/// `RLIMIT_CPU`.
+pub const RLIMIT_CPU: usize = 0;
+/// `RLIMIT_STACK`.
+pub const RLIMIT_STACK: usize = 3;
+/// `RLIMIT_NOFILE`.
+pub const RLIMIT_NOFILE: usize = 7;
+/// `RLIMIT_SIGPENDING`.
+pub const RLIMIT_SIGPENDING: usize = 11;
+/// `RLIM_NLIMITS`.
+pub const LIMITS: usize = 16;
+/// Highest thread id, as `/proc/sys/kernel/pid_max` of a 64-bit Linux.
+const ID_MAX: u32 = 4_194_304;
+
+/// What the guest's main gives the personality.
+pub struct Config<'a> {
+    /// Host name that uname(2) answers.
+    pub hostname: &'a str,
+    /// The first process's id, which is its first thread's too.
+    pub pid: u32,
+    /// The first process's user and groups; `None`: the host's own.
+    pub credentials: Option<Credentials>,
+}
+
+/// All kernel state of a guest.
+pub struct Root {
+    processes: Lock<BTreeMap<u32, Arc<Process>>>,
+    next_id: AtomicU32,
+    /// Threads that wait on user addresses.
+    pub futexes: futex::Table,
+    /// What uname(2) calls `nodename` (sethostname(2) changes it).
+    pub hostname: Lock<String>,
+    /// Held while an epoll is put into an epoll.
+    pub epoll_nesting: Lock<()>,
+    missed: [AtomicU64; MISSED_WORDS],
+}
+
+const MISSED_WORDS: usize = crate::table::NUMBERS.div_ceil(64) + 1;
+
+/// The root's address: a constant once the guest has started.
+static ROOT: AtomicPtr<Root> = AtomicPtr::new(core::ptr::null_mut());
+
+/// This host process's own process of the guest: a constant but for `fork`'s child, which sets its own.
+static OWN: AtomicPtr<Process> = AtomicPtr::new(core::ptr::null_mut());
+
+/// The process that this host process is, once it has been started.
+pub fn own() -> Option<&'static Process> {
+    // SAFETY: null or the leaked count of an Arc (`set_own`).
+    unsafe { OWN.load(Ordering::Acquire).as_ref() }
+}
+
+/// Tells which process of the guest this host process is.
+pub fn set_own(process: &Arc<Process>) {
+    OWN.store(Arc::into_raw(process.clone()).cast_mut(), Ordering::Release);
+}
+
+/// The root of the kernel state.
+///
+/// # Panics
+/// Before [`start`].
+#[inline]
+pub fn root() -> &'static Root {
+    // SAFETY: set once by `start`, to a leaked box.
+    unsafe { ROOT.load(Ordering::Acquire).as_ref() }.expect("the personality was started")
+}
+
+/// Makes the root and the first process, with one thread, which is the running one.
+pub fn start(config: &Config) -> Arc<Process> {
+    let root = Box::new(Root {
+        processes: Lock::new(BTreeMap::new()),
+        next_id: AtomicU32::new(config.pid),
+        futexes: futex::Table::new(),
+        hostname: Lock::new(String::from(config.hostname)),
+        epoll_nesting: Lock::new(()),
+        missed: [const { AtomicU64::new(0) }; MISSED_WORDS],
+    });
+    let fresh = Box::into_raw(root);
+    let null = core::ptr::null_mut();
+    if ROOT.compare_exchange(null, fresh, Ordering::AcqRel, Ordering::Acquire).is_err() {
+        // SAFETY: somebody else's root stands; this one was never seen.
+        drop(unsafe { Box::from_raw(fresh) });
+    }
+    let credentials = config.credentials.clone().unwrap_or_else(Credentials::of_host);
+    let process = self::root().add_process(credentials, 0);
+    set_own(&process);
+    process
+}
+
+impl Root {
+    /// A fresh process without threads.
+    pub fn add_process(&self, credentials: Credentials, parent: u32) -> Arc<Process> {
+        let pid = self.new_id();
+        let process = Arc::new(Process::new(pid, parent, credentials));
+        self.processes.lock().insert(pid, process.clone());
+        process
+    }
+
+    /// The process with this id.
+    pub fn process(&self, pid: u32) -> Option<Arc<Process>> {
+        self.processes.lock().get(&pid).cloned()
+    }
+
+    /// All processes, by id.
+    pub fn processes(&self) -> Vec<Arc<Process>> {
+        self.processes.lock().values().cloned().collect()
+    }
+
+    /// The thread with this id, in whatever process.
+    pub fn task(&self, tid: u32) -> Option<Arc<Task>> {
+        self.processes().iter().find_map(|process| process.task(tid))
+    }
+
+    /// Forgets a process that has ended.
+    pub fn remove_process(&self, pid: u32) {
+        let gone = self.processes.lock().remove(&pid);
+        drop(gone);
+    }
+
+    /// Whether a missing call is made for the first time. All unknown numbers count as one.
+    pub fn first_miss(&self, number: usize) -> bool {
+        let number = number.min(MISSED_WORDS * 64 - 1);
+        let bit = 1 << (number % 64);
+        self.missed[number / 64].fetch_or(bit, Ordering::Relaxed) & bit == 0
+    }
+
+    /// An id for a new process or thread: ascending, past those in use after a wrap.
+    pub fn new_id(&self) -> u32 {
+        loop {
+            let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+            if id >= ID_MAX {
+                // Low ids are kept for what lives longest, as Linux does (RESERVED_PIDS).
+                let _ = self.next_id.compare_exchange(id + 1, 300, Ordering::Relaxed, Ordering::Relaxed);
+                continue;
+            }
+            if id != 0 && self.process(id).is_none() && self.task(id).is_none() {
+                return id;
+            }
+        }
+    }
+}
+
+/// A process.
+pub struct Process {
+    /// Its id; gettid(2) of its first thread.
+    pub pid: u32,
+    /// Who made it; 0 for the guest's first process.
+    pub parent: AtomicU32,
+    /// Process group.
+    pub group: AtomicU32,
+    /// Session.
+    pub session: AtomicU32,
+    /// Descriptors.
+    pub fds: FdTable,
+    /// User and group ids.
+    pub credentials: Lock<Credentials>,
+    /// umask(2).
+    pub umask: AtomicU32,
+    /// What each signal does.
+    pub actions: Actions,
+    /// Signals sent to the process that no thread has taken.
+    pub pending: Pending,
+    /// Told when a signal becomes pending: signalfds.
+    pub signal_hubs: Lock<Vec<Weak<Hub>>>,
+    /// POSIX and interval timers.
+    pub timers: posix_timer::Timers,
+    /// When it began.
+    pub started: Instant,
+    /// prctl(PR_SET_DUMPABLE).
+    pub dumpable: AtomicI32,
+    limits: Lock<[Limit; LIMITS]>,
+    tasks: Lock<Vec<Arc<Task>>>,
+}
+
+impl Process {
+    fn new(pid: u32, parent: u32, credentials: Credentials) -> Process {
+        Process {
+            pid,
+            parent: AtomicU32::new(parent),
+            group: AtomicU32::new(pid),
+            session: AtomicU32::new(pid),
+            fds: FdTable::new(),
+            credentials: Lock::new(credentials),
+            umask: AtomicU32::new(host_umask()),
+            actions: Actions::new(),
+            pending: Pending::new(),
+            signal_hubs: Lock::new(Vec::new()),
+            timers: posix_timer::Timers::new(),
+            started: platform::time::now(),
+            dumpable: AtomicI32::new(1),
+            limits: Lock::new(host_limits()),
+            tasks: Lock::new(Vec::new()),
+        }
+    }
+
+    /// The soft limit of a resource (`RLIMIT_*`).
+    pub fn limit(&self, resource: usize) -> usize {
+        self.limits.lock()[resource].soft as usize
+    }
+
+    /// Both limits of a resource.
+    pub fn limits(&self, resource: usize) -> Limit {
+        self.limits.lock()[resource]
+    }
+
+    /// Changes both limits of a resource.
+    pub fn set_limits(&self, resource: usize, limit: Limit) {
+        self.limits.lock()[resource] = limit;
+    }
+
+    /// Its threads now.
+    pub fn tasks(&self) -> Vec<Arc<Task>> {
+        self.tasks.lock().clone()
+    }
+
+    /// How many threads it has.
+    pub fn task_count(&self) -> usize {
+        self.tasks.lock().len()
+    }
+
+    /// Its thread with this id.
+    pub fn task(&self, tid: u32) -> Option<Arc<Task>> {
+        self.tasks.lock().iter().find(|task| task.tid == tid).cloned()
+    }
+
+    /// The first thread for which `pick` holds.
+    pub fn find_task(&self, pick: impl FnMut(&&Arc<Task>) -> bool) -> Option<Arc<Task>> {
+        self.tasks.lock().iter().find(pick).cloned()
+    }
+
+    pub(crate) fn add_task(&self, task: Arc<Task>) {
+        self.tasks.lock().push(task);
+    }
+
+    /// Takes a thread out; answers how many are left.
+    pub(crate) fn remove_task(&self, tid: u32) -> usize {
+        let mut tasks = self.tasks.lock();
+        let gone = tasks.iter().position(|task| task.tid == tid).map(|at| tasks.swap_remove(at));
+        let left = tasks.len();
+        drop(tasks);
+        drop(gone);
+        left
+    }
+
+    /// Ends the process: closes what it has open, so that peers see it, then leaves the host.
+    pub fn exit(&self, status: i32) -> ! {
+        self.fds.close_all();
+        root().remove_process(self.pid);
+        rt::exit_process(status)
+    }
+}
+
+/// A resource limit; `u64::MAX` is RLIM_INFINITY. The kernel's `struct rlimit64`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// What applies.
+    pub soft: u64,
+    /// How far the soft limit may be raised.
+    pub hard: u64,
+}
+
+/// User and group ids (credentials(7)).
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[allow(missing_docs)]
+pub struct Credentials {
+    pub uid: u32,
+    pub euid: u32,
+    pub suid: u32,
+    pub fsuid: u32,
+    pub gid: u32,
+    pub egid: u32,
+    pub sgid: u32,
+    pub fsgid: u32,
+    pub groups: Vec<u32>,
+}
+
+impl Credentials {
+    /// One user and group in every role.
+    pub fn new(uid: u32, gid: u32, groups: Vec<u32>) -> Credentials {
+        Credentials { uid, euid: uid, suid: uid, fsuid: uid, gid, egid: gid, sgid: gid, fsgid: gid, groups }
+    }
+
+    /// What the host process has.
+    pub fn of_host() -> Credentials {
+        // SAFETY: these calls take no memory.
+        let (uid, gid) = unsafe { (host!(getuid), host!(getgid)) };
+        let mut groups = alloc::vec![0u32; 64];
+        // SAFETY: the kernel writes at most `groups.len()` ids there.
+        let count = unsafe { host!(getgroups, groups.len(), groups.as_mut_ptr()) }.unwrap_or(0);
+        groups.truncate(count);
+        Credentials::new(uid.unwrap_or(65534) as u32, gid.unwrap_or(65534) as u32, groups)
+    }
+
+    /// Whether the process may change ids at will (root inside the guest).
+    pub fn privileged(&self) -> bool {
+        self.euid == 0
+    }
+}
+
+/// The host's limits are the first process's.
+fn host_limits() -> [Limit; LIMITS] {
+    let mut limits = [Limit { soft: u64::MAX, hard: u64::MAX }; LIMITS];
+    for (resource, limit) in limits.iter_mut().enumerate() {
+        // SAFETY: the kernel writes one struct rlimit64 there; a failure leaves it as it is.
+        let _: Result = unsafe { host!(prlimit64, 0, resource, 0, &raw mut *limit) };
+    }
+    limits
+}
+
+/// The host process's umask. Only umask(2) tells it, and only by changing it: set back at once.
+fn host_umask() -> u32 {
+    // SAFETY: no memory is involved.
+    unsafe {
+        let mask = host!(umask, 0o22).unwrap_or(0o22);
+        let _ = host!(umask, mask);
+        mask as u32
+    }
+}

@@ -1,0 +1,170 @@
+//! The scheduler, as this crate uses it: the one place that names it. In this crate's own tests a
+//! stand-in over the host's threads takes its place (`testing::host_sched`).
+
+#[cfg(not(test))]
+mod real {
+    use crate::{Errno, Result};
+    use alloc::sync::Arc;
+    use core::ptr::NonNull;
+    use core::sync::atomic::Ordering;
+    use platform::time::Instant;
+
+    pub use sched::thread::Wake;
+    pub use sched::timer::{Expire, TimerId};
+    pub use sched::{enter, leave};
+
+    /// A thread of the scheduler.
+    pub type ThreadRef = Arc<sched::Thread>;
+
+    /// The running thread.
+    #[inline]
+    pub fn current() -> &'static ThreadRef {
+        sched::thread::current()
+    }
+
+    /// The running thread's pointer to its task.
+    #[inline]
+    pub fn local() -> Option<NonNull<()>> {
+        NonNull::new(sched::thread::try_current()?.local().load(Ordering::Relaxed))
+    }
+
+    /// Sets the running thread's pointer to its task.
+    pub fn set_local(local: *mut ()) {
+        current().local().store(local, Ordering::Release);
+    }
+
+    /// Sleeps until a permit or the deadline.
+    pub fn park(deadline: Option<Instant>) -> Wake {
+        sched::thread::park(deadline)
+    }
+
+    /// Gives a thread a permit.
+    #[inline]
+    pub fn unpark(thread: &ThreadRef) {
+        thread.unpark();
+    }
+
+    /// Has the thread look at its signals soon.
+    pub fn request_attention(thread: &ThreadRef) {
+        thread.request_attention();
+    }
+
+    /// Lets others run.
+    pub fn yield_now() {
+        sched::thread::yield_now();
+    }
+
+    /// Has `callback` called at `deadline`.
+    pub fn timer_add(deadline: Instant, callback: Arc<dyn Expire>) -> TimerId {
+        sched::timer::add(deadline, callback)
+    }
+
+    /// Takes a timer back.
+    pub fn timer_cancel(id: TimerId) -> bool {
+        sched::timer::cancel(id)
+    }
+
+    /// Copies from the program's memory; a fault is EFAULT.
+    ///
+    /// # Safety
+    /// `into` is kernel memory of `len` bytes.
+    #[inline]
+    pub unsafe fn copy_from_user(into: *mut u8, from: usize, len: usize) -> Result<()> {
+        // SAFETY: forwarded.
+        done(unsafe { sched::user_copy::copy(into, from as *const u8, len) })
+    }
+
+    /// Copies to the program's memory; a fault is EFAULT.
+    ///
+    /// # Safety
+    /// `from` is readable for `len` bytes, and `to` is not kernel memory.
+    #[inline]
+    pub unsafe fn copy_to_user(to: usize, from: *const u8, len: usize) -> Result<()> {
+        // SAFETY: forwarded.
+        done(unsafe { sched::user_copy::copy(to as *mut u8, from, len) })
+    }
+
+    /// Stores `new` at the program's aligned word if it holds `old`; answers what it held.
+    ///
+    /// # Safety
+    /// The word is not kernel memory.
+    pub unsafe fn exchange_user(at: *mut u32, old: u32, new: u32) -> Result<u32> {
+        // SAFETY: forwarded.
+        unsafe { sched::user_copy::compare_exchange(at, old, new) }.ok_or(Errno::EFAULT)
+    }
+
+    /// Makes a thread that does not run yet.
+    pub fn new_thread(start: &crate::thread::Start, local: *mut ()) -> Result<ThreadRef> {
+        let start = sched::thread::Start {
+            entry: start.entry,
+            argument: start.argument,
+            stack_top: start.stack_top,
+            fs_base: start.fs_base,
+        };
+        sched::Thread::new(start, local)
+    }
+
+    /// Lets a new thread run.
+    pub fn start_thread(thread: &ThreadRef) {
+        thread.start();
+    }
+
+    /// Ends the running thread.
+    pub fn exit_thread() -> ! {
+        sched::thread::exit()
+    }
+
+    /// The running thread's FS base.
+    pub fn fs_base() -> usize {
+        sched::thread::fs_base()
+    }
+
+    /// Sets the running thread's FS base.
+    pub fn set_fs_base(base: usize) {
+        sched::thread::set_fs_base(base);
+    }
+
+    /// Goes on with a register state.
+    ///
+    /// # Safety
+    /// As `sched::arch::resume`.
+    pub unsafe fn resume(frame: &sched::Frame) -> ! {
+        // SAFETY: forwarded.
+        unsafe { sched::arch::resume(frame) }
+    }
+
+    /// CPUs that the guest has.
+    pub fn cpus() -> usize {
+        sched::vcpu::count() as usize
+    }
+
+    /// The CPU that the caller runs on.
+    pub fn cpu() -> usize {
+        sched::vcpu::current() as usize
+    }
+
+    /// `left` bytes could not be copied.
+    #[inline]
+    fn done(left: usize) -> Result<()> {
+        if left == 0 { Ok(()) } else { Err(Errno::EFAULT) }
+    }
+
+    /// Tells the scheduler where a fault of the running thread may put its state.
+    pub fn set_alternate_stack(base: usize, len: usize) {
+        current().set_alternate_stack(base, len);
+    }
+
+    /// Ends the host process with all its vCPUs.
+    pub fn exit_process(status: i32) -> ! {
+        loop {
+            // SAFETY: takes no memory and does not return.
+            let _ = unsafe { platform::host!(exit_group, status) };
+        }
+    }
+}
+
+#[cfg(not(test))]
+pub use real::*;
+
+#[cfg(test)]
+pub use crate::testing::host_sched::*;

@@ -1,0 +1,359 @@
+//! Threads: making and ending them, their ids, what scheduling calls answer.
+//!
+//! Two ways make a thread. [`spawn`] is libc's `pthread_create`: a function and a stack. The clone
+//! calls come by the `syscall` instruction, and the new thread goes on behind it with a copy of the
+//! registers ([`clone_from`]).
+//!
+//! A thread that ends is still on its stack, so its id must not be cleared (the joiner would free the
+//! stack) before it has left: the scheduler calls [`exited`] then, on another one.
+
+use crate::args::{Address, CloneFlags};
+use crate::context::Ctx;
+use crate::process::root;
+use crate::task::Task;
+use crate::user::UserPtr;
+use crate::{Errno, Result, futex, rt};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::ffi::c_void;
+use core::sync::atomic::Ordering;
+use sched::Frame;
+
+/// How a thread begins.
+#[derive(Clone, Copy)]
+pub struct Start {
+    /// Called with `argument`; must end the thread, not return.
+    pub entry: unsafe extern "C" fn(*mut c_void),
+    /// Its argument.
+    pub argument: *mut c_void,
+    /// End of its stack.
+    pub stack_top: usize,
+    /// Its TCB.
+    pub fs_base: usize,
+    /// Gets the thread's id before it starts, and 0 (and a futex wake) when it has left its stack.
+    /// May be null.
+    pub clear_tid: *mut u32,
+}
+
+/// Makes a thread of the calling process and lets it run; answers its id. The mask is inherited.
+pub fn spawn(start: &Start) -> Result<u32> {
+    rt::enter();
+    let answer = spawn_in(&Ctx::current(), start, |_| Ok(()));
+    rt::leave();
+    answer
+}
+
+/// `before` is called with the new id before the thread runs.
+fn spawn_in(ctx: &Ctx, start: &Start, before: impl FnOnce(u32) -> Result<()>) -> Result<u32> {
+    let task = Task::further(ctx.process, ctx.task.blocked.load(Ordering::Relaxed));
+    let tid = task.tid;
+    *task.name.lock() = *ctx.task.name.lock();
+    let clear_tid = start.clear_tid as usize;
+    task.clear_tid.store(clear_tid, Ordering::Relaxed);
+    let made = before(tid)
+        .and_then(|()| UserPtr::<u32>::new(clear_tid).write_optional(tid))
+        .and_then(|()| rt::new_thread(start, Arc::as_ptr(&task) as *mut ()));
+    match made {
+        Ok(thread) => {
+            task.waiter.bind(&thread);
+            // The count behind the thread's local pointer; `exited` takes it back.
+            core::mem::forget(task);
+            rt::start_thread(&thread);
+            Ok(tid)
+        }
+        Err(errno) => {
+            ctx.process.remove_task(tid);
+            Err(errno)
+        }
+    }
+}
+
+/// exit(2): ends the calling thread; the process too if it was the last one.
+pub fn exit(ctx: &Ctx, status: i32) -> Result {
+    futex::exit_robust_list(ctx.task);
+    if ctx.process.remove_task(ctx.task.tid) == 0 {
+        ctx.process.exit(status & 0xff)
+    }
+    rt::exit_thread()
+}
+
+/// The scheduler's `exited` hook, for the task that was behind the thread's local pointer.
+pub fn exited(local: *mut ()) {
+    if local.is_null() {
+        return;
+    }
+    // SAFETY: the count that `attach` or `spawn_in` left there; the thread will not use it again.
+    let task = unsafe { Arc::from_raw(local.cast_const().cast::<Task>()) };
+    let address = task.clear_tid.swap(0, Ordering::Relaxed);
+    if address != 0 && UserPtr::<u32>::new(address).write(0).is_ok() {
+        futex::wake_word(task.process.pid, address, 1);
+    }
+}
+
+/// exit_group(2).
+pub fn exit_group(ctx: &Ctx, status: i32) -> Result {
+    ctx.process.exit(status & 0xff)
+}
+
+/// set_tid_address(2).
+pub fn set_tid_address(ctx: &Ctx, address: Address) -> Result {
+    ctx.task.clear_tid.store(address.0, Ordering::Relaxed);
+    Ok(ctx.task.tid as usize)
+}
+
+/// gettid(2).
+pub fn gettid(ctx: &Ctx) -> Result {
+    Ok(ctx.task.tid as usize)
+}
+
+/// sched_yield(2).
+pub fn sched_yield(_ctx: &Ctx) -> Result {
+    rt::yield_now();
+    Ok(0)
+}
+
+// ---- clone ----
+
+const CLONE_VM: u64 = 0x100;
+const CLONE_FS: u64 = 0x200;
+const CLONE_FILES: u64 = 0x400;
+const CLONE_SIGHAND: u64 = 0x800;
+const CLONE_THREAD: u64 = 0x1_0000;
+const CLONE_SETTLS: u64 = 0x8_0000;
+const CLONE_PARENT_SETTID: u64 = 0x10_0000;
+const CLONE_CHILD_CLEARTID: u64 = 0x20_0000;
+const CLONE_CHILD_SETTID: u64 = 0x100_0000;
+/// What makes a thread and not a process.
+const THREAD: u64 = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD;
+
+/// `struct clone_args` (clone3(2)), version 0 of 64 bytes; later fields are for processes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(missing_docs)]
+pub struct CloneArgs {
+    pub flags: u64,
+    pub pidfd: u64,
+    pub child_tid: u64,
+    pub parent_tid: u64,
+    pub exit_signal: u64,
+    pub stack: u64,
+    pub stack_size: u64,
+    pub tls: u64,
+}
+
+/// clone(2) through libc: it cannot return twice from a function. (fork is not there yet.)
+pub fn clone(
+    _ctx: &Ctx,
+    _flags: CloneFlags,
+    _stack: Address,
+    _parent_tid: UserPtr<u32>,
+    _child_tid: UserPtr<u32>,
+    _tls: usize,
+) -> Result {
+    Err(Errno::ENOSYS)
+}
+
+/// clone3(2) through libc: as [`clone`].
+pub fn clone3(_ctx: &Ctx, _args: UserPtr<CloneArgs>, _size: usize) -> Result {
+    Err(Errno::ENOSYS)
+}
+
+/// clone(2) by the instruction: flags, stack, parent_tid, child_tid, tls.
+pub fn clone_from(ctx: &Ctx, args: &[usize; 6], frame: &Frame) -> Result {
+    let args = CloneArgs {
+        flags: args[0] as u64 & !0xff,
+        stack: args[1] as u64,
+        parent_tid: args[2] as u64,
+        child_tid: args[3] as u64,
+        tls: args[4] as u64,
+        ..CloneArgs::default()
+    };
+    clone_thread(ctx, args, frame)
+}
+
+/// clone3(2) by the instruction.
+pub fn clone3_from(ctx: &Ctx, args: &[usize; 6], frame: &Frame) -> Result {
+    if args[1] < size_of::<CloneArgs>() {
+        return Err(Errno::EINVAL);
+    }
+    let args = UserPtr::<CloneArgs>::new(args[0]).read()?;
+    // clone3 names the lowest address of the stack.
+    clone_thread(ctx, CloneArgs { stack: args.stack.wrapping_add(args.stack_size), ..args }, frame)
+}
+
+fn clone_thread(ctx: &Ctx, args: CloneArgs, frame: &Frame) -> Result {
+    if args.flags & THREAD != THREAD || args.stack == 0 {
+        return Err(Errno::ENOSYS);
+    }
+    let fs_base = if args.flags & CLONE_SETTLS != 0 { args.tls as usize } else { rt::fs_base() };
+    let clear = args.flags & CLONE_CHILD_CLEARTID != 0;
+    let begin = Box::into_raw(Box::new(Begin::new(frame, args.stack)?));
+    let start = Start {
+        entry: begin_clone,
+        argument: begin.cast(),
+        stack_top: args.stack as usize,
+        fs_base,
+        clear_tid: core::ptr::null_mut(),
+    };
+    let made = spawn_in(ctx, &start, |tid| {
+        if args.flags & CLONE_PARENT_SETTID != 0 {
+            UserPtr::<u32>::new(args.parent_tid as usize).write(tid)?;
+        }
+        if args.flags & CLONE_CHILD_SETTID != 0 {
+            UserPtr::<u32>::new(args.child_tid as usize).write(tid)?;
+        }
+        if clear && let Some(task) = ctx.process.task(tid) {
+            task.clear_tid.store(args.child_tid as usize, Ordering::Relaxed);
+        }
+        Ok(())
+    });
+    if made.is_err() {
+        // SAFETY: the thread was not made, so nobody else has it.
+        drop(unsafe { Box::from_raw(begin) });
+    }
+    made.map(|tid| tid as usize)
+}
+
+/// Room for the extended registers up to AVX-512 and PKRU in the standard format.
+const AREA: usize = 2752;
+/// The components that fit there.
+const COMPONENTS: u64 = 0x2ff;
+
+/// The registers that a cloned thread begins with.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Begin {
+    area: [u8; AREA],
+    frame: Frame,
+}
+
+impl Begin {
+    fn new(frame: &Frame, stack: u64) -> Result<Begin> {
+        let mut area = [0; AREA];
+        let len = (frame.xsave_len as usize).min(AREA);
+        // SAFETY: the scheduler vouches for `xsave_len` bytes there.
+        area[..len].copy_from_slice(unsafe { core::slice::from_raw_parts(frame.xsave, len) });
+        let mut frame = *frame;
+        frame.rax = 0;
+        frame.rsp = stack;
+        frame.xfeatures &= COMPONENTS;
+        // The header's component bits must not name what was cut off.
+        let at = 512;
+        let bits = u64::from_ne_bytes(area[at..at + 8].try_into().map_err(|_| Errno::EINVAL)?) & COMPONENTS;
+        area[at..at + 8].copy_from_slice(&bits.to_ne_bytes());
+        Ok(Begin { area, frame })
+    }
+}
+
+/// The first code of a cloned thread: takes its registers from kernel memory to its own stack, below
+/// where it will go on, and goes on.
+unsafe extern "C" fn begin_clone(argument: *mut c_void) {
+    rt::enter();
+    // SAFETY: `clone_thread` passed a Box<Begin> to this thread alone.
+    let mut begin = unsafe { *Box::from_raw(argument.cast::<Begin>()) };
+    begin.frame.xsave = begin.area.as_mut_ptr();
+    // SAFETY: a copy of a register state that was running, in the kernel at depth 1.
+    unsafe { rt::resume(&begin.frame) }
+}
+
+// ---- what scheduling calls answer ----
+
+/// Whether `id` names the caller (0) or a thread that exists.
+fn check_task(id: i32) -> Result<()> {
+    match id {
+        0 => Ok(()),
+        1.. if root().task(id as u32).is_some() => Ok(()),
+        1.. => Err(Errno::ESRCH),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// CPUs of the guest as a mask of whole words.
+fn cpu_mask() -> [u64; 16] {
+    let mut mask = [0u64; 16];
+    for cpu in 0..rt::cpus().min(1024) {
+        mask[cpu / 64] |= 1 << (cpu % 64);
+    }
+    mask
+}
+
+/// sched_getaffinity(2): answers the bytes written.
+pub fn sched_getaffinity(_ctx: &Ctx, id: i32, size: usize, to: UserPtr<u64>) -> Result {
+    check_task(id)?;
+    let mask = cpu_mask();
+    let words = rt::cpus().div_ceil(64);
+    if !size.is_multiple_of(8) || size < words * 8 {
+        return Err(Errno::EINVAL);
+    }
+    to.write_all(&mask[..words])?;
+    Ok(words * 8)
+}
+
+/// sched_setaffinity(2).
+pub fn sched_setaffinity(_ctx: &Ctx, id: i32, size: usize, from: UserPtr<u64>) -> Result {
+    check_task(id)?;
+    let mut wish = [0u8; 128];
+    let len = size.min(wish.len());
+    crate::user::read_bytes(from.address(), &mut wish[..len])?;
+    let have = cpu_mask();
+    let overlap =
+        wish.iter().enumerate().any(|(at, byte)| u64::from(*byte) << (at % 8 * 8) & have[at / 8] != 0);
+    if overlap { Ok(0) } else { Err(Errno::EINVAL) }
+}
+
+const SCHED_OTHER: i32 = 0;
+const SCHED_FIFO: i32 = 1;
+const SCHED_RR: i32 = 2;
+const SCHED_BATCH: i32 = 3;
+const SCHED_IDLE: i32 = 5;
+
+/// sched_getscheduler(2).
+pub fn sched_getscheduler(_ctx: &Ctx, id: i32) -> Result {
+    check_task(id).map(|()| SCHED_OTHER as usize)
+}
+
+/// sched_setscheduler(2).
+pub fn sched_setscheduler(_ctx: &Ctx, id: i32, policy: i32, param: UserPtr<i32>) -> Result {
+    let priority = param.read()?;
+    check_task(id)?;
+    match policy {
+        SCHED_OTHER | SCHED_BATCH | SCHED_IDLE if priority == 0 => Ok(0),
+        SCHED_FIFO | SCHED_RR if (1..=99).contains(&priority) => Err(Errno::EPERM),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// sched_getparam(2).
+pub fn sched_getparam(_ctx: &Ctx, id: i32, to: UserPtr<i32>) -> Result {
+    check_task(id)?;
+    to.write(0).map(|()| 0)
+}
+
+/// sched_setparam(2).
+pub fn sched_setparam(_ctx: &Ctx, id: i32, from: UserPtr<i32>) -> Result {
+    check_task(id)?;
+    if from.read()? == 0 { Ok(0) } else { Err(Errno::EINVAL) }
+}
+
+/// sched_get_priority_max(2).
+pub fn sched_get_priority_max(_ctx: &Ctx, policy: i32) -> Result {
+    priority_bound(policy, 99)
+}
+
+/// sched_get_priority_min(2).
+pub fn sched_get_priority_min(_ctx: &Ctx, policy: i32) -> Result {
+    priority_bound(policy, 1)
+}
+
+fn priority_bound(policy: i32, real_time: usize) -> Result {
+    match policy {
+        SCHED_FIFO | SCHED_RR => Ok(real_time),
+        SCHED_OTHER | SCHED_BATCH | SCHED_IDLE => Ok(0),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// getpriority(2): the kernel answers 20 minus the nice value.
+pub fn getpriority(_ctx: &Ctx, which: i32, _who: i32) -> Result {
+    if (0..=2).contains(&which) { Ok(20) } else { Err(Errno::EINVAL) }
+}
