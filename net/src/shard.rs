@@ -4,11 +4,32 @@
 //! [`Shard::next_event`] until it is empty, socket operations, [`Shard::flush`] after a run of them.
 //! Socket operations are in `socket/{tcp,udp,raw}.rs`.
 
-use platform::time::Instant;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::net::IpAddr;
 
-use crate::config::Config;
-use crate::device::Device;
-use crate::socket::{Endpoint, SocketId};
+use platform::time::{Instant, MILLISECOND};
+use smoltcp::wire::{EthernetFrame, EthernetProtocol};
+
+use crate::config::{Cidr, Config};
+use crate::device::loopback::Loopback;
+use crate::device::{Device, RxFrame};
+use crate::engine::demux::FlowKey;
+use crate::engine::isn::Secrets;
+use crate::engine::segment::Segment;
+use crate::engine::tcb::{Flags, Now};
+use crate::engine::{LocalFacts, Tcp};
+use crate::error::Error;
+use crate::ip::arp::{self, Neighbors, Outcome};
+use crate::ip::fragments::Fragments;
+use crate::ip::icmp;
+use crate::ip::ipv4::{self, Packet};
+use crate::ip::link::{Blocked, ETHERNET, Link};
+use crate::ip::route::Routes;
+use crate::ports::Ports;
+use crate::socket::raw::Raw;
+use crate::socket::udp::Udp;
+use crate::socket::{Endpoint, Kind, SocketId};
 
 bitflags::bitflags! {
     /// What a socket is ready for, level-triggered: true as long as the cause lasts.
@@ -68,100 +89,557 @@ pub enum Refusal {
     Silence,
 }
 
+/// Rounds of sending and taking from the loopback in one poll: two ends in one shard could go on for ever.
+const MAX_ROUNDS: usize = 64;
+/// Packets taken from the loopback in one round.
+const LOOPBACK_BURST: usize = 64;
+/// Packets of our own (ICMP, raw) that may wait to be sent.
+const MAX_PACKETS: usize = 256;
+/// Frames of a batch that are looked up ahead.
+const LOOKAHEAD: usize = 32;
+
 /// One shard: sockets, flow table, timers, addresses. Shares nothing with other shards.
 pub struct Shard {
-    _config: Config,
+    pub(crate) config: Config,
+    pub(crate) now: Now,
+    pub(crate) mtu: usize,
+    pub(crate) routes: Routes,
+    pub(crate) tcp: Tcp,
+    pub(crate) udp: Udp,
+    pub(crate) raw: Raw,
+    neighbors: Neighbors,
+    fragments: Fragments,
+    loopback: Loopback,
+    /// Packets of nobody's: ICMP, raw sockets.
+    packets: VecDeque<Vec<u8>>,
+    /// ARP replies, and announcements of our own.
+    arp_out: VecDeque<([u8; 6], core::net::Ipv4Addr, core::net::Ipv4Addr, bool)>,
+    icmp_second: (u64, u32),
+    idents: u16,
+    full: bool,
 }
 
 impl Shard {
     /// A shard without sockets.
     pub fn new(config: Config) -> Shard {
-        Shard { _config: config }
+        let secrets = Secrets::new(&config.seed);
+        Shard {
+            now: Now::default(),
+            mtu: config.mtu,
+            routes: Routes::new(&config),
+            tcp: Tcp::new(&config, secrets),
+            udp: Udp::new(Ports::new(secrets.ports, config.ephemeral)),
+            raw: Raw::default(),
+            neighbors: Neighbors::default(),
+            fragments: Fragments::default(),
+            loopback: Loopback::default(),
+            packets: VecDeque::new(),
+            arp_out: VecDeque::new(),
+            icmp_second: (0, 0),
+            idents: u16::from_le_bytes([config.seed[30], config.seed[31]]),
+            full: false,
+            config,
+        }
     }
 
     /// Takes what the device received, runs the timers that are due, sends what may be sent. Returns the
     /// number of frames received (0: nothing was waiting; as large as the burst: there may be more).
-    pub fn poll(&mut self, _now: Instant, _dev: &mut dyn Device) -> usize {
-        todo!()
+    pub fn poll(&mut self, now: Instant, dev: &mut dyn Device) -> usize {
+        self.set_now(now);
+        let capabilities = dev.capabilities();
+        self.mtu = self.config.mtu.min(capabilities.mtu);
+        let count = dev.receive(capabilities.burst, &mut |batch| self.input_batch(batch));
+        self.run_timers();
+        self.transmit(dev);
+        count
     }
 
     /// Sends what may be sent, without receiving. Call it after socket operations; also delivers packets
     /// on the loopback, so that events may follow.
-    pub fn flush(&mut self, _now: Instant, _dev: &mut dyn Device) {
-        todo!()
+    pub fn flush(&mut self, now: Instant, dev: &mut dyn Device) {
+        self.set_now(now);
+        if self.wants_flush() {
+            self.mtu = self.config.mtu.min(dev.capabilities().mtu);
+            self.transmit(dev);
+        }
     }
 
     /// When [`Self::poll`] must be called at the latest; may be early, never late. `None`: never.
     pub fn deadline(&self) -> Option<Instant> {
-        todo!()
+        if self.wants_flush() && !self.full {
+            return Some(Instant(self.now.us * 1000));
+        }
+        let neighbors = self.neighbors.next_ms();
+        let next = match (self.tcp.next_ms(), neighbors) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        // A full device may have room a moment later; nobody tells us when.
+        let next =
+            if self.full { Some(next.map_or(self.now.ms + 1, |at| at.min(self.now.ms + 1))) } else { next };
+        next.map(|ms| Instant(ms.saturating_mul(MILLISECOND)))
     }
 
     /// Something waits to be sent: call [`Self::flush`] or [`Self::poll`] soon.
+    #[inline]
     pub fn wants_flush(&self) -> bool {
-        todo!()
+        !(self.tcp.idle()
+            && self.loopback.is_empty()
+            && self.packets.is_empty()
+            && self.arp_out.is_empty()
+            && self.udp.out.is_empty()
+            && self.neighbors.questions.is_empty())
     }
 
     /// The next socket whose readiness changed. A socket is reported once for all that happened since its
     /// last event.
     pub fn next_event(&mut self) -> Option<Event> {
-        todo!()
+        while let Some(index) = self.tcp.events.pop_front() {
+            let tcb = &mut self.tcp.sockets[index];
+            if !tcb.has(Flags::EVENTED) {
+                continue;
+            }
+            tcb.flags -= Flags::EVENTED;
+            if tcb.has(Flags::ORPHAN) {
+                continue;
+            }
+            let news = core::mem::take(&mut tcb.news);
+            let ready = tcb.ready(&self.config.limits);
+            let id = SocketId::new(Kind::Tcp, index, tcb.generation);
+            return Some(Event { id, cookie: tcb.cookie, ready, news });
+        }
+        while let Some(index) = self.udp.events.pop_front() {
+            let socket = &mut self.udp.sockets[index];
+            if core::mem::take(&mut socket.evented) && socket.open {
+                let news = core::mem::take(&mut socket.news);
+                let id = SocketId::new(Kind::Udp, index, socket.generation);
+                return Some(Event { id, cookie: socket.cookie, ready: socket.ready(), news });
+            }
+        }
+        while let Some(index) = self.raw.events.pop_front() {
+            let socket = &mut self.raw.sockets[index];
+            if core::mem::take(&mut socket.evented) && socket.open {
+                let news = core::mem::take(&mut socket.news);
+                let id = SocketId::new(Kind::Raw, index, socket.generation);
+                return Some(Event { id, cookie: socket.cookie, ready: socket.ready(), news });
+            }
+        }
+        None
     }
 
     /// The next question about an incoming connection.
     pub fn next_incoming(&mut self) -> Option<Incoming> {
-        todo!()
+        while let Some((index, generation)) = self.tcp.incoming.pop_front() {
+            let tcb = &self.tcp.sockets[index];
+            if tcb.generation == generation && tcb.has(Flags::HELD) {
+                return Some(Incoming {
+                    id: SocketId::new(Kind::Tcp, index, generation),
+                    from: Endpoint::new(tcb.key.remote, tcb.key.remote_port),
+                    to: Endpoint::new(tcb.key.local, tcb.key.local_port),
+                });
+            }
+        }
+        None
     }
 
     /// Sets what comes with this socket's events.
-    pub fn set_cookie(&mut self, _id: SocketId, _cookie: u64) {
-        todo!()
+    pub fn set_cookie(&mut self, id: SocketId, cookie: u64) {
+        if let Ok(index) = self.tcp_index(id) {
+            self.tcp.sockets[index].cookie = cookie;
+        } else if let Ok(index) = self.udp_index(id) {
+            self.udp.sockets[index].cookie = cookie;
+        } else if let Ok(index) = self.raw_index(id) {
+            self.raw.sockets[index].cookie = cookie;
+        }
     }
 
     /// What the socket is ready for. A closed identifier is ready for nothing.
-    pub fn ready(&self, _id: SocketId) -> Ready {
-        todo!()
+    pub fn ready(&self, id: SocketId) -> Ready {
+        if let Ok(index) = self.tcp_index(id) {
+            self.tcp.sockets[index].ready(&self.config.limits)
+        } else if let Ok(index) = self.udp_index(id) {
+            self.udp.sockets[index].ready()
+        } else if let Ok(index) = self.raw_index(id) {
+            self.raw.sockets[index].ready()
+        } else {
+            Ready::empty()
+        }
     }
 
     /// Takes the pending error (SO_ERROR).
-    pub fn take_error(&mut self, _id: SocketId) -> Option<crate::Error> {
-        todo!()
+    pub fn take_error(&mut self, id: SocketId) -> Option<Error> {
+        if let Ok(index) = self.tcp_index(id) {
+            let tcb = &mut self.tcp.sockets[index];
+            return tcb.error.take().or(tcb.soft_error.take());
+        }
+        self.udp_index(id).ok().and_then(|index| self.udp.sockets[index].error.take())
     }
 
     /// The local endpoint; unspecified before `bind` or `connect`.
-    pub fn local(&self, _id: SocketId) -> Endpoint {
-        todo!()
+    pub fn local(&self, id: SocketId) -> Endpoint {
+        if let Ok(index) = self.tcp_index(id) {
+            let key = &self.tcp.sockets[index].key;
+            return Endpoint::new(key.local, key.local_port);
+        }
+        match self.udp_index(id) {
+            Ok(index) => {
+                let (addr, port) = self.udp.sockets[index].local;
+                Endpoint::new(addr, port)
+            }
+            Err(_) => Endpoint::UNSPECIFIED,
+        }
     }
 
     /// The peer's endpoint, while connected.
-    pub fn peer(&self, _id: SocketId) -> Option<Endpoint> {
-        todo!()
+    pub fn peer(&self, id: SocketId) -> Option<Endpoint> {
+        if let Ok(index) = self.tcp_index(id) {
+            let tcb = &self.tcp.sockets[index];
+            let connected = tcb.is_synchronized() || tcb.state == crate::TcpState::SynReceived;
+            return connected.then(|| Endpoint::new(tcb.key.remote, tcb.key.remote_port));
+        }
+        self.udp_index(id).ok().and_then(|index| self.udp.sockets[index].peer())
     }
 
     /// The owner forgets the socket. A connection goes on by itself until the peer has everything
     /// (or is reset, if data was left unread or lingering is 0); a listener resets what it had not handed out.
-    pub fn close(&mut self, _id: SocketId) {
-        todo!()
+    pub fn close(&mut self, id: SocketId) {
+        match id.kind() {
+            Kind::Tcp => self.tcp_close(id),
+            Kind::Udp => self.udp_close(id),
+            Kind::Raw => self.raw_close(id),
+        }
     }
 
-    /// Adds an address of ours while running.
-    pub fn add_address(&mut self, _cidr: crate::Cidr) {
-        todo!()
+    /// Adds an address of ours while running, and announces it.
+    pub fn add_address(&mut self, cidr: Cidr) {
+        self.routes.add(cidr);
+        self.announce();
     }
 
     /// Changes the gateway.
-    pub fn set_gateway(&mut self, _gateway: Option<core::net::IpAddr>) {
-        todo!()
+    pub fn set_gateway(&mut self, gateway: Option<IpAddr>) {
+        self.routes.set_gateway(gateway);
     }
 
     /// Tells a neighbour's hardware address, as if ARP had.
-    pub fn set_neighbor(&mut self, _addr: core::net::IpAddr, _mac: [u8; 6]) {
-        todo!()
+    pub fn set_neighbor(&mut self, addr: IpAddr, mac: [u8; 6]) {
+        if let IpAddr::V4(addr) = addr {
+            let outcome = self.neighbors.learn(addr, mac, true, self.now.ms);
+            self.resolved(outcome, None);
+        }
     }
 
     /// Announces our addresses to the link (gratuitous ARP, RFC 5227 section 3) and makes every peer speak:
     /// each connection with data in flight resends its first segment, each other one sends an ACK. For
     /// the moment after a device was switched or a network server was replaced.
     pub fn kick(&mut self) {
-        todo!()
+        self.announce();
+        self.tcp.kick();
     }
+
+    /// Sockets of each kind, and records in TIME-WAIT: TCP, UDP, raw, TIME-WAIT.
+    pub fn counts(&self) -> [usize; 4] {
+        [self.tcp.sockets.len(), self.udp.sockets.len(), self.raw.sockets.len(), self.tcp.time_wait.len()]
+    }
+
+    fn announce(&mut self) {
+        self.arp_out.extend(self.routes.addresses().map(|own| ([0xff; 6], own, own, true)));
+    }
+
+    #[inline]
+    pub(crate) fn set_now(&mut self, now: Instant) {
+        let us = now.0 / 1000;
+        // Time never goes back, whatever the owner says.
+        if us > self.now.us {
+            self.now = Now { us, ms: us / 1000 };
+        }
+    }
+
+    /// Takes a batch of frames: first all lookups, so that their cache misses overlap, then the work.
+    fn input_batch(&mut self, batch: &[RxFrame<'_>]) {
+        for frames in batch.chunks(LOOKAHEAD) {
+            let mut hints = [None; LOOKAHEAD];
+            if frames.len() > 1 {
+                let mut touched = 0u32;
+                for (hint, frame) in hints.iter_mut().zip(frames) {
+                    *hint = self.look_ahead(frame.bytes, &mut touched);
+                }
+                core::hint::black_box(touched);
+            }
+            for (frame, hint) in frames.iter().zip(hints) {
+                self.input_frame(frame, hint);
+            }
+        }
+    }
+
+    /// Finds the connection of what looks like a TCP segment. Nothing is checked here: a wrong guess is
+    /// found out by `Tcp::input`.
+    #[inline]
+    fn look_ahead(&self, frame: &[u8], touched: &mut u32) -> Option<u32> {
+        let packet = frame.get(ETHERNET..)?;
+        let ports = usize::from(packet.first()? & 0xf) * 4;
+        if *packet.get(9)? != 6 {
+            return None;
+        }
+        let word = |at: usize| Some(<[u8; 4]>::try_from(packet.get(at..at + 4)?).ok()?);
+        let [a, b, c, d] = word(ports)?;
+        let key = FlowKey {
+            local: word(16)?.into(),
+            remote: word(12)?.into(),
+            local_port: u16::from_be_bytes([c, d]),
+            remote_port: u16::from_be_bytes([a, b]),
+        };
+        let index = self.tcp.find(&key)?;
+        *touched = touched.wrapping_add(self.tcp.sockets[index].cwnd);
+        Some(index)
+    }
+
+    fn input_frame(&mut self, frame: &RxFrame<'_>, hint: Option<u32>) {
+        let Ok(ethernet) = EthernetFrame::new_checked(frame.bytes) else { return };
+        let to = ethernet.dst_addr();
+        let for_all = to.is_broadcast() || to.is_multicast();
+        if to.0 != self.config.mac && !for_all {
+            return;
+        }
+        match ethernet.ethertype() {
+            EthernetProtocol::Ipv4 => {
+                let packet = &frame.bytes[ETHERNET..];
+                if let Some(packet) = Packet::parse(packet, false) {
+                    // RFC 1122 section 3.2.1.3: 127/8 never comes from outside.
+                    if !packet.src.is_loopback() && !packet.dst.is_loopback() {
+                        self.input_packet(&packet, frame.checksum_ok, hint, false, for_all);
+                    }
+                }
+            }
+            EthernetProtocol::Arp => self.input_arp(&frame.bytes[ETHERNET..]),
+            _ => {}
+        }
+    }
+
+    /// An IP packet from the device or the loopback.
+    #[inline]
+    fn input_packet(
+        &mut self,
+        packet: &Packet<'_>,
+        sum_ok: bool,
+        hint: Option<u32>,
+        loopback: bool,
+        for_all: bool,
+    ) {
+        let own = self.routes.is_local(packet.dst);
+        let to_all = !own && (packet.dst.is_multicast() || self.routes.is_broadcast(packet.dst));
+        if !own && !to_all && !self.config.any_ip {
+            return;
+        }
+        if packet.is_fragment() {
+            if let Some(whole) = self.fragments.insert(packet, self.now.ms) {
+                self.input_whole(&whole, loopback);
+            }
+            return;
+        }
+        self.raw.input(packet);
+        match packet.protocol {
+            6 if !to_all && !for_all => self.input_tcp(packet, sum_ok, hint, loopback, own),
+            17 => {
+                if !self.udp.input(packet, sum_ok, to_all) && !for_all {
+                    self.udp_unreachable(packet);
+                }
+            }
+            icmp::PROTOCOL => self.input_icmp(packet, sum_ok, to_all),
+            _ => {}
+        }
+    }
+
+    /// A datagram put together from fragments: as if it had come in one packet.
+    #[cold]
+    fn input_whole(&mut self, whole: &crate::ip::fragments::Whole, loopback: bool) {
+        let mut bytes = alloc::vec![0; 20 + whole.payload.len()];
+        let header = ipv4::Header {
+            src: whole.src,
+            dst: whole.dst,
+            protocol: whole.protocol,
+            payload_len: whole.payload.len(),
+            hop_limit: whole.hop_limit,
+            traffic_class: whole.traffic_class,
+            ident: 0,
+            dont_fragment: false,
+        };
+        ipv4::write_header(&mut bytes, &header);
+        bytes[20..].copy_from_slice(&whole.payload);
+        if let Some(packet) = Packet::parse(&bytes, true) {
+            self.input_packet(&packet, false, None, loopback, false);
+        }
+    }
+
+    #[inline]
+    fn input_tcp(&mut self, packet: &Packet<'_>, sum_ok: bool, hint: Option<u32>, loopback: bool, own: bool) {
+        let Some((segment, src_port, dst_port)) =
+            Segment::parse(packet.payload, packet.src, packet.dst, sum_ok)
+        else {
+            return;
+        };
+        let key =
+            FlowKey { local: packet.dst, remote: packet.src, local_port: dst_port, remote_port: src_port };
+        let mtu = if loopback { crate::device::loopback::MTU } else { self.mtu };
+        let facts = LocalFacts { mtu: mtu.min(65_535) as u16, loopback, own };
+        self.tcp.input(&key, &segment, hint, self.now, &self.config, facts);
+    }
+
+    #[cold]
+    fn input_icmp(&mut self, packet: &Packet<'_>, sum_ok: bool, to_all: bool) {
+        if !sum_ok && !icmp::verify(packet.payload) {
+            return;
+        }
+        if packet.payload.first() == Some(&icmp::ECHO_REQUEST) {
+            // Not to everybody's request (RFC 1122 section 3.2.2.6 allows it; Linux does the same). With
+            // `any_ip` the owner's uplink answers for the world as far as it can: its own addresses.
+            if !to_all && self.routes.is_local(packet.dst) {
+                let reply = icmp::echo_reply(packet.payload);
+                self.push_packet(icmp::packet(packet.dst, packet.src, &reply));
+            }
+        } else if let Some(report) = icmp::read_error(packet.payload) {
+            match report.protocol {
+                6 => self.tcp.icmp(&report, self.now),
+                17 => self.udp.icmp(&report),
+                _ => {}
+            }
+        }
+    }
+
+    /// Sends an ICMP error about a packet, if the limit allows (RFC 1812 section 4.3.2.8).
+    #[cold]
+    pub(crate) fn send_icmp_error(&mut self, about: &Packet<'_>, code: u8) {
+        let second = self.now.ms / 1000;
+        if self.icmp_second.0 != second {
+            self.icmp_second = (second, 0);
+        }
+        self.icmp_second.1 += 1;
+        if self.icmp_second.1 > 1000 {
+            return;
+        }
+        if let Some(message) = icmp::error_about(about, code) {
+            self.push_packet(icmp::packet(about.dst, about.src, &message));
+        }
+    }
+
+    pub(crate) fn push_packet(&mut self, packet: Vec<u8>) {
+        if self.packets.len() < MAX_PACKETS {
+            self.packets.push_back(packet);
+        }
+    }
+
+    /// RFC 826, with the sender merged if it is known or asks for us.
+    #[cold]
+    fn input_arp(&mut self, bytes: &[u8]) {
+        let Some(arp) = arp::parse(bytes) else { return };
+        if self.routes.is_local(arp.sender) {
+            return; // Our own announcement, or a conflict that we cannot mend.
+        }
+        let for_us = self.routes.is_local(arp.target) && !arp.target.is_loopback();
+        let answer = arp.request && (for_us || (self.config.any_ip && arp.target != arp.sender));
+        let outcome = self.neighbors.learn(arp.sender, arp.mac, for_us, self.now.ms);
+        self.resolved(outcome, None);
+        if answer && self.arp_out.len() < MAX_PACKETS {
+            self.arp_out.push_back((arp.mac, arp.sender, arp.target, false));
+        }
+    }
+
+    /// What waited for a hardware address goes on, or is told that there is none.
+    fn resolved(&mut self, outcome: Outcome, error: Option<Error>) {
+        self.tcp.resolved(outcome.connections, error, self.now);
+        if error.is_none() {
+            self.packets.extend(outcome.packets);
+        }
+    }
+
+    fn run_timers(&mut self) {
+        self.tcp.timers(self.now, &self.config);
+        if let Some(failed) = self.neighbors.timers(self.now.ms) {
+            self.resolved(failed, Some(Error::HostUnreachable));
+        }
+    }
+
+    /// Sends, and delivers what we send to ourselves, until nothing is left.
+    fn transmit(&mut self, dev: &mut dyn Device) {
+        let mut sent = false;
+        for _ in 0..MAX_ROUNDS {
+            sent |= self.send_all(dev);
+            if self.loopback.is_empty() {
+                break;
+            }
+            for _ in 0..LOOPBACK_BURST {
+                let Some(bytes) = self.loopback.pop() else { break };
+                if let Some(packet) = Packet::parse(&bytes, true) {
+                    self.input_packet(&packet, true, None, true, false);
+                }
+                self.loopback.recycle(bytes);
+            }
+        }
+        if sent {
+            dev.flush();
+        }
+    }
+
+    fn send_all(&mut self, dev: &mut dyn Device) -> bool {
+        let capabilities = dev.capabilities();
+        let Shard { tcp, udp, loopback, neighbors, routes, config, now, mtu, idents, .. } = self;
+        let mut link = Link {
+            device: dev,
+            capabilities,
+            loopback,
+            neighbors,
+            routes,
+            mac: config.mac,
+            peer_mac: config.peer_mac,
+            mtu: *mtu,
+            now_ms: now.ms,
+            idents,
+            sent: false,
+        };
+        let result = send_rest(&mut link, &mut self.arp_out, &mut self.packets, udp)
+            .and_then(|()| tcp.output(*now, &mut link))
+            .and_then(|()| send_questions(&mut link));
+        self.full = result == Err(Blocked::Full);
+        link.sent
+    }
+}
+
+/// Sends ARP replies, ICMP and raw packets, datagrams.
+fn send_rest(
+    link: &mut Link<'_>,
+    arp_out: &mut VecDeque<([u8; 6], core::net::Ipv4Addr, core::net::Ipv4Addr, bool)>,
+    packets: &mut VecDeque<Vec<u8>>,
+    udp: &mut Udp,
+) -> Result<(), Blocked> {
+    while let Some(&(mac, to, from, request)) = arp_out.front() {
+        link.send_arp(request, from, (mac, to))?;
+        arp_out.pop_front();
+    }
+    while let Some(packet) = packets.pop_front() {
+        if let Err((Blocked::Full, packet)) = link.send_packet(packet) {
+            packets.push_front(packet);
+            return Err(Blocked::Full);
+        }
+    }
+    while let Some((index, generation, packet)) = udp.out.pop_front() {
+        let len = packet.len();
+        if let Err((Blocked::Full, packet)) = link.send_packet(packet) {
+            udp.out.push_front((index, generation, packet));
+            return Err(Blocked::Full);
+        }
+        udp.left(index, generation, len + 256);
+    }
+    Ok(())
+}
+
+/// Asks for hardware addresses.
+fn send_questions(link: &mut Link<'_>) -> Result<(), Blocked> {
+    while let Some(target) = link.neighbors.questions.pop() {
+        let Some(own) = link.routes.source_for(target) else { continue };
+        if let Err(blocked) = link.send_arp(true, own, ([0; 6], target)) {
+            link.neighbors.questions.push(target);
+            return Err(blocked);
+        }
+    }
+    Ok(())
 }

@@ -1,8 +1,8 @@
 //! What every socket has: an identifier, endpoints, readiness.
 
-pub mod raw;
-pub mod tcp;
-pub mod udp;
+pub(crate) mod raw;
+pub(crate) mod tcp;
+pub(crate) mod udp;
 
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -1,13 +1,20 @@
 //! TCP sockets: what a program can do with one.
 
-use core::net::IpAddr;
+use core::net::Ipv4Addr;
 
 use platform::time::Instant;
 
-use super::{Bind, Endpoint, SocketId};
-use crate::engine::congestion::Algorithm;
+use super::{Bind, Endpoint, Kind, SocketId};
+use crate::engine::LocalFacts;
+use crate::engine::congestion::{Algorithm, Congestion};
+use crate::engine::demux::FlowKey;
+use crate::engine::receive::Act;
+use crate::engine::seq::Seq;
+use crate::engine::tcb::{Flags, Listener, T_ACK, T_KEEP, Tcb};
 use crate::error::{Error, Result};
-use crate::shard::{Refusal, Shard};
+use crate::ip::icmp;
+use crate::ports::Owner;
+use crate::shard::{Ready, Refusal, Shard};
 
 bitflags::bitflags! {
     /// How to send or receive.
@@ -23,7 +30,8 @@ bitflags::bitflags! {
 /// Which direction ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shutdown {
-    /// No more reading: waiting data is dropped, what arrives later is taken and dropped.
+    /// No more reading: `recv` says end of data once the queue is empty (as on Linux, what is queued or
+    /// arrives later can still be read).
     Read,
     /// No more writing: FIN after what is queued.
     Write,
@@ -172,54 +180,305 @@ pub struct TcpInfo {
 impl Shard {
     /// Makes a TCP socket.
     pub fn tcp_open(&mut self) -> Result<SocketId> {
-        todo!()
+        if self.tcp.sockets.len() >= self.config.limits.tcp_sockets {
+            return Err(Error::NoBuffers);
+        }
+        let index = self.tcp.sockets.take();
+        let limits = &self.config.limits;
+        let (sndbuf, rcvbuf) = (limits.sndbuf.0 as u32, limits.rcvbuf.0 as u32);
+        let tcb = &mut self.tcp.sockets[index];
+        (tcb.sndbuf, tcb.rcvbuf) = (sndbuf, rcvbuf);
+        tcb.congestion.algorithm = self.config.congestion;
+        Ok(SocketId::new(Kind::Tcp, index, tcb.generation))
     }
 
     /// Claims a local endpoint. Port 0: a free one is chosen ([`Shard::local`] tells which).
-    pub fn tcp_bind(&mut self, _id: SocketId, _local: Endpoint, _bind: Bind) -> Result<()> {
-        todo!()
+    pub fn tcp_bind(&mut self, id: SocketId, local: Endpoint, bind: Bind) -> Result<()> {
+        let index = self.tcp_index(id)?;
+        let addr = local.v4()?;
+        let tcb = &self.tcp.sockets[index];
+        if tcb.state != TcpState::Closed || tcb.has(Flags::BOUND | Flags::WAS_ESTABLISHED) {
+            return Err(Error::Invalid);
+        }
+        self.check_local(addr, bind)?;
+        let owner = Owner {
+            socket: index,
+            addr,
+            reuse_addr: bind.reuse_addr,
+            reuse_port: bind.reuse_port,
+            listening: false,
+        };
+        let port = match local.port {
+            0 => self.tcp.ports.ephemeral(&owner).ok_or(Error::AddressInUse)?,
+            port if self.tcp.ports.is_free(port, &owner) => port,
+            _ => return Err(Error::AddressInUse),
+        };
+        self.tcp.ports.bind(port, owner);
+        let tcb = &mut self.tcp.sockets[index];
+        (tcb.key.local, tcb.key.local_port) = (addr, port);
+        tcb.flags |= Flags::BOUND;
+        tcb.flags.set(Flags::REUSE_ADDR, bind.reuse_addr);
+        tcb.flags.set(Flags::REUSE_PORT, bind.reuse_port);
+        tcb.flags.set(Flags::TRANSPARENT, bind.transparent);
+        Ok(())
+    }
+
+    /// The address may be bound: it is ours, or means all of them, or foreign ones are allowed.
+    pub(crate) fn check_local(&self, addr: Ipv4Addr, bind: Bind) -> Result<()> {
+        let foreign = bind.transparent && self.config.any_ip;
+        if addr.is_unspecified() || self.routes.is_local(addr) || foreign {
+            return Ok(());
+        }
+        Err(Error::AddressUnavailable)
     }
 
     /// Becomes a listener, or changes the backlog of one. Unbound sockets get an ephemeral port.
-    pub fn tcp_listen(&mut self, _id: SocketId, _backlog: usize) -> Result<()> {
-        todo!()
+    pub fn tcp_listen(&mut self, id: SocketId, backlog: usize) -> Result<()> {
+        let index = self.tcp_index(id)?;
+        if let Some(listener) = &mut self.tcp.sockets[index].listener {
+            listener.backlog = backlog;
+            return Ok(());
+        }
+        let tcb = &self.tcp.sockets[index];
+        if tcb.state != TcpState::Closed || tcb.has(Flags::WAS_ESTABLISHED) {
+            return Err(Error::Invalid);
+        }
+        if !tcb.has(Flags::BOUND) {
+            self.tcp_bind(id, Endpoint::UNSPECIFIED, Bind::default())?;
+        }
+        if !self.tcp.ports.listen(self.tcp.sockets[index].key.local_port, index) {
+            return Err(Error::AddressInUse);
+        }
+        let tcb = &mut self.tcp.sockets[index];
+        tcb.state = TcpState::Listen;
+        tcb.listener = Some(alloc::boxed::Box::new(Listener { backlog, ..Listener::default() }));
+        Ok(())
     }
 
     /// Begins the handshake. `Err(InProgress)` is the ordinary outcome: an event with `WRITABLE` or `ERROR`
     /// follows. The source is what `tcp_bind` claimed (with [`Bind::transparent`] any address), else ours.
-    pub fn tcp_connect(&mut self, _id: SocketId, _remote: Endpoint, _now: Instant) -> Result<()> {
-        todo!()
+    pub fn tcp_connect(&mut self, id: SocketId, remote: Endpoint, now: Instant) -> Result<()> {
+        self.set_now(now);
+        let index = self.tcp_index(id)?;
+        let tcb = &self.tcp.sockets[index];
+        match tcb.state {
+            TcpState::Closed => {}
+            TcpState::Listen => return Err(Error::Connected),
+            TcpState::SynSent | TcpState::SynReceived => return Err(Error::Already),
+            _ => return Err(Error::Connected),
+        }
+        if let Some(error) = self.tcp.sockets[index].error.take() {
+            return Err(error);
+        }
+        let key = self.flow_to(index, remote)?;
+        let least_isn = self.replace_time_wait(&key)?;
+        let local = self.local_facts(key.remote, true);
+        // A socket that failed before begins anew, with its options.
+        let mut tcb = core::mem::take(&mut self.tcp.sockets[index]);
+        tcb.clear_buffers(&mut self.tcp.pool);
+        let kept = Flags::BOUND
+            | Flags::NO_DELAY
+            | Flags::CORK
+            | Flags::KEEP_ALIVE
+            | Flags::FIXED_SNDBUF
+            | Flags::FIXED_RCVBUF
+            | Flags::REUSE_ADDR
+            | Flags::REUSE_PORT
+            | Flags::TRANSPARENT
+            | Flags::EVENTED
+            | Flags::DIRTY;
+        let mut fresh = Tcb {
+            generation: tcb.generation,
+            flags: (tcb.flags & kept) | Flags::ACTIVE | Flags::SEND_SYN,
+            cookie: tcb.cookie,
+            options: tcb.options,
+            sndbuf: tcb.sndbuf,
+            rcvbuf: tcb.rcvbuf,
+            hop_limit: tcb.hop_limit,
+            traffic_class: tcb.traffic_class,
+            congestion: Congestion::new(tcb.congestion.algorithm),
+            ..Tcb::default()
+        };
+        let now = self.now;
+        self.tcp.set_flow(&mut fresh, key, least_isn, now, local);
+        fresh.state = TcpState::SynSent;
+        self.tcp.sockets[index] = fresh;
+        self.tcp.enter_table(index);
+        self.tcp.mark_dirty(index);
+        self.tcp.file_timer(index);
+        Err(Error::InProgress)
+    }
+
+    /// The four-tuple for a connection to `remote`: source address by route, port by RFC 6056.
+    fn flow_to(&mut self, index: u32, remote: Endpoint) -> Result<FlowKey> {
+        let mut to = remote.v4()?;
+        if remote.port == 0 {
+            return Err(Error::Refused);
+        }
+        if to.is_unspecified() {
+            to = Ipv4Addr::LOCALHOST;
+        }
+        if self.routes.is_broadcast(to) || to.is_multicast() || self.routes.route(to).is_none() {
+            return Err(Error::NetworkUnreachable);
+        }
+        let tcb = &self.tcp.sockets[index];
+        let (bound, reuse) = (tcb.has(Flags::BOUND), tcb.has(Flags::REUSE_ADDR));
+        let _ = reuse;
+        let local = match tcb.key.local {
+            addr if bound && !addr.is_unspecified() => addr,
+            _ => self.routes.source_for(to).ok_or(Error::NetworkUnreachable)?,
+        };
+        let mut key = FlowKey { local, remote: to, local_port: tcb.key.local_port, remote_port: remote.port };
+        if bound {
+            return if self.tcp.find(&key).is_none() { Ok(key) } else { Err(Error::AddressUnavailable) };
+        }
+        key.local_port = 0;
+        let [a, b] = key.words();
+        let flow = a ^ b.rotate_left(48);
+        let crate::engine::Tcp { ports, flows, sockets, time_wait, .. } = &mut self.tcp;
+        let now_ms = self.now.ms;
+        key.local_port = ports
+            .for_flow(flow, |port| {
+                let key = FlowKey { local_port: port, ..key };
+                let used = flows.find(flows.hash(&key), |i| sockets[i].key == key).is_some();
+                !used && time_wait.find(&key).is_none_or(|i| reusable(time_wait, i, now_ms))
+            })
+            .ok_or(Error::AddressUnavailable)?;
+        Ok(key)
+    }
+
+    /// A four-tuple in TIME-WAIT may be used again by us if timestamps tell old segments from new ones (RFC
+    /// 6191; Linux's tcp_tw_reuse).
+    fn replace_time_wait(&mut self, key: &FlowKey) -> Result<Option<Seq>> {
+        let Some(record) = self.tcp.time_wait.find(key) else { return Ok(None) };
+        if !reusable(&mut self.tcp.time_wait, record, self.now.ms) {
+            return Err(Error::AddressUnavailable);
+        }
+        let least = self.tcp.time_wait.record(record).snd_nxt + 65_537;
+        self.tcp.end_time_wait(record);
+        Ok(Some(least))
+    }
+
+    /// What a new connection needs to know of its addresses.
+    pub(crate) fn local_facts(&self, remote: Ipv4Addr, own: bool) -> LocalFacts {
+        let loopback = self.routes.is_local(remote);
+        let mtu = if loopback { crate::device::loopback::MTU } else { self.mtu };
+        LocalFacts { mtu: mtu.min(65_535) as u16, loopback, own }
     }
 
     /// Takes an established connection from a listener's queue. The new socket inherits the options; its
     /// cookie is 0 until the owner sets one, and it may already be readable: ask [`Shard::ready`].
-    pub fn tcp_accept(&mut self, _id: SocketId) -> Result<(SocketId, Endpoint)> {
-        todo!()
+    pub fn tcp_accept(&mut self, id: SocketId) -> Result<(SocketId, Endpoint)> {
+        let index = self.tcp_index(id)?;
+        let Some(listener) = &mut self.tcp.sockets[index].listener else { return Err(Error::Invalid) };
+        let child = listener.ready.pop_front().ok_or(Error::WouldBlock)?;
+        let tcb = &mut self.tcp.sockets[child];
+        tcb.flags -= Flags::CHILD | Flags::MORE;
+        tcb.parent = crate::engine::NO_PARENT;
+        tcb.news = Ready::empty();
+        tcb.start_keep_alive(self.now.ms);
+        let peer = Endpoint::new(tcb.key.remote, tcb.key.remote_port);
+        let id = SocketId::new(Kind::Tcp, child, tcb.generation);
+        self.tcp.file_timer(child);
+        Ok((id, peer))
     }
 
-    /// Admits an [`crate::Incoming`]: the SYN is answered now.
-    pub fn tcp_admit(&mut self, _id: SocketId, _cookie: u64) -> Result<()> {
-        todo!()
+    /// Admits an [`crate::Incoming`]: the SYN is answered now. An event with `WRITABLE` follows when the
+    /// handshake is complete.
+    pub fn tcp_admit(&mut self, id: SocketId, cookie: u64) -> Result<()> {
+        let index = self.held_index(id)?;
+        self.tcp.held -= 1;
+        let tcb = &mut self.tcp.sockets[index];
+        tcb.flags -= Flags::HELD | Flags::CHILD;
+        tcb.flags |= Flags::SEND_SYN;
+        tcb.cookie = cookie;
+        tcb.disarm(T_KEEP);
+        self.tcp.mark_dirty(index);
+        Ok(())
     }
 
     /// Turns an [`crate::Incoming`] down.
-    pub fn tcp_refuse(&mut self, _id: SocketId, _why: Refusal) {
-        todo!()
+    pub fn tcp_refuse(&mut self, id: SocketId, why: Refusal) {
+        let Ok(index) = self.held_index(id) else { return };
+        let tcb = &self.tcp.sockets[index];
+        let (key, rcv_nxt) = (tcb.key, tcb.rcv_nxt);
+        match why {
+            Refusal::Reset => self.tcp.replies.reset(&key, Seq(0), Some(rcv_nxt)),
+            Refusal::NetworkUnreachable => self.refuse_by_icmp(&key, rcv_nxt, icmp::NETWORK),
+            Refusal::HostUnreachable => self.refuse_by_icmp(&key, rcv_nxt, icmp::HOST),
+            Refusal::Prohibited => self.refuse_by_icmp(&key, rcv_nxt, icmp::PROHIBITED),
+            Refusal::Silence => {}
+        }
+        self.tcp.free(index);
+    }
+
+    /// ICMP with the head of the SYN as its receiver needs it: addresses, ports, sequence number.
+    fn refuse_by_icmp(&mut self, key: &FlowKey, rcv_nxt: Seq, code: u8) {
+        let mut syn = alloc::vec![0; 40];
+        crate::ip::ipv4::write_header(
+            &mut syn,
+            &crate::ip::ipv4::Header {
+                src: key.remote,
+                dst: key.local,
+                protocol: 6,
+                payload_len: 20,
+                hop_limit: 64,
+                traffic_class: 0,
+                ident: 0,
+                dont_fragment: true,
+            },
+        );
+        syn[20..22].copy_from_slice(&key.remote_port.to_be_bytes());
+        syn[22..24].copy_from_slice(&key.local_port.to_be_bytes());
+        syn[24..28].copy_from_slice(&(rcv_nxt - 1).0.to_be_bytes());
+        (syn[32], syn[33]) = (0x50, 2);
+        if let Some(packet) = crate::ip::ipv4::Packet::parse(&syn, true) {
+            self.send_icmp_error(&packet, code);
+        }
+    }
+
+    fn held_index(&self, id: SocketId) -> Result<u32> {
+        let tcb = self.tcp.sockets.get(id.index()).ok_or(Error::BadSocket)?;
+        let valid = tcb.generation == id.generation() && tcb.has(Flags::HELD);
+        if valid { Ok(id.index()) } else { Err(Error::BadSocket) }
+    }
+
+    /// The slot of a socket that its owner may use.
+    pub(crate) fn tcp_index(&self, id: SocketId) -> Result<u32> {
+        if id.kind() != Kind::Tcp {
+            return Err(Error::NotSupported);
+        }
+        let tcb = self.tcp.sockets.get(id.index()).ok_or(Error::BadSocket)?;
+        let foreign = tcb.generation != id.generation() || tcb.has(Flags::ORPHAN | Flags::CHILD);
+        if foreign { Err(Error::BadSocket) } else { Ok(id.index()) }
     }
 
     /// Queues bytes; returns how many were taken (at least one, unless `data` is empty).
-    pub fn tcp_send(&mut self, _id: SocketId, _data: &[u8], _flags: TcpFlags) -> Result<usize> {
-        todo!()
+    pub fn tcp_send(&mut self, id: SocketId, data: &[u8], flags: TcpFlags) -> Result<usize> {
+        let (index, room) = self.room_to_send(id)?;
+        let data = &data[..data.len().min(room)];
+        let count = self.tcp.sockets[index].tx.push(&mut self.tcp.pool, data);
+        self.sent(index, count, data.len(), flags)
     }
 
     /// As [`Self::tcp_send`] from several pieces: what fits.
     pub fn tcp_send_vectored<'a>(
         &mut self,
-        _id: SocketId,
-        _pieces: impl Iterator<Item = &'a [u8]>,
-        _flags: TcpFlags,
+        id: SocketId,
+        pieces: impl Iterator<Item = &'a [u8]>,
+        flags: TcpFlags,
     ) -> Result<usize> {
-        todo!()
+        let (index, room) = self.room_to_send(id)?;
+        let (mut count, mut wanted) = (0, 0);
+        for piece in pieces {
+            let piece = &piece[..piece.len().min(room - wanted)];
+            wanted += piece.len();
+            count += self.tcp.sockets[index].tx.push(&mut self.tcp.pool, piece);
+            if wanted == room || count < wanted {
+                break;
+            }
+        }
+        self.sent(index, count, wanted, flags)
     }
 
     /// Lets `fill` write into the send queue in place, piece by piece (file to socket without a copy
@@ -227,56 +486,373 @@ impl Shard {
     /// ends it.
     pub fn tcp_send_with(
         &mut self,
-        _id: SocketId,
-        _max: usize,
-        _flags: TcpFlags,
-        _fill: &mut dyn FnMut(&mut [u8]) -> usize,
+        id: SocketId,
+        max: usize,
+        flags: TcpFlags,
+        fill: &mut dyn FnMut(&mut [u8]) -> usize,
     ) -> Result<usize> {
-        todo!()
+        let (index, room) = self.room_to_send(id)?;
+        let max = max.min(room);
+        let (mut count, mut starved) = (0, false);
+        while count < max {
+            let mut asked = 0;
+            let mut watched = |piece: &mut [u8]| {
+                asked = piece.len();
+                fill(piece).min(asked)
+            };
+            let filled = self.tcp.sockets[index].tx.fill_tail(&mut self.tcp.pool, max - count, &mut watched);
+            starved = filled.is_none();
+            count += filled.unwrap_or(0);
+            if filled.is_none_or(|filled| filled < asked) {
+                break;
+            }
+        }
+        self.sent(index, count, count + usize::from(starved), flags)
+    }
+
+    /// The slot, and how many bytes it takes now.
+    #[inline]
+    fn room_to_send(&mut self, id: SocketId) -> Result<(u32, usize)> {
+        let index = self.tcp_index(id)?;
+        let tcb = &mut self.tcp.sockets[index];
+        if !tcb.can_send() {
+            return Err(match tcb.state {
+                _ if tcb.error.is_some() => tcb.error.take().unwrap_or(Error::Closed),
+                TcpState::SynSent | TcpState::SynReceived if !tcb.has(Flags::FIN_QUEUED) => {
+                    tcb.flags |= Flags::WANTS_ROOM;
+                    Error::WouldBlock
+                }
+                TcpState::Closed | TcpState::Listen if !tcb.has(Flags::WAS_ESTABLISHED) => {
+                    Error::NotConnected
+                }
+                _ => Error::Closed,
+            });
+        }
+        let room = tcb.send_limit(&self.config.limits).saturating_sub(tcb.tx.len());
+        if room == 0 {
+            tcb.flags |= Flags::WANTS_ROOM;
+            return Err(Error::WouldBlock);
+        }
+        Ok((index, room as usize))
+    }
+
+    #[inline]
+    fn sent(&mut self, index: u32, count: usize, wanted: usize, flags: TcpFlags) -> Result<usize> {
+        let tcb = &mut self.tcp.sockets[index];
+        tcb.flags.set(Flags::MORE, flags.contains(TcpFlags::MORE));
+        if !tcb.has_room(&self.config.limits) || count < wanted {
+            tcb.flags |= Flags::WANTS_ROOM;
+        }
+        if count == 0 && wanted > 0 {
+            // The shard's buffers are used up.
+            return Err(Error::WouldBlock);
+        }
+        self.tcp.mark_dirty(index);
+        Ok(count)
     }
 
     /// Copies received bytes out. `Ok(0)` for a non-empty `data` is the end of the stream.
-    pub fn tcp_recv(&mut self, _id: SocketId, _data: &mut [u8], _flags: TcpFlags) -> Result<usize> {
-        todo!()
+    pub fn tcp_recv(&mut self, id: SocketId, data: &mut [u8], flags: TcpFlags) -> Result<usize> {
+        let index = self.received(id)?;
+        let tcb = &mut self.tcp.sockets[index];
+        let count = data.len().min(tcb.rx.len() as usize);
+        tcb.rx.copy_out(&self.tcp.pool, 0, &mut data[..count]);
+        if !flags.contains(TcpFlags::PEEK) {
+            self.took(index, count as u32);
+        }
+        Ok(count)
     }
 
     /// Shows received bytes in place, piece by piece, `max` at most. `take` returns how many bytes of the
     /// piece it used; fewer than all ends it. With `PEEK` nothing leaves the queue.
     pub fn tcp_recv_with(
         &mut self,
-        _id: SocketId,
-        _max: usize,
-        _flags: TcpFlags,
-        _take: &mut dyn FnMut(&[u8]) -> usize,
+        id: SocketId,
+        max: usize,
+        flags: TcpFlags,
+        take: &mut dyn FnMut(&[u8]) -> usize,
     ) -> Result<usize> {
-        todo!()
+        let index = self.received(id)?;
+        let tcb = &mut self.tcp.sockets[index];
+        let mut count = 0;
+        if max > 0 {
+            tcb.rx.read(&self.tcp.pool, 0, max.min(u32::MAX as usize) as u32, |piece| {
+                let used = take(piece).min(piece.len());
+                count += used;
+                used == piece.len()
+            });
+        }
+        if !flags.contains(TcpFlags::PEEK) {
+            self.took(index, count as u32);
+        }
+        Ok(count)
+    }
+
+    /// The slot, if `recv` has something to say: data, or the end.
+    #[inline]
+    fn received(&mut self, id: SocketId) -> Result<u32> {
+        let index = self.tcp_index(id)?;
+        let tcb = &mut self.tcp.sockets[index];
+        if !tcb.rx.is_empty() {
+            return Ok(index);
+        }
+        if let Some(error) = tcb.error.take() {
+            // Linux reports a write-side "broken pipe" by its readiness alone; the reader sees the end.
+            return if error == Error::Closed { Ok(index) } else { Err(error) };
+        }
+        match tcb.state {
+            _ if tcb.has(Flags::FIN_RECEIVED | Flags::READ_SHUT) => Ok(index),
+            TcpState::Closed | TcpState::TimeWait if tcb.has(Flags::WAS_ESTABLISHED) => Ok(index),
+            TcpState::Closed | TcpState::Listen => Err(Error::NotConnected),
+            _ => Err(Error::WouldBlock),
+        }
+    }
+
+    #[inline]
+    fn took(&mut self, index: u32, count: u32) {
+        if count == 0 {
+            return;
+        }
+        let tcb = &mut self.tcp.sockets[index];
+        tcb.rx.consume(&mut self.tcp.pool, count);
+        tcb.reader_took(count, self.now.ms, self.config.limits.rcvbuf.1 as u32);
+        if tcb.window_opened() {
+            tcb.flags |= Flags::ACK_NOW;
+            self.tcp.mark_dirty(index);
+        }
     }
 
     /// Ends a direction. A listener shut down for reading stops listening, as on Linux.
-    pub fn tcp_shutdown(&mut self, _id: SocketId, _how: Shutdown) -> Result<()> {
-        todo!()
+    pub fn tcp_shutdown(&mut self, id: SocketId, how: Shutdown) -> Result<()> {
+        let index = self.tcp_index(id)?;
+        let tcb = &mut self.tcp.sockets[index];
+        match tcb.state {
+            TcpState::Listen if how != Shutdown::Write => {
+                self.stop_listening(index);
+                return Ok(());
+            }
+            TcpState::Listen => return Ok(()),
+            TcpState::Closed | TcpState::TimeWait => return Err(Error::NotConnected),
+            TcpState::SynSent => {
+                tcb.fail(Error::Aborted);
+                let now = self.now;
+                self.tcp.after(index, Act::CLOSED, now);
+                return Ok(());
+            }
+            _ => {}
+        }
+        if how != Shutdown::Write {
+            tcb.flags |= Flags::READ_SHUT;
+            tcb.news |= Ready::READABLE | Ready::PEER_CLOSED;
+        }
+        if how != Shutdown::Read {
+            self.queue_fin(index);
+        }
+        self.tcp.raise(index);
+        Ok(())
+    }
+
+    /// FIN after what is queued.
+    fn queue_fin(&mut self, index: u32) {
+        let tcb = &mut self.tcp.sockets[index];
+        if tcb.has(Flags::FIN_QUEUED) {
+            return;
+        }
+        tcb.flags |= Flags::FIN_QUEUED;
+        tcb.flags -= Flags::MORE;
+        tcb.news |= Ready::WRITABLE;
+        match tcb.state {
+            TcpState::Established => tcb.state = TcpState::FinWait1,
+            TcpState::CloseWait => {
+                tcb.state = TcpState::LastAck;
+                tcb.news |= Ready::HANGUP;
+            }
+            _ => {}
+        }
+        self.tcp.mark_dirty(index);
+    }
+
+    fn stop_listening(&mut self, index: u32) {
+        let tcb = &mut self.tcp.sockets[index];
+        tcb.state = TcpState::Closed;
+        tcb.flags -= Flags::BOUND;
+        tcb.news |= Ready::all() - Ready::ERROR;
+        let port = tcb.key.local_port;
+        let waiting = tcb.listener.take().map(|listener| listener.ready).unwrap_or_default();
+        self.tcp.ports.unbind(port, index);
+        for child in waiting {
+            self.tcp.sockets[child].flags -= Flags::CHILD;
+            self.reset_now(child);
+        }
+        self.tcp.raise(index);
+    }
+
+    /// What [`Shard::close`] does for TCP: orphan rules of RFC 1122 section 4.2.2.13 and RFC 2525 section
+    /// 2.17.
+    pub(crate) fn tcp_close(&mut self, id: SocketId) {
+        let Ok(index) = self.tcp_index(id) else { return };
+        let tcb = &mut self.tcp.sockets[index];
+        if tcb.listener.is_some() {
+            self.stop_listening(index);
+            return self.tcp.free(index);
+        }
+        if !tcb.is_synchronized() {
+            if tcb.state == TcpState::SynReceived {
+                return self.reset_now(index);
+            }
+            return self.tcp.free(index);
+        }
+        // Data that nobody will read: the peer must learn that it did not arrive.
+        if !tcb.rx.is_empty() || tcb.options.linger == Some(0) {
+            return self.reset_now(index);
+        }
+        tcb.flags |= Flags::ORPHAN;
+        tcb.disarm(T_KEEP);
+        if tcb.state == TcpState::FinWait2 {
+            tcb.arm(T_KEEP, self.now.ms + u64::from(tcb.options.linger2));
+        }
+        self.queue_fin(index);
+        self.tcp.file_timer(index);
     }
 
     /// Resets the connection now and forgets the socket.
-    pub fn tcp_abort(&mut self, _id: SocketId) {
-        todo!()
+    pub fn tcp_abort(&mut self, id: SocketId) {
+        let Ok(index) = self.tcp_index(id) else { return };
+        let tcb = &self.tcp.sockets[index];
+        if tcb.is_synchronized() || tcb.state == TcpState::SynReceived {
+            self.reset_now(index);
+        } else {
+            self.tcp_close(id);
+        }
+    }
+
+    fn reset_now(&mut self, index: u32) {
+        let tcb = &self.tcp.sockets[index];
+        if tcb.is_synchronized() || tcb.state == TcpState::SynReceived {
+            // At `snd_nxt`, where the peer takes it also under RFC 5961 if nothing was lost.
+            self.tcp.replies.reset(&tcb.key, tcb.snd_nxt, Some(tcb.rcv_nxt));
+        }
+        self.tcp.free(index);
     }
 
     /// Sets an option.
-    pub fn tcp_set(&mut self, _id: SocketId, _option: TcpOption) -> Result<()> {
-        todo!()
+    pub fn tcp_set(&mut self, id: SocketId, option: TcpOption) -> Result<()> {
+        let index = self.tcp_index(id)?;
+        let now_ms = self.now.ms;
+        let limits = &self.config.limits;
+        let tcb = &mut self.tcp.sockets[index];
+        let (flag, on) = match option {
+            TcpOption::NoDelay(on) => (Flags::NO_DELAY, on),
+            TcpOption::Cork(on) => (Flags::CORK, on),
+            TcpOption::KeepAlive(on) => (Flags::KEEP_ALIVE, on),
+            TcpOption::QuickAck(on) => {
+                tcb.quick_acks = if on { 16 } else { 0 };
+                tcb.flags.set(Flags::INTERACTIVE, !on);
+                let due = on && tcb.timer_at[T_ACK] != crate::engine::tcb::NEVER;
+                (Flags::ACK_NOW, due || tcb.has(Flags::ACK_NOW))
+            }
+            _ => (Flags::empty(), false),
+        };
+        tcb.flags.set(flag, on);
+        match option {
+            TcpOption::NoDelay(true) | TcpOption::Cork(false) if tcb.unsent() > 0 => {
+                tcb.flags |= Flags::FORCE
+            }
+            TcpOption::KeepIdle(ms) => tcb.options.keep_idle = ms.max(1000),
+            TcpOption::KeepInterval(ms) => tcb.options.keep_interval = ms.max(1000),
+            TcpOption::KeepCount(count) => tcb.options.keep_count = count.max(1),
+            TcpOption::UserTimeout(ms) => tcb.options.user_timeout = ms,
+            TcpOption::Linger(ms) => tcb.options.linger = ms,
+            TcpOption::SendBuffer(bytes) => {
+                tcb.sndbuf = bytes.clamp(4096, limits.sndbuf.1.max(4096)) as u32;
+                tcb.flags |= Flags::FIXED_SNDBUF;
+            }
+            TcpOption::ReceiveBuffer(bytes) => {
+                tcb.rcvbuf = bytes.clamp(2048, limits.rcvbuf.1.max(2048)) as u32;
+                tcb.flags |= Flags::FIXED_RCVBUF;
+            }
+            TcpOption::MaxSegment(mss) if mss == 0 || mss >= 88 => {
+                tcb.options.max_segment = mss;
+                tcb.update_mss();
+            }
+            TcpOption::MaxSegment(_) => return Err(Error::Invalid),
+            TcpOption::ReceiveLowAt(bytes) => tcb.options.low_at = bytes.max(1),
+            TcpOption::DeferAccept(ms) => tcb.options.defer_accept = ms,
+            TcpOption::SynCount(count) => tcb.options.syn_count = count.max(1),
+            TcpOption::Linger2(ms) => tcb.options.linger2 = ms.min(120_000),
+            TcpOption::Congestion(algorithm) => tcb.congestion = Congestion::new(algorithm),
+            TcpOption::NotSentLowAt(bytes) => tcb.options.not_sent_low_at = bytes,
+            TcpOption::HopLimit(hops) => tcb.hop_limit = hops,
+            TcpOption::TrafficClass(class) => tcb.traffic_class = class,
+            _ => {}
+        }
+        if matches!(option, TcpOption::KeepAlive(_) | TcpOption::KeepIdle(_)) {
+            tcb.disarm(T_KEEP);
+            tcb.start_keep_alive(now_ms);
+        }
+        self.tcp.file_timer(index);
+        self.tcp.mark_dirty(index);
+        Ok(())
     }
 
     /// The options.
-    pub fn tcp_options(&self, _id: SocketId) -> Result<TcpOptions> {
-        todo!()
+    pub fn tcp_options(&self, id: SocketId) -> Result<TcpOptions> {
+        let tcb = &self.tcp.sockets[self.tcp_index(id)?];
+        Ok(TcpOptions {
+            no_delay: tcb.has(Flags::NO_DELAY),
+            cork: tcb.has(Flags::CORK),
+            keep_alive: tcb.has(Flags::KEEP_ALIVE),
+            keep_idle: tcb.options.keep_idle,
+            keep_interval: tcb.options.keep_interval,
+            keep_count: tcb.options.keep_count,
+            user_timeout: tcb.options.user_timeout,
+            linger: tcb.options.linger,
+            send_buffer: tcb.send_limit(&self.config.limits) as usize,
+            receive_buffer: tcb.rcvbuf as usize,
+            max_segment: if tcb.is_synchronized() { tcb.mss } else { tcb.options.max_segment },
+            quick_ack: !tcb.has(Flags::INTERACTIVE),
+            receive_low_at: tcb.options.low_at,
+            defer_accept: tcb.options.defer_accept,
+            syn_count: tcb.options.syn_count,
+            linger2: tcb.options.linger2,
+            congestion: tcb.congestion.algorithm,
+            not_sent_low_at: tcb.options.not_sent_low_at,
+            hop_limit: tcb.hop_limit,
+            traffic_class: tcb.traffic_class,
+        })
     }
 
     /// The connection in numbers.
-    pub fn tcp_info(&self, _id: SocketId) -> Result<TcpInfo> {
-        todo!()
+    pub fn tcp_info(&self, id: SocketId) -> Result<TcpInfo> {
+        let tcb = &self.tcp.sockets[self.tcp_index(id)?];
+        Ok(TcpInfo {
+            state: tcb.state,
+            retransmits: tcb.retries,
+            probes: tcb.probes,
+            timestamps: tcb.has(Flags::TIMESTAMPS),
+            sack: tcb.has(Flags::SACK),
+            window_scale: tcb.has(Flags::SCALING).then_some((tcb.snd_shift, tcb.rcv_shift)),
+            rto_us: (tcb.rtt.backed_off_ms(tcb.retries) * 1000) as u32,
+            rtt_us: tcb.rtt.smoothed,
+            rtt_var_us: tcb.rtt.variation,
+            send_mss: tcb.mss,
+            receive_mss: tcb.rcv_mss,
+            cwnd: tcb.cwnd,
+            ssthresh: tcb.ssthresh,
+            in_flight: tcb.snd_max.since(tcb.snd_una),
+            not_sent: tcb.unsent(),
+            receive_queue: tcb.rx.len(),
+            send_window: tcb.snd_wnd,
+            receive_window: tcb.rcv_adv.since(tcb.rcv_nxt),
+            path_mtu: tcb.path_mtu,
+            total_retransmits: tcb.total_retransmits,
+            bytes_acked: tcb.bytes_acked,
+            bytes_received: tcb.bytes_received,
+        })
     }
 }
 
-#[allow(dead_code)]
-fn unused(_: IpAddr, _: Error) {}
+/// A record in TIME-WAIT gives way to a new connection of ours after a second.
+fn reusable(time_wait: &mut crate::engine::time_wait::TimeWait, record: u32, now_ms: u64) -> bool {
+    time_wait.record(record).timestamps && time_wait.age_ms(record, now_ms) > 1000
+}

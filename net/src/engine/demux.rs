@@ -1,0 +1,91 @@
+//! From addresses and ports to a connection, in O(1) and safe against chosen collisions.
+//!
+//! The table holds a tag and an index, 8 bytes for each flow; the key itself is in the control block, which
+//! is needed next anyway.
+
+use core::net::Ipv4Addr;
+
+use hashbrown::HashTable;
+
+use super::isn::{Key, sip};
+
+/// Names a connection. IPv6 flows get a key and a table of their own, so that this one stays small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FlowKey {
+    pub(crate) local: Ipv4Addr,
+    pub(crate) remote: Ipv4Addr,
+    pub(crate) local_port: u16,
+    pub(crate) remote_port: u16,
+}
+
+impl FlowKey {
+    pub(crate) const NONE: FlowKey = FlowKey {
+        local: Ipv4Addr::UNSPECIFIED,
+        remote: Ipv4Addr::UNSPECIFIED,
+        local_port: 0,
+        remote_port: 0,
+    };
+
+    #[inline]
+    pub(crate) fn words(&self) -> [u64; 2] {
+        let (local, remote) = (u32::from(self.local), u32::from(self.remote));
+        [
+            u64::from(local) << 32 | u64::from(remote),
+            u64::from(self.local_port) << 16 | u64::from(self.remote_port),
+        ]
+    }
+
+    #[inline]
+    pub(crate) fn hash(&self, key: Key) -> u64 {
+        // Short form for table lookups, as the kernel and most languages use it.
+        sip::<1, 3>(key, self.words())
+    }
+}
+
+/// The flow table.
+pub(crate) struct Demux {
+    table: HashTable<(u32, u32)>,
+    key: Key,
+}
+
+impl Demux {
+    pub(crate) fn new(key: Key) -> Demux {
+        Demux { table: HashTable::new(), key }
+    }
+
+    #[inline]
+    pub(crate) fn hash(&self, key: &FlowKey) -> u64 {
+        spread(tag(key.hash(self.key)))
+    }
+
+    /// The entry with that hash for which `is` says yes (it compares the key in the control block).
+    #[inline]
+    pub(crate) fn find(&self, hash: u64, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
+        let tag = hash as u32;
+        self.table.find(hash, |entry| entry.0 == tag && is(entry.1)).map(|entry| entry.1)
+    }
+
+    pub(crate) fn insert(&mut self, key: &FlowKey, index: u32) {
+        let hash = self.hash(key);
+        self.table.insert_unique(hash, (hash as u32, index), |entry| spread(entry.0));
+    }
+
+    pub(crate) fn remove(&mut self, key: &FlowKey, index: u32) {
+        let hash = self.hash(key);
+        if let Ok(entry) = self.table.find_entry(hash, |entry| entry.1 == index) {
+            entry.remove();
+        }
+    }
+}
+
+#[inline]
+fn tag(hash: u64) -> u32 {
+    (hash >> 32) as u32 ^ hash as u32
+}
+
+/// The table hashes again from the stored tag alone when it grows: bucket from the low bits, control byte
+/// from the highest seven.
+#[inline]
+fn spread(tag: u32) -> u64 {
+    u64::from(tag) | u64::from(tag.wrapping_mul(0x9e37_79b9)) << 32
+}

@@ -1,0 +1,313 @@
+//! Passive opens: what a SYN meets, the queues of a listener, TIME-WAIT (RFC 9293 sections 3.10.7.2 and
+//! 3.10.7.4, RFC 6191).
+
+use super::demux::FlowKey;
+use super::segment::{Control, Segment};
+use super::seq::Seq;
+use super::tcb::{Flags, NONE, Now, T_KEEP, Tcb};
+use super::{LocalFacts, NO_PARENT, Tcp};
+use crate::config::Config;
+use crate::shard::Ready;
+use crate::socket::tcp::TcpState;
+
+/// Half-open connections of a listener, at least, whatever its backlog.
+const MIN_HALF_OPEN: usize = 256;
+/// How long an owner may think about an incoming connection: a SYN's own patience.
+const HELD_MS: u64 = 75_000;
+/// Window shift that we offer: 65,535 << 7 covers the largest buffer.
+pub(crate) const WINDOW_SHIFT: u8 = 7;
+
+impl Tcp {
+    /// A segment for which there is no connection.
+    #[cold]
+    pub(super) fn no_connection(
+        &mut self,
+        key: &FlowKey,
+        segment: &Segment<'_>,
+        now: Now,
+        config: &Config,
+        local: LocalFacts,
+    ) {
+        if let Some(record) = self.time_wait.find(key) {
+            return self.in_time_wait(record, segment, now, config, local);
+        }
+        self.open_or_refuse(key, segment, None, now, config, local);
+    }
+
+    fn open_or_refuse(
+        &mut self,
+        key: &FlowKey,
+        segment: &Segment<'_>,
+        least_isn: Option<Seq>,
+        now: Now,
+        config: &Config,
+        local: LocalFacts,
+    ) {
+        if segment.has(Control::RST) {
+            return;
+        }
+        let wants_in = segment.has(Control::SYN) && !segment.has(Control::ACK);
+        match self.listener_for(key) {
+            Some(listener) if wants_in => {
+                // RFC 9293 leaves a SYN with FIN open; Linux drops it.
+                if !segment.has(Control::FIN) {
+                    self.passive_open(Some(listener), key, segment, least_isn, now, config, local);
+                }
+            }
+            Some(_) => self.replies.reset_for(key, segment),
+            None if wants_in && config.ask_incoming && !local.loopback && !local.own => {
+                if self.held < config.limits.incoming {
+                    self.passive_open(None, key, segment, least_isn, now, config, local);
+                }
+            }
+            None if config.answer_closed || local.loopback => self.replies.reset_for(key, segment),
+            None => {}
+        }
+    }
+
+    /// The listener for a destination: one bound to the very address before one bound to all, and among
+    /// equals (SO_REUSEPORT) by the flow's hash.
+    fn listener_for(&self, key: &FlowKey) -> Option<u32> {
+        let owners = self.ports.owners(key.local_port);
+        let exact = |o: &&crate::ports::Owner| o.listening && o.addr == key.local;
+        let any = |o: &&crate::ports::Owner| o.listening && o.addr.is_unspecified();
+        let pick = |count: usize| (self.flows.hash(key) >> 32) as usize % count;
+        let count = owners.iter().filter(exact).count();
+        if count > 0 {
+            return owners.iter().filter(exact).nth(pick(count)).map(|o| o.socket);
+        }
+        let count = owners.iter().filter(any).count();
+        if count == 0 { None } else { owners.iter().filter(any).nth(pick(count)).map(|o| o.socket) }
+    }
+
+    /// Makes a connection in SYN-RECEIVED. Without a listener it is held until the owner decides.
+    fn passive_open(
+        &mut self,
+        listener: Option<u32>,
+        key: &FlowKey,
+        segment: &Segment<'_>,
+        least_isn: Option<Seq>,
+        now: Now,
+        config: &Config,
+        local: LocalFacts,
+    ) {
+        if self.sockets.len() >= config.limits.tcp_sockets || !self.listener_has_room(listener) {
+            return;
+        }
+        let index = self.sockets.take();
+        let mut tcb = Tcb { generation: self.sockets[index].generation, ..Tcb::default() };
+        match listener {
+            Some(parent) => self.inherit(&mut tcb, parent),
+            None => {
+                tcb.flags |= Flags::HELD | Flags::CHILD | Flags::NO_DELAY;
+                (tcb.sndbuf, tcb.rcvbuf) = (config.limits.sndbuf.0 as u32, config.limits.rcvbuf.0 as u32);
+                tcb.congestion.algorithm = config.congestion;
+                tcb.arm(T_KEEP, now.ms + HELD_MS);
+            }
+        }
+        self.set_flow(&mut tcb, *key, least_isn, now, local);
+        tcb.state = TcpState::SynReceived;
+        let ctx =
+            super::Ctx { now, pool: &mut self.pool, limits: &config.limits, replies: &mut self.replies };
+        tcb.take_syn(segment, &segment.syn_options(), &ctx);
+        self.sockets[index] = tcb;
+        self.enter_table(index);
+        if listener.is_some() {
+            self.sockets[index].flags |= Flags::SEND_SYN;
+            self.mark_dirty(index);
+        } else {
+            self.held += 1;
+            let generation = self.sockets[index].generation;
+            self.incoming.push_back((index, generation));
+        }
+        self.file_timer(index);
+    }
+
+    fn listener_has_room(&self, listener: Option<u32>) -> bool {
+        let Some(queue) = listener.and_then(|index| self.sockets[index].listener.as_deref()) else {
+            return listener.is_none();
+        };
+        // Linux: the accept queue holds backlog + 1; SYNs beyond it are dropped, the peer tries again.
+        queue.ready.len() <= queue.backlog && queue.half_open < queue.backlog.max(MIN_HALF_OPEN)
+    }
+
+    /// What a new connection takes over from its listener (socket(7), tcp(7)).
+    fn inherit(&mut self, tcb: &mut Tcb, parent: u32) {
+        let from = &mut self.sockets[parent];
+        if let Some(queue) = &mut from.listener {
+            queue.half_open += 1;
+        }
+        let kept = Flags::NO_DELAY
+            | Flags::CORK
+            | Flags::KEEP_ALIVE
+            | Flags::FIXED_SNDBUF
+            | Flags::FIXED_RCVBUF
+            | Flags::REUSE_ADDR
+            | Flags::REUSE_PORT
+            | Flags::TRANSPARENT;
+        tcb.flags |= (from.flags & kept) | Flags::CHILD;
+        tcb.parent = (parent, from.generation);
+        tcb.options = from.options;
+        (tcb.sndbuf, tcb.rcvbuf) = (from.sndbuf, from.rcvbuf);
+        (tcb.hop_limit, tcb.traffic_class) = (from.hop_limit, from.traffic_class);
+        tcb.congestion.algorithm = from.congestion.algorithm;
+    }
+
+    /// Addresses, sequence number and timestamps of a new flow.
+    pub(crate) fn set_flow(
+        &mut self,
+        tcb: &mut Tcb,
+        key: FlowKey,
+        least_isn: Option<Seq>,
+        now: Now,
+        local: LocalFacts,
+    ) {
+        tcb.key = key;
+        let isn = Seq(self.secrets.isn(&key, now.us));
+        tcb.iss = least_isn.map_or(isn, |least| isn.latest(least));
+        tcb.snd_una = tcb.iss;
+        tcb.snd_nxt = tcb.iss;
+        tcb.snd_max = tcb.iss;
+        tcb.recover = tcb.iss;
+        tcb.small_end = tcb.iss;
+        tcb.ts_offset = self.secrets.timestamp_offset(&key);
+        tcb.rcv_shift = WINDOW_SHIFT;
+        tcb.flags.set(Flags::LOOPBACK, local.loopback);
+        tcb.path_mtu = local.mtu;
+        tcb.stalled_ms = now.ms;
+        tcb.grow.since_ms = now.ms;
+    }
+
+    /// The flow can be found from now on, and uses its port.
+    pub(crate) fn enter_table(&mut self, index: u32) {
+        let tcb = &mut self.sockets[index];
+        tcb.flags |= Flags::IN_TABLE;
+        let key = tcb.key;
+        if !tcb.has(Flags::BOUND) {
+            tcb.flags |= Flags::PORT_CHILD;
+            self.ports.add_user(key.local_port, tcb.has(Flags::REUSE_ADDR));
+        }
+        self.flows.insert(&key, index);
+    }
+
+    /// A segment that would complete a handshake while the accept queue is full is dropped: the peer
+    /// believes itself connected, sends data, and the SYN-ACK timer or that data tries again (as Linux).
+    #[cold]
+    pub(super) fn must_wait(&self, index: u32, segment: &Segment<'_>) -> bool {
+        let tcb = &self.sockets[index];
+        if tcb.has(Flags::HELD) {
+            // Nothing was answered yet; only a RST (the peer gave up) is of interest.
+            return !segment.has(Control::RST);
+        }
+        if tcb.parent.0 == NONE || segment.has(Control::RST | Control::SYN) {
+            return false;
+        }
+        let parent = &self.sockets[tcb.parent.0];
+        parent.generation == tcb.parent.1
+            && parent.listener.as_ref().is_some_and(|queue| queue.ready.len() > queue.backlog)
+    }
+
+    /// A handshake is complete (or a deferred connection's patience is over): into the accept queue.
+    pub(super) fn established(&mut self, index: u32, now: Now) {
+        let tcb = &mut self.sockets[index];
+        if !tcb.has(Flags::CHILD) || tcb.has(Flags::HELD) {
+            return;
+        }
+        let (parent, generation) = tcb.parent;
+        let alive = self.sockets[parent].generation == generation && self.sockets[parent].listener.is_some();
+        if !alive {
+            // The listener was closed meanwhile.
+            let tcb = &mut self.sockets[index];
+            self.replies.reset(&tcb.key, tcb.snd_nxt, Some(tcb.rcv_nxt));
+            tcb.state = TcpState::Closed;
+            tcb.flags |= Flags::ORPHAN;
+            return self.closed(index);
+        }
+        // MORE is free on a socket without an owner: it marks that waiting for data has begun once.
+        if self.sockets[index].parent != NO_PARENT && !self.sockets[index].has(Flags::MORE) {
+            self.half_open_ended(index);
+        }
+        let wait = u64::from(self.sockets[index].options.defer_accept);
+        let tcb = &mut self.sockets[index];
+        if wait > 0 && tcb.rx.is_empty() && tcb.state == TcpState::Established && !tcb.has(Flags::MORE) {
+            tcb.flags |= Flags::DEFERRED | Flags::MORE;
+            tcb.arm(T_KEEP, now.ms + wait);
+            return;
+        }
+        tcb.flags -= Flags::MORE;
+        self.offer(index);
+    }
+
+    /// Data came for a connection that was waiting for it (TCP_DEFER_ACCEPT).
+    #[cold]
+    pub(super) fn deferred_data(&mut self, index: u32) {
+        let tcb = &mut self.sockets[index];
+        tcb.flags -= Flags::DEFERRED;
+        tcb.disarm(T_KEEP);
+        self.established(index, Now::default());
+    }
+
+    /// Puts a connection into its listener's accept queue.
+    fn offer(&mut self, index: u32) {
+        let parent = self.sockets[index].parent.0;
+        let listener = &mut self.sockets[parent];
+        if let Some(queue) = &mut listener.listener {
+            queue.ready.push_back(index);
+            listener.news |= Ready::READABLE;
+        }
+        self.raise(parent);
+    }
+
+    /// One half-open connection less for the listener.
+    pub(super) fn half_open_ended(&mut self, index: u32) {
+        let (parent, generation) = self.sockets[index].parent;
+        if parent == NONE || self.sockets[parent].generation != generation {
+            return;
+        }
+        if let Some(queue) = &mut self.sockets[parent].listener {
+            queue.half_open = queue.half_open.saturating_sub(1);
+        }
+    }
+
+    /// A segment for a connection in TIME-WAIT.
+    fn in_time_wait(
+        &mut self,
+        index: u32,
+        segment: &Segment<'_>,
+        now: Now,
+        config: &Config,
+        local: LocalFacts,
+    ) {
+        let record = *self.time_wait.record(index);
+        let newer_clock = record.timestamps
+            && segment.timestamp.is_some_and(|(value, _)| (value.wrapping_sub(record.ts_recent) as i32) > 0);
+        if segment.has(Control::RST) {
+            if segment.seq == record.rcv_nxt {
+                self.end_time_wait(index);
+            }
+            return;
+        }
+        if segment.has(Control::SYN) && !segment.has(Control::ACK) {
+            if newer_clock || segment.seq.after(record.rcv_nxt) {
+                self.end_time_wait(index);
+                // Above everything the old connection may have in the network.
+                let least = record.snd_nxt + 65_537;
+                return self.open_or_refuse(&record.key, segment, Some(least), now, config, local);
+            }
+        } else if segment.len() == 0 && segment.seq == record.rcv_nxt {
+            return;
+        }
+        if segment.has(Control::FIN) {
+            self.time_wait.restart(index, now.ms);
+        }
+        if self.replies.may_challenge(now.ms) {
+            self.acknowledge_from_record(&record, now);
+        }
+    }
+
+    /// Ends a TIME-WAIT early and frees its port.
+    pub(crate) fn end_time_wait(&mut self, index: u32) {
+        let record = self.time_wait.remove(index);
+        self.ports.remove_user(record.key.local_port, record.reuse);
+    }
+}

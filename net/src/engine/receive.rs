@@ -1,0 +1,604 @@
+//! What a segment does to a connection, in the order of RFC 9293 section 3.10.7, with the checks of
+//! RFC 5961 and RFC 7323.
+
+use alloc::boxed::Box;
+
+use super::congestion::Congestion;
+use super::segment::{Control, Segment, SynOptions};
+use super::seq::Seq;
+use super::tcb::{Ctx, Flags, T_ACK, T_KEEP, T_RESEND, Tcb};
+use crate::error::Error;
+use crate::shard::Ready;
+use crate::socket::tcp::TcpState;
+
+bitflags::bitflags! {
+    /// What the table around the connection must do now.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub(crate) struct Act: u8 {
+        /// Something wants to be sent.
+        const SEND = 1;
+        /// A passive connection was established.
+        const ESTABLISHED = 2;
+        /// The connection enters TIME-WAIT.
+        const TIME_WAIT = 4;
+        /// The connection is over.
+        const CLOSED = 8;
+    }
+}
+
+/// How long an acknowledgement waits for data to go with it.
+const DELAYED_ACK_MS: u64 = 40;
+/// ts_recent is not compared after so long a silence (RFC 7323 section 5.5): 24 days.
+const PAWS_IDLE_MS: u64 = 24 * 86_400_000;
+/// Least time between acknowledgements of segments without data outside of the window.
+const OUT_OF_WINDOW_MS: u64 = 500;
+/// Segments that arrived out of order are each acknowledged, so many at most before the next sending.
+const MAX_ACKS_OWED: u8 = 64;
+/// Duplicate acknowledgements that mean a loss (RFC 5681 section 3.2).
+const DUP_ACK_THRESHOLD: u8 = 3;
+
+impl Tcb {
+    /// A segment for this connection arrived.
+    pub(crate) fn segment(&mut self, segment: &Segment<'_>, ctx: &mut Ctx<'_>) -> Act {
+        match self.state {
+            TcpState::Closed | TcpState::Listen | TcpState::TimeWait => Act::empty(),
+            TcpState::SynSent => self.in_syn_sent(segment, ctx),
+            _ => self.in_order_of_the_rfc(segment, ctx),
+        }
+    }
+
+    fn in_order_of_the_rfc(&mut self, segment: &Segment<'_>, ctx: &mut Ctx<'_>) -> Act {
+        if !self.acceptable(segment, ctx) {
+            return Act::SEND;
+        }
+        if segment.has(Control::RST) {
+            return self.reset_arrived(segment, ctx);
+        }
+        if segment.has(Control::SYN) {
+            self.repeat_handshake(segment, ctx);
+            return Act::SEND;
+        }
+        if !segment.has(Control::ACK) {
+            return Act::empty();
+        }
+        let mut act = Act::empty();
+        if self.state == TcpState::SynReceived {
+            if segment.ack != self.snd_nxt {
+                ctx.replies.reset_for(&self.key, segment);
+                return Act::SEND;
+            }
+            act |= self.establish(segment, ctx);
+        }
+        self.remember_timestamp(segment, ctx);
+        self.last_heard_ms = ctx.now.ms;
+        self.probes = 0;
+        match self.acknowledge(segment, ctx) {
+            Some(more) => act |= more,
+            None => return act | Act::SEND,
+        }
+        if matches!(self.state, TcpState::Closed | TcpState::TimeWait) {
+            return act;
+        }
+        if !segment.payload.is_empty() || segment.has(Control::FIN) {
+            act |= self.text(segment, ctx);
+        }
+        act
+    }
+
+    /// Steps 1 and PAWS: whether the segment lies in the window. If not, the peer is told where we are.
+    fn acceptable(&mut self, segment: &Segment<'_>, ctx: &mut Ctx<'_>) -> bool {
+        let old = self.has(Flags::TIMESTAMPS)
+            && segment.timestamp.is_some_and(|(value, _)| (value.wrapping_sub(self.ts_recent) as i32) < 0)
+            && ctx.now.ms - self.ts_recent_ms < PAWS_IDLE_MS;
+        let outside = segment.end().before(self.last_ack) || segment.seq.after(self.rcv_adv);
+        if !(old && !segment.has(Control::RST)) && !outside {
+            return true;
+        }
+        if !segment.has(Control::RST) {
+            if segment.has(Control::SYN) {
+                self.repeat_handshake(segment, ctx);
+            } else if !segment.payload.is_empty() || segment.has(Control::FIN) {
+                self.owe_ack();
+            } else if ctx.now.ms >= self.challenge_ms + OUT_OF_WINDOW_MS || self.challenge_ms == 0 {
+                self.challenge_ms = ctx.now.ms.max(1);
+                self.owe_ack();
+            }
+        }
+        false
+    }
+
+    /// A SYN for a connection that exists: in SYN-RECEIVED the peer may not have our SYN-ACK; otherwise it
+    /// may be forged, or from a peer that has forgotten us, and our ACK tells which (RFC 5961 section 4).
+    fn repeat_handshake(&mut self, segment: &Segment<'_>, ctx: &mut Ctx<'_>) {
+        if self.state == TcpState::SynReceived && segment.seq + 1 == self.rcv_nxt && !self.has(Flags::ACTIVE)
+        {
+            if !self.has(Flags::HELD) {
+                self.flags |= Flags::SEND_SYN;
+            }
+        } else {
+            self.challenge(ctx);
+        }
+    }
+
+    /// Step 2: RST (RFC 5961 section 3).
+    fn reset_arrived(&mut self, segment: &Segment<'_>, ctx: &mut Ctx<'_>) -> Act {
+        if segment.seq != self.rcv_nxt {
+            return self.challenge(ctx);
+        }
+        let error = match self.state {
+            TcpState::SynReceived if self.has(Flags::ACTIVE) => Error::Refused,
+            TcpState::CloseWait => Error::Closed,
+            _ => Error::Reset,
+        };
+        self.fail(error);
+        Act::CLOSED
+    }
+
+    /// A challenge ACK, unless the shard has sent many lately (RFC 5961 section 7).
+    fn challenge(&mut self, ctx: &mut Ctx<'_>) -> Act {
+        if !ctx.replies.may_challenge(ctx.now.ms) {
+            return Act::empty();
+        }
+        self.owe_ack();
+        Act::SEND
+    }
+
+    fn owe_ack(&mut self) {
+        self.acks_owed = (self.acks_owed + 1).min(MAX_ACKS_OWED);
+    }
+
+    /// SYN-RECEIVED to ESTABLISHED.
+    fn establish(&mut self, segment: &Segment<'_>, ctx: &mut Ctx<'_>) -> Act {
+        self.snd_una = segment.ack;
+        self.state = TcpState::Established;
+        self.flags |= Flags::WAS_ESTABLISHED;
+        self.update_window(segment);
+        self.sample_handshake(ctx);
+        self.news |= Ready::WRITABLE;
+        self.disarm(T_RESEND);
+        self.start_keep_alive(ctx.now.ms);
+        if self.has(Flags::FIN_QUEUED) {
+            // Shut down before the handshake was over.
+            self.state = TcpState::FinWait1;
+        }
+        Act::ESTABLISHED | Act::SEND
+    }
+
+    fn sample_handshake(&mut self, ctx: &Ctx<'_>) {
+        if self.has(Flags::TIMING) {
+            self.rtt.sample((ctx.now.us - self.rtt_sent_us) as u32);
+            self.flags -= Flags::TIMING;
+        } else {
+            // RFC 6298 section 5.7: the handshake had to be repeated; begin data with 3 s.
+            self.rtt.rto = 3_000_000;
+        }
+        self.retries = 0;
+        self.cwnd = Congestion::initial_window(u32::from(self.mss));
+        self.last_sent_ms = ctx.now.ms;
+        self.last_heard_ms = ctx.now.ms;
+    }
+
+    #[inline]
+    fn remember_timestamp(&mut self, segment: &Segment<'_>, ctx: &Ctx<'_>) {
+        if let Some((value, _)) = segment.timestamp {
+            // RFC 7323 section 4.3, as corrected by its erratum: the segment that our last ACK named.
+            if segment.seq.at_most(self.last_ack) && self.has(Flags::TIMESTAMPS) {
+                self.ts_recent = value;
+                self.ts_recent_ms = ctx.now.ms;
+            }
+        }
+    }
+
+    /// Step 5: ACK. `None` if the segment must not be looked at further.
+    #[inline]
+    fn acknowledge(&mut self, segment: &Segment<'_>, ctx: &mut Ctx<'_>) -> Option<Act> {
+        let ack = segment.ack;
+        let too_old = ack.before(self.snd_una - self.max_wnd);
+        if ack.after(self.snd_max) || too_old {
+            // RFC 5961 section 5.
+            self.challenge(ctx);
+            return None;
+        }
+        let mut act = Act::empty();
+        if ack.after(self.snd_una) {
+            act |= self.new_ack(segment, ctx);
+            self.update_window_if_newer(segment);
+        } else if ack == self.snd_una {
+            let window = u32::from(segment.window) << self.snd_shift;
+            let duplicate = segment.len() == 0 && window == self.snd_wnd && self.snd_max != self.snd_una;
+            if duplicate {
+                self.duplicate_ack(ctx);
+                act |= Act::SEND;
+            } else {
+                self.update_window_if_newer(segment);
+            }
+        }
+        if self.has(Flags::PERSIST) && self.snd_wnd > 0 {
+            self.flags -= Flags::PERSIST;
+            self.retries = 0;
+            self.disarm(T_RESEND);
+        }
+        if self.unsent() > 0
+            || (self.has(Flags::FIN_QUEUED) && !self.fin_sent())
+            || self.snd_nxt != self.snd_max
+        {
+            act |= Act::SEND;
+        }
+        Some(act)
+    }
+
+    fn new_ack(&mut self, segment: &Segment<'_>, ctx: &mut Ctx<'_>) -> Act {
+        let ack = segment.ack;
+        let acked = ack.since(self.snd_una);
+        let in_flight = self.snd_max.since(self.snd_una);
+        let data = acked.min(self.tx.len());
+        let fin_acked = acked > self.tx.len();
+        self.tx.consume(ctx.pool, data);
+        self.bytes_acked += u64::from(data);
+        self.snd_una = ack;
+        self.snd_nxt = self.snd_nxt.latest(ack);
+        self.sample_rtt(segment, ctx);
+        self.retries = 0;
+        self.stalled_ms = ctx.now.ms;
+        self.soft_error = None;
+        self.congestion_on_ack(acked, in_flight, ctx);
+        self.dup_acks = 0;
+        if self.snd_una == self.snd_max {
+            self.disarm(T_RESEND);
+        } else {
+            self.arm(T_RESEND, ctx.now.ms + self.rtt.backed_off_ms(0));
+        }
+        if self.has(Flags::WANTS_ROOM) && self.has_room(ctx.limits) {
+            self.flags -= Flags::WANTS_ROOM;
+            self.news |= Ready::WRITABLE;
+        }
+        if fin_acked { self.fin_acknowledged(ctx) } else { Act::empty() }
+    }
+
+    fn fin_acknowledged(&mut self, ctx: &Ctx<'_>) -> Act {
+        match self.state {
+            TcpState::FinWait1 => {
+                self.state = TcpState::FinWait2;
+                if self.has(Flags::ORPHAN) {
+                    self.arm(T_KEEP, ctx.now.ms + u64::from(self.options.linger2));
+                }
+                Act::empty()
+            }
+            TcpState::Closing => {
+                self.state = TcpState::TimeWait;
+                Act::TIME_WAIT
+            }
+            TcpState::LastAck => {
+                self.state = TcpState::Closed;
+                self.news |= Ready::HANGUP;
+                Act::CLOSED
+            }
+            _ => Act::empty(),
+        }
+    }
+
+    /// A sample from the timed segment, else from the echoed timestamp (which is right also after a
+    /// retransmission; RFC 6298 section 3, RFC 7323 section 4).
+    #[inline]
+    fn sample_rtt(&mut self, segment: &Segment<'_>, ctx: &Ctx<'_>) {
+        if self.has(Flags::TIMING) {
+            if segment.ack.after(self.rtt_seq) {
+                self.flags -= Flags::TIMING;
+                self.rtt.sample((ctx.now.us - self.rtt_sent_us).min(u64::from(u32::MAX)) as u32);
+            }
+        } else if let (true, Some((_, echo))) = (self.has(Flags::TIMESTAMPS), segment.timestamp) {
+            let ms = self.timestamp_now(ctx.now).wrapping_sub(echo);
+            if echo != 0 && ms < 300_000 {
+                self.rtt.sample(ms.max(1) * 1000);
+            }
+        }
+    }
+
+    /// RFC 6582 section 3.2 steps 3 and 4, RFC 5681 section 3.1.
+    fn congestion_on_ack(&mut self, acked: u32, in_flight: u32, ctx: &Ctx<'_>) {
+        let mss = u32::from(self.mss);
+        if self.has(Flags::RECOVERY) {
+            if !self.snd_una.before(self.recover) {
+                let left = self.snd_max.since(self.snd_una);
+                self.cwnd = self.ssthresh.min(left.max(mss) + mss);
+                self.flags -= Flags::RECOVERY;
+            } else {
+                // A partial acknowledgement: the next hole begins here.
+                self.flags |= Flags::RESEND_HEAD;
+                self.cwnd = self.cwnd.saturating_sub(acked).max(mss);
+                if acked >= mss {
+                    self.cwnd += mss;
+                }
+            }
+            return;
+        }
+        if !self.has(Flags::LOSS) {
+            // Keep it close behind, or it would lie ahead after 2^31 bytes.
+            self.recover = self.snd_una - 1;
+        } else if !self.snd_una.before(self.recover) {
+            self.flags -= Flags::LOSS;
+        }
+        // Grow only if the window was used (RFC 7661, and Linux's tcp_is_cwnd_limited).
+        let slow_start = self.cwnd < self.ssthresh;
+        let limited =
+            self.has(Flags::CWND_LIMITED) || (slow_start && in_flight.saturating_mul(2) > self.cwnd);
+        if limited {
+            let rtt = self.rtt.smoothed;
+            self.cwnd = self.congestion.grow(acked, self.cwnd, self.ssthresh, mss, rtt, ctx.now.ms);
+        }
+    }
+
+    /// RFC 5681 section 3.2 with limited transmit (RFC 3042) and RFC 6582.
+    fn duplicate_ack(&mut self, _ctx: &mut Ctx<'_>) {
+        let mss = u32::from(self.mss);
+        if self.has(Flags::RECOVERY) {
+            self.cwnd = self.cwnd.saturating_add(mss);
+            return;
+        }
+        self.dup_acks = self.dup_acks.saturating_add(1);
+        // RFC 6582 section 3.2 step 2: not again for a loss that was already repaired.
+        let new_loss = !self.has(Flags::LOSS) && self.snd_una.after(self.recover);
+        if self.dup_acks == DUP_ACK_THRESHOLD && new_loss {
+            let in_flight = self.snd_max.since(self.snd_una);
+            self.ssthresh = self.congestion.reduce(self.cwnd, in_flight, mss);
+            self.recover = self.snd_max;
+            self.cwnd = self.ssthresh + u32::from(DUP_ACK_THRESHOLD) * mss;
+            self.flags |= Flags::RECOVERY | Flags::RESEND_HEAD;
+            self.flags -= Flags::TIMING;
+        }
+    }
+
+    fn update_window_if_newer(&mut self, segment: &Segment<'_>) {
+        let newer = self.snd_wl1.before(segment.seq)
+            || (self.snd_wl1 == segment.seq && self.snd_wl2.at_most(segment.ack));
+        if newer {
+            self.update_window(segment);
+        }
+    }
+
+    fn update_window(&mut self, segment: &Segment<'_>) {
+        self.snd_wnd = u32::from(segment.window) << self.snd_shift;
+        self.max_wnd = self.max_wnd.max(self.snd_wnd);
+        self.snd_wl1 = segment.seq;
+        self.snd_wl2 = segment.ack;
+    }
+
+    /// Steps 7 and 8: data and FIN.
+    fn text(&mut self, segment: &Segment<'_>, ctx: &mut Ctx<'_>) -> Act {
+        if !self.can_receive() {
+            // CLOSE-WAIT and later: the peer has said that it is done; a repeated FIN needs our ACK again.
+            self.owe_ack();
+            return Act::SEND;
+        }
+        let closing = matches!(self.state, TcpState::FinWait1 | TcpState::FinWait2);
+        let data_end = segment.seq + segment.payload.len() as u32;
+        if closing && self.has(Flags::ORPHAN | Flags::READ_SHUT) && data_end.after(self.rcv_nxt) {
+            // Nobody will read it: the peer must know (RFC 1122 section 4.2.2.13).
+            ctx.replies.reset(&self.key, self.snd_nxt, Some(self.rcv_nxt));
+            self.fail(Error::Reset);
+            return Act::CLOSED | Act::SEND;
+        }
+        if segment.has(Control::FIN) && data_end.at_most(self.rcv_adv) {
+            self.flags |= Flags::FIN_EARLY;
+            self.fin_at = data_end;
+        }
+        let mut act = Act::empty();
+        if !segment.payload.is_empty() {
+            act |= self.take_payload(segment.seq, segment.payload, ctx);
+        }
+        if self.has(Flags::FIN_EARLY) && self.fin_at == self.rcv_nxt {
+            act |= self.fin_arrived();
+        } else if segment.payload.is_empty() {
+            self.owe_ack();
+            act |= Act::SEND;
+        }
+        act
+    }
+
+    #[inline]
+    fn take_payload(&mut self, seq: Seq, payload: &[u8], ctx: &mut Ctx<'_>) -> Act {
+        // Trim to the window at both ends.
+        let skip = if seq.before(self.rcv_nxt) { self.rcv_nxt.since(seq) as usize } else { 0 };
+        let room = if self.rcv_adv.after(seq) { self.rcv_adv.since(seq) as usize } else { 0 };
+        let payload = &payload[..payload.len().min(room)];
+        if skip >= payload.len() {
+            self.owe_ack();
+            return Act::SEND;
+        }
+        let payload = &payload[skip..];
+        let seq = seq + skip as u32;
+        if seq != self.rcv_nxt {
+            let reassembly = self.reassembly.get_or_insert_with(Box::default);
+            reassembly.insert(ctx.pool, seq, payload);
+            self.owe_ack();
+            return Act::SEND;
+        }
+        let taken = self.rx.push(ctx.pool, payload) as u32;
+        self.advance(taken, ctx);
+        if self.reassembly.is_some() {
+            self.take_from_reassembly(ctx);
+            // RFC 5681 section 4.2: a filled hole is acknowledged at once.
+            self.flags |= Flags::ACK_NOW;
+        }
+        if (taken as usize) < payload.len() {
+            // The shard is out of buffers. The rest was not acknowledged and comes again.
+            self.flags |= Flags::ACK_NOW;
+            return Act::SEND;
+        }
+        self.schedule_ack(payload.len(), ctx)
+    }
+
+    fn advance(&mut self, bytes: u32, ctx: &Ctx<'_>) {
+        self.rcv_nxt += bytes;
+        self.bytes_received += u64::from(bytes);
+        self.measure_receiver_rtt(ctx);
+        if self.rx.len() >= self.options.low_at {
+            self.news |= Ready::READABLE;
+        }
+    }
+
+    #[cold]
+    fn take_from_reassembly(&mut self, ctx: &mut Ctx<'_>) {
+        let Some(mut reassembly) = self.reassembly.take() else { return };
+        if let Some(bytes) = reassembly.take(ctx.pool, self.rcv_nxt) {
+            let count = bytes.len();
+            self.rx.append(ctx.pool, bytes);
+            self.advance(count, ctx);
+        }
+        if !reassembly.is_empty() {
+            self.reassembly = Some(reassembly);
+        }
+    }
+
+    /// Delayed acknowledgements (RFC 1122 section 4.2.3.2, RFC 5681 section 4.2): every second full
+    /// segment, or after 40 ms; at once in the beginning, while the sender is in slow start.
+    #[inline]
+    fn schedule_ack(&mut self, len: usize, ctx: &Ctx<'_>) -> Act {
+        let now = ctx.now.ms;
+        let silence = now - self.last_data_ms;
+        if len >= usize::from(self.rcv_mss) {
+            // A super-segment that was merged on the way counts as several.
+            self.rcv_mss = len.min(usize::from(self.path_mtu.max(536)) - 40).min(8192) as u16;
+        }
+        if silence > 1000 && !self.has(Flags::INTERACTIVE) {
+            self.quick_acks = self.quick_acks.max(2);
+        }
+        self.last_data_ms = now;
+        let waiting = self.rcv_nxt.since(self.last_ack);
+        if waiting > u32::from(self.rcv_mss) || self.has(Flags::ACK_NOW) {
+            self.flags |= Flags::ACK_NOW;
+            return Act::SEND;
+        }
+        if self.quick_acks > 0 && !self.has(Flags::INTERACTIVE) {
+            self.quick_acks -= 1;
+            self.flags |= Flags::ACK_NOW;
+            return Act::SEND;
+        }
+        if self.timer_at[T_ACK] == super::tcb::NEVER {
+            self.arm(T_ACK, now + DELAYED_ACK_MS);
+        }
+        Act::empty()
+    }
+
+    fn fin_arrived(&mut self) -> Act {
+        self.rcv_nxt += 1;
+        self.flags -= Flags::FIN_EARLY;
+        self.flags |= Flags::FIN_RECEIVED | Flags::ACK_NOW;
+        self.news |= Ready::READABLE | Ready::PEER_CLOSED;
+        if self.has(Flags::FIN_QUEUED) {
+            self.news |= Ready::HANGUP;
+        }
+        match self.state {
+            TcpState::FinWait1 => self.state = TcpState::Closing,
+            TcpState::FinWait2 => {
+                self.state = TcpState::TimeWait;
+                return Act::TIME_WAIT | Act::SEND;
+            }
+            _ => self.state = TcpState::CloseWait,
+        }
+        Act::SEND
+    }
+
+    /// How long the peer takes to fill a window: the receiver's estimate of the round trip, for the growth
+    /// of the buffer ("Dynamic Right-Sizing", Fisk and Feng 2001).
+    #[inline]
+    fn measure_receiver_rtt(&mut self, ctx: &Ctx<'_>) {
+        if self.has(Flags::FIXED_RCVBUF) || self.rcv_nxt.before(self.grow.rtt_seq) {
+            return;
+        }
+        if self.grow.rtt_since_us != 0 {
+            let us = (ctx.now.us - self.grow.rtt_since_us).clamp(1, 1_000_000) as u32;
+            let old = self.grow.rtt_us;
+            self.grow.rtt_us = if old == 0 || us < old { us } else { old - old / 8 + us / 8 };
+        }
+        self.grow.rtt_seq = self.rcv_adv.latest(self.rcv_nxt + 1);
+        self.grow.rtt_since_us = ctx.now.us;
+    }
+
+    /// The reader took bytes: grow the buffer if it takes more than half of it in a round trip.
+    pub(crate) fn reader_took(&mut self, bytes: u32, now_ms: u64, max: u32) {
+        self.grow.copied = self.grow.copied.saturating_add(bytes);
+        let rtt_us = match (self.grow.rtt_us, self.rtt.smoothed) {
+            (0, other) | (other, 0) => other,
+            (a, b) => a.min(b),
+        };
+        if rtt_us == 0 || now_ms < self.grow.since_ms + u64::from(rtt_us.div_ceil(1000)) {
+            return;
+        }
+        if !self.has(Flags::FIXED_RCVBUF) && self.grow.copied > self.rcvbuf / 2 {
+            self.rcvbuf = self.grow.copied.saturating_mul(2).max(self.rcvbuf).min(max.max(self.rcvbuf));
+        }
+        self.grow.copied = 0;
+        self.grow.since_ms = now_ms;
+    }
+
+    /// SYN-SENT (section 3.10.7.3).
+    fn in_syn_sent(&mut self, segment: &Segment<'_>, ctx: &mut Ctx<'_>) -> Act {
+        let has_ack = segment.has(Control::ACK);
+        if has_ack && segment.ack != self.snd_nxt {
+            if !segment.has(Control::RST) {
+                ctx.replies.reset_for(&self.key, segment);
+            }
+            return Act::SEND;
+        }
+        if segment.has(Control::RST) {
+            if !has_ack {
+                return Act::empty();
+            }
+            self.fail(Error::Refused);
+            return Act::CLOSED;
+        }
+        if !segment.has(Control::SYN) {
+            return Act::empty();
+        }
+        self.take_syn(segment, &segment.syn_options(), ctx);
+        if !has_ack {
+            // Simultaneous open: both SYNs cross.
+            self.state = TcpState::SynReceived;
+            self.snd_nxt = self.iss;
+            self.flags |= Flags::SEND_SYN;
+            return Act::SEND;
+        }
+        self.establish(segment, ctx);
+        self.snd_wnd = u32::from(segment.window);
+        self.max_wnd = self.snd_wnd;
+        self.flags |= Flags::ACK_NOW;
+        if !segment.payload.is_empty() {
+            return Act::SEND | self.text(&Segment { seq: segment.seq + 1, ..*segment }, ctx);
+        }
+        Act::SEND
+    }
+
+    /// What a SYN tells: where the peer begins and what it can.
+    pub(crate) fn take_syn(&mut self, segment: &Segment<'_>, options: &SynOptions, ctx: &Ctx<'_>) {
+        self.rcv_nxt = segment.seq + 1;
+        self.last_ack = self.rcv_nxt;
+        self.rcv_adv = self.rcv_nxt + self.rcvbuf.min(65_535);
+        self.snd_wl1 = segment.seq;
+        self.snd_wnd = u32::from(segment.window);
+        self.max_wnd = self.snd_wnd;
+        // RFC 9293 section 3.7.1: 536 if the peer does not say.
+        self.peer_mss = options.mss.unwrap_or(536);
+        self.flags.set(Flags::SACK, options.sack);
+        self.flags.set(Flags::TIMESTAMPS, segment.timestamp.is_some());
+        if let Some((value, _)) = segment.timestamp {
+            self.ts_recent = value;
+            self.ts_recent_ms = ctx.now.ms;
+        }
+        self.flags.set(Flags::SCALING, options.scale.is_some());
+        match options.scale {
+            Some(shift) => self.snd_shift = shift,
+            None => (self.snd_shift, self.rcv_shift) = (0, 0),
+        }
+        self.update_mss();
+        self.rcv_mss = self.peer_mss.min(self.path_mtu - 40).clamp(88, 8192);
+        self.last_data_ms = ctx.now.ms;
+    }
+
+    /// (Re)starts the keep-alive timer if it is wanted.
+    pub(crate) fn start_keep_alive(&mut self, now_ms: u64) {
+        if self.has(Flags::KEEP_ALIVE) && !self.has(Flags::ORPHAN) && self.is_synchronized() {
+            self.arm(T_KEEP, now_ms + u64::from(self.options.keep_idle));
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! TCP segments: reading a received one, writing one to send. Formats are `smoltcp::wire`'s.
+
+use core::net::Ipv4Addr;
+
+use smoltcp::wire::{IpAddress, IpProtocol, TcpOption as WireOption, TcpPacket, TcpSeqNumber, checksum};
+
+use super::demux::FlowKey;
+use super::seq::Seq;
+
+/// Bytes of the IPv4 and TCP headers without options.
+pub(crate) const HEADERS: usize = 40;
+/// Bytes of the timestamp option with its padding (RFC 7323 appendix A).
+pub(crate) const TIMESTAMP_LEN: usize = 12;
+/// SACK blocks in a segment that has timestamps (RFC 2018 section 3).
+pub(crate) const MAX_SACK: usize = 3;
+
+bitflags::bitflags! {
+    /// The control bits (RFC 9293 section 3.1), at their place in the header.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub(crate) struct Control: u8 {
+        const FIN = 1;
+        const SYN = 2;
+        const RST = 4;
+        const PSH = 8;
+        const ACK = 16;
+    }
+}
+
+/// A received segment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Segment<'a> {
+    pub(crate) seq: Seq,
+    pub(crate) ack: Seq,
+    pub(crate) control: Control,
+    pub(crate) window: u16,
+    pub(crate) payload: &'a [u8],
+    pub(crate) timestamp: Option<(u32, u32)>,
+    /// The option part of the header, for what only SYN segments and SACK users need.
+    pub(crate) options: &'a [u8],
+}
+
+/// What a SYN says of its sender.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SynOptions {
+    pub(crate) mss: Option<u16>,
+    pub(crate) scale: Option<u8>,
+    pub(crate) sack: bool,
+}
+
+impl<'a> Segment<'a> {
+    /// Reads a TCP segment; `None` if it is malformed or its checksum is wrong. Nothing is allocated
+    /// before this test.
+    #[inline]
+    pub(crate) fn parse(
+        bytes: &'a [u8],
+        src: Ipv4Addr,
+        dst: Ipv4Addr,
+        checksum_ok: bool,
+    ) -> Option<(Segment<'a>, u16, u16)> {
+        let packet = TcpPacket::new_checked(bytes).ok()?;
+        if !checksum_ok && !packet.verify_checksum(&IpAddress::Ipv4(src), &IpAddress::Ipv4(dst)) {
+            return None;
+        }
+        if packet.src_port() == 0 || packet.dst_port() == 0 {
+            return None;
+        }
+        let options = packet.options();
+        let segment = Segment {
+            seq: Seq(packet.seq_number().0 as u32),
+            ack: Seq(packet.ack_number().0 as u32),
+            control: Control::from_bits_truncate(bytes[13]),
+            window: packet.window_len(),
+            payload: packet.payload(),
+            timestamp: read_timestamp(options),
+            options,
+        };
+        Some((segment, packet.src_port(), packet.dst_port()))
+    }
+
+    #[inline]
+    pub(crate) fn has(&self, control: Control) -> bool {
+        self.control.contains(control)
+    }
+
+    /// Sequence numbers that it takes.
+    #[inline]
+    pub(crate) fn len(&self) -> u32 {
+        self.payload.len() as u32 + u32::from(self.has(Control::SYN)) + u32::from(self.has(Control::FIN))
+    }
+
+    /// The number after its last.
+    #[inline]
+    pub(crate) fn end(&self) -> Seq {
+        self.seq + self.len()
+    }
+
+    /// The options of a SYN. Reading stops at the first malformed one.
+    pub(crate) fn syn_options(&self) -> SynOptions {
+        let mut found = SynOptions::default();
+        let mut rest = self.options;
+        while !rest.is_empty() {
+            let Ok((next, option)) = WireOption::parse(rest) else { break };
+            match option {
+                WireOption::EndOfList => break,
+                WireOption::MaxSegmentSize(mss) => found.mss = Some(mss),
+                // RFC 7323 section 2.3: shifts above 14 count as 14.
+                WireOption::WindowScale(scale) => found.scale = Some(scale.min(14)),
+                WireOption::SackPermitted => found.sack = true,
+                _ => {}
+            }
+            rest = next;
+        }
+        found
+    }
+}
+
+#[inline]
+fn read_timestamp(options: &[u8]) -> Option<(u32, u32)> {
+    // The layout that everybody sends outside of SYN segments.
+    if let [1, 1, 8, 10, a, b, c, d, e, f, g, h, ..] = *options {
+        return Some((u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h])));
+    }
+    let mut rest = options;
+    while !rest.is_empty() {
+        let (next, option) = WireOption::parse(rest).ok()?;
+        match option {
+            WireOption::TimeStamp { tsval, tsecr } => return Some((tsval, tsecr)),
+            WireOption::EndOfList => return None,
+            _ => rest = next,
+        }
+    }
+    None
+}
+
+/// The header of a segment to send.
+#[derive(Clone, Copy)]
+pub(crate) struct Header {
+    pub(crate) key: FlowKey,
+    pub(crate) seq: Seq,
+    pub(crate) ack: Seq,
+    pub(crate) control: Control,
+    pub(crate) window: u16,
+    pub(crate) hop_limit: u8,
+    pub(crate) traffic_class: u8,
+    pub(crate) options: [u8; 40],
+    pub(crate) options_len: u8,
+}
+
+impl Header {
+    pub(crate) fn new(key: FlowKey, seq: Seq, ack: Seq, control: Control) -> Header {
+        Header {
+            key,
+            seq,
+            ack,
+            control,
+            window: 0,
+            hop_limit: 64,
+            traffic_class: 0,
+            options: [1; 40],
+            options_len: 0,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn timestamp(&mut self, value: u32, echo: u32) {
+        self.option(&[1, 1, 8, 10]);
+        self.option(&value.to_be_bytes());
+        self.option(&echo.to_be_bytes());
+    }
+
+    /// Appends bytes of options; the caller keeps the sum a multiple of four.
+    #[inline]
+    pub(crate) fn option(&mut self, bytes: &[u8]) {
+        let at = usize::from(self.options_len);
+        self.options[at..at + bytes.len()].copy_from_slice(bytes);
+        self.options_len += bytes.len() as u8;
+    }
+
+    /// Length of the IP packet with `payload` bytes.
+    #[inline]
+    pub(crate) fn packet_len(&self, payload: usize) -> usize {
+        HEADERS + usize::from(self.options_len) + payload
+    }
+
+    /// Writes IPv4 header, TCP header, options and (by `fill`) payload.
+    #[inline]
+    pub(crate) fn write(&self, packet: &mut [u8], with_checksum: bool, fill: impl FnOnce(&mut [u8])) {
+        let (src, dst) = (self.key.local, self.key.remote);
+        let (ip, tcp) = packet.split_at_mut(20);
+        crate::ip::ipv4::write_header(
+            ip,
+            &crate::ip::ipv4::Header {
+                src,
+                dst,
+                protocol: 6,
+                payload_len: tcp.len(),
+                hop_limit: self.hop_limit,
+                traffic_class: self.traffic_class,
+                // RFC 6864: an atomic datagram's identification means nothing.
+                ident: 0,
+                dont_fragment: true,
+            },
+        );
+        let options_len = usize::from(self.options_len);
+        let mut header = TcpPacket::new_unchecked(&mut *tcp);
+        header.set_src_port(self.key.local_port);
+        header.set_dst_port(self.key.remote_port);
+        header.set_seq_number(TcpSeqNumber(self.seq.0 as i32));
+        header.set_ack_number(TcpSeqNumber(self.ack.0 as i32));
+        header.clear_flags();
+        header.set_header_len((20 + options_len) as u8);
+        header.set_window_len(self.window);
+        header.set_checksum(0);
+        header.set_urgent_at(0);
+        tcp[13] = self.control.bits();
+        tcp[20..20 + options_len].copy_from_slice(&self.options[..options_len]);
+        fill(&mut tcp[20 + options_len..]);
+        if with_checksum {
+            let pseudo = checksum::pseudo_header_v4(&src, &dst, IpProtocol::Tcp, tcp.len() as u32);
+            let sum = !checksum::combine(&[pseudo, checksum::data(tcp)]);
+            TcpPacket::new_unchecked(tcp).set_checksum(sum);
+        }
+    }
+}

@@ -1,0 +1,459 @@
+//! What a connection sends, and what its timers do (RFC 9293 sections 3.8.3 to 3.8.6, RFC 5681,
+//! RFC 6298).
+
+use super::queue::Pool;
+use super::receive::Act;
+use super::segment::{Control, HEADERS, Header, TIMESTAMP_LEN};
+use super::seq::Seq;
+use super::tcb::{Ctx, Flags, NEVER, Now, T_ACK, T_KEEP, T_RESEND, Tcb};
+use crate::error::Error;
+use crate::ip::link::{Blocked, Link};
+use crate::shard::Ready;
+use crate::socket::tcp::TcpState;
+
+/// Retransmissions before a connection is given up: Linux's tcp_retries2.
+const DATA_RETRIES: u8 = 15;
+/// The same for connections without an owner: Linux's default for tcp_orphan_retries.
+const ORPHAN_RETRIES: u8 = 8;
+/// Retransmissions of a SYN-ACK: Linux's tcp_synack_retries.
+const SYN_ACK_RETRIES: u8 = 5;
+/// How long a corked partial segment is held back (tcp(7)).
+const CORK_MS: u64 = 200;
+/// A gap in sending after which data is not "a reply" any more.
+const INTERACTIVE_MS: u64 = 40;
+
+impl Tcb {
+    /// Sends what may be sent. `Err` if the device is full or the hardware address unknown: then the rest
+    /// is tried again later.
+    pub(crate) fn output(&mut self, now: Now, pool: &mut Pool, link: &mut Link<'_>) -> Result<(), Blocked> {
+        match self.state {
+            TcpState::Closed | TcpState::Listen | TcpState::TimeWait => return Ok(()),
+            TcpState::SynSent | TcpState::SynReceived if self.has(Flags::SEND_SYN) => {
+                return self.send_syn(now, link);
+            }
+            TcpState::SynSent => return Ok(()),
+            TcpState::SynReceived => return self.send_acks(now, pool, link),
+            _ => {}
+        }
+        self.send_data(now, pool, link)?;
+        if self.has(Flags::SEND_PROBE) {
+            // A number that was acknowledged: the peer must answer (RFC 1122 section 4.2.3.6).
+            self.send_segment(self.snd_una - 1, 0, Control::ACK, now, pool, link)?;
+            self.flags -= Flags::SEND_PROBE;
+        }
+        self.send_acks(now, pool, link)
+    }
+
+    fn send_syn(&mut self, now: Now, link: &mut Link<'_>) -> Result<(), Blocked> {
+        if self.timer_at[T_RESEND] == NEVER {
+            self.arm(T_RESEND, now.ms + self.rtt.backed_off_ms(self.retries));
+        }
+        let control = match self.state {
+            TcpState::SynSent => Control::SYN,
+            _ => Control::SYN | Control::ACK,
+        };
+        let ack = if control.contains(Control::ACK) { self.rcv_nxt } else { Seq(0) };
+        let mut header = Header::new(self.key, self.iss, ack, control);
+        // The window of a SYN is not scaled (RFC 7323 section 2.2).
+        header.window = self.rcvbuf.min(65_535) as u16;
+        let mss = self.path_mtu.saturating_sub(HEADERS as u16);
+        let mss = if self.options.max_segment > 0 { mss.min(self.options.max_segment) } else { mss };
+        header.option(&[2, 4, (mss >> 8) as u8, mss as u8]);
+        let first = self.state == TcpState::SynSent;
+        if first || self.has(Flags::TIMESTAMPS) {
+            let echo = if first { 0 } else { self.ts_recent };
+            header.option(if first || self.has(Flags::SACK) { &[4, 2, 8, 10] } else { &[1, 1, 8, 10] });
+            header.option(&self.timestamp_now(now).to_be_bytes());
+            header.option(&echo.to_be_bytes());
+        } else if self.has(Flags::SACK) {
+            header.option(&[1, 1, 4, 2]);
+        }
+        if first || self.has(Flags::SCALING) {
+            header.option(&[1, 3, 3, self.rcv_shift]);
+        }
+        self.stamp(&mut header);
+        link.send_tcp(self, &header, 0, 0, |_| ())?;
+        self.flags -= Flags::SEND_SYN;
+        if self.snd_nxt == self.iss {
+            self.snd_nxt = self.iss + 1;
+            self.snd_max = self.snd_max.latest(self.snd_nxt);
+        }
+        if self.retries == 0 {
+            self.flags |= Flags::TIMING;
+            (self.rtt_seq, self.rtt_sent_us) = (self.iss, now.us);
+        } else {
+            self.flags -= Flags::TIMING;
+        }
+        Ok(())
+    }
+
+    fn send_data(&mut self, now: Now, pool: &mut Pool, link: &mut Link<'_>) -> Result<(), Blocked> {
+        if self.has(Flags::RESEND_HEAD) {
+            self.resend_head(now, pool, link)?;
+            self.flags -= Flags::RESEND_HEAD;
+        }
+        self.restart_after_idle(now);
+        let most = self.most_at_once(link);
+        loop {
+            let sent = self.in_flight();
+            if sent > self.tx.len() {
+                break; // FIN is out.
+            }
+            let unsent = self.tx.len() - sent;
+            let fin = self.has(Flags::FIN_QUEUED);
+            if unsent == 0 && !fin {
+                break;
+            }
+            // RFC 3042: a segment beyond the congestion window for each of the first two duplicates.
+            let limited_transmit = u32::from(self.dup_acks.min(2)) * u32::from(self.mss);
+            let congestion = if self.has(Flags::RECOVERY) { self.cwnd } else { self.cwnd + limited_transmit };
+            let window = self.snd_wnd.min(congestion);
+            let usable = window.saturating_sub(sent);
+            let len = unsent.min(usable).min(most);
+            self.flags.set(Flags::CWND_LIMITED, usable < unsent && self.snd_wnd > congestion);
+            let len = self.worth_sending(len, unsent);
+            if len == 0 && (unsent > 0 || !fin) {
+                self.hold(now, unsent);
+                break;
+            }
+            self.send_next(len, len == unsent, now, pool, link)?;
+        }
+        Ok(())
+    }
+
+    /// Sends `len` bytes at `snd_nxt`, with FIN if they are the last.
+    fn send_next(
+        &mut self,
+        len: u32,
+        last: bool,
+        now: Now,
+        pool: &mut Pool,
+        link: &mut Link<'_>,
+    ) -> Result<(), Blocked> {
+        let mut control = Control::ACK;
+        if last {
+            control |= Control::PSH;
+            self.flags -= Flags::FORCE | Flags::MORE;
+        }
+        let fin = last && self.has(Flags::FIN_QUEUED) && len <= u32::from(self.mss);
+        control.set(Control::FIN, fin);
+        let seq = self.snd_nxt;
+        let sent = self.send_segment(seq, len, control, now, pool, link);
+        if self.timer_at[T_RESEND] == NEVER || self.has(Flags::PERSIST) {
+            self.flags -= Flags::PERSIST;
+            self.stalled_ms = now.ms;
+            self.arm(T_RESEND, now.ms + self.rtt.backed_off_ms(self.retries));
+        }
+        sent?;
+        self.snd_nxt = seq + len + u32::from(fin);
+        let again = seq.before(self.snd_max);
+        if again {
+            self.total_retransmits += 1;
+        } else if !self.has(Flags::TIMING) {
+            self.flags |= Flags::TIMING;
+            (self.rtt_seq, self.rtt_sent_us) = (seq, now.us);
+        }
+        self.snd_max = self.snd_max.latest(self.snd_nxt);
+        if len < u32::from(self.mss) {
+            self.small_end = self.snd_nxt;
+        }
+        if len > 0 {
+            if now.ms < self.last_data_ms + INTERACTIVE_MS && self.bytes_received > 0 {
+                self.flags |= Flags::INTERACTIVE;
+            }
+            self.last_sent_ms = now.ms;
+        }
+        Ok(())
+    }
+
+    /// The most that goes into one packet: a segment, or a super-segment where the link cuts it.
+    fn most_at_once(&self, link: &Link<'_>) -> u32 {
+        let mss = u32::from(self.mss);
+        let room = link.segmentation(self).saturating_sub(HEADERS + TIMESTAMP_LEN) as u32;
+        // A whole number of segments, so that no small one is in the middle of the stream.
+        (room / mss * mss).max(mss)
+    }
+
+    /// How much of `len` bytes to send now: sender's silly window avoidance and Nagle's algorithm
+    /// (RFC 9293 section 3.8.6.2.1, RFC 1122 section 4.2.3.4).
+    #[inline]
+    fn worth_sending(&self, len: u32, unsent: u32) -> u32 {
+        let mss = u32::from(self.mss);
+        if len == 0 {
+            return 0;
+        }
+        if self.snd_nxt.before(self.snd_max) || self.has(Flags::FORCE) {
+            return len;
+        }
+        let whole = len - len % mss;
+        if len < unsent {
+            // Cut by a window or the packet size. Part of a segment only if the window is tiny for good.
+            return if whole > 0 || len < self.max_wnd / 2 { whole } else { len };
+        }
+        if len == whole || self.has(Flags::FIN_QUEUED) {
+            return len;
+        }
+        let corked = self.has(Flags::CORK | Flags::MORE);
+        let small_outstanding = self.small_end.after(self.snd_una) && self.snd_nxt != self.snd_una;
+        let nagle = !self.has(Flags::NO_DELAY) && small_outstanding;
+        if corked || nagle { whole } else { len }
+    }
+
+    /// Data waits and nothing is in flight: make sure that something happens (persist timer, section
+    /// 3.8.6.1; the override timeout of section 3.8.6.2.1; the cork's end).
+    fn hold(&mut self, now: Now, unsent: u32) {
+        if unsent > 0 && self.snd_nxt == self.snd_una && self.timer_at[T_RESEND] == NEVER {
+            let zero = self.snd_wnd == 0;
+            let wait = if zero { self.rtt.backed_off_ms(self.retries) } else { CORK_MS };
+            if zero && self.probes == 0 {
+                self.stalled_ms = now.ms;
+            }
+            self.flags |= Flags::PERSIST;
+            self.arm(T_RESEND, now.ms + wait);
+        }
+    }
+
+    fn resend_head(&mut self, now: Now, pool: &mut Pool, link: &mut Link<'_>) -> Result<(), Blocked> {
+        let flight = self.snd_max.since(self.snd_una);
+        if flight == 0 {
+            return Ok(());
+        }
+        let len = self.tx.len().min(flight).min(u32::from(self.mss));
+        let fin = self.fin_sent() && len == self.tx.len();
+        let mut control = Control::ACK;
+        control.set(Control::FIN, fin);
+        control.set(Control::PSH, len == self.tx.len());
+        self.send_segment(self.snd_una, len, control, now, pool, link)?;
+        self.total_retransmits += 1;
+        self.flags -= Flags::TIMING;
+        self.snd_nxt = self.snd_nxt.latest(self.snd_una + len + u32::from(fin));
+        self.arm(T_RESEND, now.ms + self.rtt.backed_off_ms(self.retries));
+        Ok(())
+    }
+
+    fn send_acks(&mut self, now: Now, pool: &mut Pool, link: &mut Link<'_>) -> Result<(), Blocked> {
+        while self.acks_owed > 0 || self.has(Flags::ACK_NOW) {
+            self.acks_owed = self.acks_owed.saturating_sub(1);
+            let owed = self.acks_owed;
+            // Clears ACK_NOW.
+            self.send_segment(self.snd_nxt, 0, Control::ACK, now, pool, link)?;
+            self.acks_owed = owed;
+        }
+        Ok(())
+    }
+
+    /// Builds and sends one segment. Every segment carries the acknowledgement.
+    #[inline]
+    fn send_segment(
+        &mut self,
+        seq: Seq,
+        len: u32,
+        control: Control,
+        now: Now,
+        pool: &mut Pool,
+        link: &mut Link<'_>,
+    ) -> Result<(), Blocked> {
+        let edge = self.window_edge();
+        let mut header = Header::new(self.key, seq, self.rcv_nxt, control);
+        header.window = (edge.since(self.rcv_nxt) >> self.rcv_shift).min(65_535) as u16;
+        if self.has(Flags::TIMESTAMPS) {
+            header.timestamp(self.timestamp_now(now), self.ts_recent);
+        }
+        if len == 0 && self.reassembly.is_some() && self.has(Flags::SACK) {
+            self.add_sack_blocks(&mut header);
+        }
+        self.stamp(&mut header);
+        let segment = if len > u32::from(self.mss) { self.mss } else { 0 };
+        let mut tx = core::mem::take(&mut self.tx);
+        let offset = seq.since(self.snd_una);
+        let result = link.send_tcp(self, &header, len as usize, segment, |payload| {
+            tx.copy_out(pool, offset, payload);
+        });
+        self.tx = tx;
+        result?;
+        let advertised = self.rcv_nxt + (u32::from(header.window) << self.rcv_shift);
+        self.rcv_adv = self.rcv_adv.latest(advertised);
+        self.last_ack = self.rcv_nxt;
+        self.flags -= Flags::ACK_NOW;
+        self.disarm(T_ACK);
+        Ok(())
+    }
+
+    fn stamp(&self, header: &mut Header) {
+        header.hop_limit = self.hop_limit;
+        header.traffic_class = self.traffic_class;
+    }
+
+    #[cold]
+    fn add_sack_blocks(&self, header: &mut Header) {
+        let Some(reassembly) = &self.reassembly else { return };
+        let (blocks, count) = reassembly.blocks();
+        if count == 0 {
+            return;
+        }
+        header.option(&[1, 1, 5, 2 + 8 * count as u8]);
+        for (start, end) in &blocks[..count] {
+            header.option(&start.0.to_be_bytes());
+            header.option(&end.0.to_be_bytes());
+        }
+    }
+
+    /// RFC 5681 section 4.1: after a pause of a timeout the window says nothing of the path any more.
+    fn restart_after_idle(&mut self, now: Now) {
+        if self.snd_nxt == self.snd_una && now.ms > self.last_sent_ms + u64::from(self.rtt.rto / 1000) {
+            let initial = super::congestion::Congestion::initial_window(u32::from(self.mss));
+            self.cwnd = self.cwnd.min(initial);
+        }
+    }
+
+    /// Runs the timers that are due.
+    pub(crate) fn timers(&mut self, ctx: &mut Ctx<'_>) -> Act {
+        let mut act = Act::empty();
+        for timer in [T_RESEND, T_ACK, T_KEEP] {
+            if self.timer_at[timer] <= ctx.now.ms {
+                self.disarm(timer);
+                act |= match timer {
+                    T_RESEND => self.resend_timeout(ctx),
+                    T_ACK => self.ack_timeout(),
+                    _ => self.keep_timeout(ctx),
+                };
+            }
+        }
+        act
+    }
+
+    fn ack_timeout(&mut self) -> Act {
+        self.flags |= Flags::ACK_NOW;
+        Act::SEND
+    }
+
+    fn resend_timeout(&mut self, ctx: &mut Ctx<'_>) -> Act {
+        match self.state {
+            TcpState::SynSent => self.syn_timeout(self.options.syn_count, ctx),
+            TcpState::SynReceived => self.syn_timeout(SYN_ACK_RETRIES, ctx),
+            _ if self.has(Flags::PERSIST) => self.persist_timeout(ctx),
+            _ => self.data_timeout(ctx),
+        }
+    }
+
+    fn syn_timeout(&mut self, most: u8, ctx: &mut Ctx<'_>) -> Act {
+        let user = u64::from(self.options.user_timeout);
+        if self.retries >= most || (user > 0 && ctx.now.ms >= self.stalled_ms + user) {
+            self.fail(self.soft_error.unwrap_or(Error::TimedOut));
+            return Act::CLOSED;
+        }
+        self.retries += 1;
+        self.flags |= Flags::SEND_SYN;
+        self.arm(T_RESEND, ctx.now.ms + self.rtt.backed_off_ms(self.retries));
+        Act::SEND
+    }
+
+    /// RFC 6298 section 5.4 to 5.7: resend from the first unacknowledged byte, slowly.
+    fn data_timeout(&mut self, ctx: &mut Ctx<'_>) -> Act {
+        if self.snd_una == self.snd_max {
+            return Act::empty();
+        }
+        if self.given_up(self.retries, ctx) {
+            self.fail(self.soft_error.unwrap_or(Error::TimedOut));
+            return Act::CLOSED;
+        }
+        let mss = u32::from(self.mss);
+        if self.retries == 0 {
+            let in_flight = self.snd_max.since(self.snd_una);
+            self.ssthresh = self.congestion.reduce(self.cwnd, in_flight, mss);
+        }
+        self.retries = self.retries.saturating_add(1);
+        self.cwnd = mss;
+        self.dup_acks = 0;
+        self.recover = self.snd_max;
+        self.flags -= Flags::RECOVERY | Flags::RESEND_HEAD | Flags::TIMING;
+        self.flags |= Flags::LOSS;
+        self.snd_nxt = self.snd_una;
+        if self.snd_wnd == 0 {
+            // The window closed over data in flight: resend one segment anyway, it is also the probe.
+            self.flags |= Flags::RESEND_HEAD;
+        }
+        self.arm(T_RESEND, ctx.now.ms + self.rtt.backed_off_ms(self.retries));
+        Act::SEND
+    }
+
+    /// No answer for too long (RFC 1122 section 4.2.3.5, RFC 5482).
+    fn given_up(&self, tries: u8, ctx: &Ctx<'_>) -> bool {
+        let user = u64::from(self.options.user_timeout);
+        if user > 0 {
+            return ctx.now.ms >= self.stalled_ms + user;
+        }
+        tries >= if self.has(Flags::ORPHAN) { ORPHAN_RETRIES } else { DATA_RETRIES }
+    }
+
+    /// Data waits, nothing is in flight.
+    fn persist_timeout(&mut self, ctx: &mut Ctx<'_>) -> Act {
+        self.flags -= Flags::PERSIST;
+        if self.snd_wnd > 0 {
+            self.flags |= Flags::FORCE;
+            return Act::SEND;
+        }
+        // A peer that answers may keep its window shut for ever (RFC 1122 section 4.2.2.17); `probes` is
+        // reset by each answer. A peer that answers to nobody's profit, an orphan's, may not.
+        if self.given_up(self.probes, ctx) && (self.probes > 0 || self.options.user_timeout > 0)
+            || (self.has(Flags::ORPHAN) && self.retries >= ORPHAN_RETRIES)
+        {
+            self.fail(self.soft_error.unwrap_or(Error::TimedOut));
+            return Act::CLOSED;
+        }
+        self.probes = self.probes.saturating_add(1);
+        self.retries = self.retries.saturating_add(1);
+        self.flags |= Flags::SEND_PROBE | Flags::PERSIST;
+        self.arm(T_RESEND, ctx.now.ms + self.rtt.backed_off_ms(self.retries));
+        Act::SEND
+    }
+
+    /// T_KEEP: what it means depends on the state.
+    fn keep_timeout(&mut self, ctx: &mut Ctx<'_>) -> Act {
+        if self.has(Flags::HELD) {
+            self.fail(Error::TimedOut);
+            return Act::CLOSED;
+        }
+        if self.has(Flags::ORPHAN) {
+            if self.state == TcpState::FinWait2 {
+                // The peer may keep its side open for ever; we do not (tcp(7), tcp_fin_timeout).
+                self.state = TcpState::Closed;
+                return Act::CLOSED;
+            }
+            return Act::empty();
+        }
+        if self.has(Flags::DEFERRED) {
+            self.flags -= Flags::DEFERRED;
+            return Act::ESTABLISHED;
+        }
+        self.keep_alive(ctx)
+    }
+
+    /// RFC 1122 section 4.2.3.6, with Linux's three parameters.
+    fn keep_alive(&mut self, ctx: &mut Ctx<'_>) -> Act {
+        if !self.has(Flags::KEEP_ALIVE) || !self.is_synchronized() {
+            return Act::empty();
+        }
+        let now = ctx.now.ms;
+        let due = self.last_heard_ms + u64::from(self.options.keep_idle);
+        if self.snd_una != self.snd_max || self.unsent() > 0 || (self.probes == 0 && due > now) {
+            self.arm(T_KEEP, due.max(now + u64::from(self.options.keep_interval.min(1000))));
+            return Act::empty();
+        }
+        let user = u64::from(self.options.user_timeout);
+        let dead = if user > 0 {
+            self.probes > 0 && now >= self.last_heard_ms + user
+        } else {
+            self.probes >= self.options.keep_count
+        };
+        if dead {
+            self.fail(Error::TimedOut);
+            self.news |= Ready::all();
+            return Act::CLOSED;
+        }
+        self.probes += 1;
+        self.flags |= Flags::SEND_PROBE;
+        self.arm(T_KEEP, now + u64::from(self.options.keep_interval));
+        Act::SEND
+    }
+}

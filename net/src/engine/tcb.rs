@@ -1,0 +1,476 @@
+//! The control block of a connection: its fields in the order in which segments touch them, its timers, and
+//! what others may ask of it. What happens on a segment is in `receive.rs`, what is sent in `send.rs`.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+
+use super::congestion::Congestion;
+use super::demux::FlowKey;
+use super::queue::{Pool, Queue};
+use super::reassembly::Reassembly;
+use super::rtt::Rtt;
+use super::seq::Seq;
+use crate::config::Limits;
+use crate::error::Error;
+use crate::shard::Ready;
+use crate::socket::tcp::TcpState;
+
+bitflags::bitflags! {
+    /// Facts about a connection.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub(crate) struct Flags: u64 {
+        /// In the list of connections that want to send.
+        const DIRTY = 1;
+        /// In the list of events.
+        const EVENTED = 1 << 1;
+        /// A segment with the present acknowledgement must go out.
+        const ACK_NOW = 1 << 2;
+        /// SYN or SYN-ACK must go out.
+        const SEND_SYN = 1 << 3;
+        /// The first unacknowledged segment must go out again.
+        const RESEND_HEAD = 1 << 4;
+        /// A probe (keep-alive or zero window) must go out.
+        const SEND_PROBE = 1 << 5;
+        /// Send what is there, however little.
+        const FORCE = 1 << 6;
+        /// FIN comes after the queue.
+        const FIN_QUEUED = 1 << 7;
+        /// The peer's FIN was taken.
+        const FIN_RECEIVED = 1 << 8;
+        /// `Tcb::fin_at` holds the place of a FIN that arrived early.
+        const FIN_EARLY = 1 << 9;
+        /// Timestamps are in use.
+        const TIMESTAMPS = 1 << 10;
+        /// The peer takes SACK blocks.
+        const SACK = 1 << 11;
+        /// Window scaling is in use.
+        const SCALING = 1 << 12;
+        /// Fast recovery (RFC 6582) is under way.
+        const RECOVERY = 1 << 13;
+        /// Recovery after a timeout is under way.
+        const LOSS = 1 << 14;
+        /// `rtt_seq` is being timed.
+        const TIMING = 1 << 15;
+        /// The congestion window was what stopped us last.
+        const CWND_LIMITED = 1 << 16;
+        /// T_RESEND is a persist timer.
+        const PERSIST = 1 << 17;
+        /// Data goes both ways: acknowledgements may wait for it.
+        const INTERACTIVE = 1 << 18;
+        /// The owner has closed the socket.
+        const ORPHAN = 1 << 19;
+        /// Not yet handed out by `accept`.
+        const CHILD = 1 << 20;
+        /// Waits for data before it may be accepted.
+        const DEFERRED = 1 << 21;
+        /// An incoming connection that the owner has not yet admitted.
+        const HELD = 1 << 22;
+        /// Reading was shut down.
+        const READ_SHUT = 1 << 23;
+        /// The owner was refused room and waits for it.
+        const WANTS_ROOM = 1 << 24;
+        /// The owner said that more data follows.
+        const MORE = 1 << 25;
+        const NO_DELAY = 1 << 26;
+        const CORK = 1 << 27;
+        const KEEP_ALIVE = 1 << 28;
+        const FIXED_SNDBUF = 1 << 29;
+        const FIXED_RCVBUF = 1 << 30;
+        const REUSE_ADDR = 1 << 31;
+        const REUSE_PORT = 1 << 32;
+        const TRANSPARENT = 1 << 33;
+        /// Owns an entry in the port table as a bound socket.
+        const BOUND = 1 << 34;
+        /// Counted in the port table as a user of a port somebody else bound, or chosen by `connect`.
+        const PORT_CHILD = 1 << 35;
+        /// In the flow table.
+        const IN_TABLE = 1 << 36;
+        /// Opened by us (a RST in SYN-RECEIVED means "refused").
+        const ACTIVE = 1 << 37;
+        /// Both ends are here.
+        const LOOPBACK = 1 << 38;
+        /// Waits for a hardware address.
+        const UNRESOLVED = 1 << 39;
+        /// The connection was established at some time.
+        const WAS_ESTABLISHED = 1 << 40;
+    }
+}
+
+/// Index into `Tcb::timer_at`: retransmission of data, SYN or FIN, and persist.
+pub(crate) const T_RESEND: usize = 0;
+/// Delayed acknowledgement.
+pub(crate) const T_ACK: usize = 1;
+/// Keep-alive; FIN-WAIT-2 of orphans; deferred accept; patience with a held connection.
+pub(crate) const T_KEEP: usize = 2;
+/// A timer that is not set.
+pub(crate) const NEVER: u64 = u64::MAX;
+/// No index.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// A connection, a listener, or a socket that is neither yet.
+#[repr(C)]
+pub(crate) struct Tcb {
+    // Looked at for each segment received.
+    pub(crate) key: FlowKey,
+    pub(crate) generation: u32,
+    pub(crate) flags: Flags,
+    pub(crate) rcv_nxt: Seq,
+    /// Right edge of the window that we advertised.
+    pub(crate) rcv_adv: Seq,
+    /// Acknowledgement number of the last segment that we sent.
+    pub(crate) last_ack: Seq,
+    pub(crate) ts_recent: u32,
+    pub(crate) snd_una: Seq,
+    pub(crate) snd_nxt: Seq,
+    /// The highest `snd_nxt` so far.
+    pub(crate) snd_max: Seq,
+    pub(crate) snd_wnd: u32,
+    pub(crate) snd_wl1: Seq,
+    pub(crate) snd_wl2: Seq,
+    pub(crate) state: TcpState,
+    pub(crate) news: Ready,
+    pub(crate) dup_acks: u8,
+    /// Pure acknowledgements owed for segments out of order, each one a signal to the sender.
+    pub(crate) acks_owed: u8,
+    // Looked at for each segment sent.
+    pub(crate) cwnd: u32,
+    pub(crate) ssthresh: u32,
+    pub(crate) mss: u16,
+    pub(crate) rcv_mss: u16,
+    pub(crate) snd_shift: u8,
+    pub(crate) rcv_shift: u8,
+    pub(crate) retries: u8,
+    pub(crate) probes: u8,
+    pub(crate) tx: Queue,
+    pub(crate) rx: Queue,
+    pub(crate) timer_at: [u64; 3],
+    pub(crate) filed_at: u64,
+    pub(crate) cookie: u64,
+    pub(crate) rtt: Rtt,
+    pub(crate) rtt_seq: Seq,
+    pub(crate) rtt_sent_us: u64,
+    pub(crate) ts_offset: u32,
+    /// When the last segment with data came, and when anything came.
+    pub(crate) last_data_ms: u64,
+    pub(crate) last_heard_ms: u64,
+    pub(crate) last_sent_ms: u64,
+    /// Segments still acknowledged at once.
+    pub(crate) quick_acks: u8,
+    pub(crate) hop_limit: u8,
+    pub(crate) traffic_class: u8,
+    pub(crate) neighbor: u16,
+    pub(crate) max_wnd: u32,
+    /// End of the last segment smaller than the MSS (Minshall's form of Nagle's test).
+    pub(crate) small_end: Seq,
+    // Looked at for losses, handshakes and options.
+    pub(crate) recover: Seq,
+    pub(crate) fin_at: Seq,
+    pub(crate) iss: Seq,
+    pub(crate) ts_recent_ms: u64,
+    pub(crate) stalled_ms: u64,
+    pub(crate) congestion: Congestion,
+    pub(crate) reassembly: Option<Box<Reassembly>>,
+    pub(crate) listener: Option<Box<Listener>>,
+    /// The listener's index and generation.
+    pub(crate) parent: (u32, u32),
+    pub(crate) error: Option<Error>,
+    pub(crate) soft_error: Option<Error>,
+    pub(crate) challenge_ms: u64,
+    pub(crate) options: Options,
+    pub(crate) sndbuf: u32,
+    pub(crate) rcvbuf: u32,
+    pub(crate) grow: ReceiveGrowth,
+    pub(crate) path_mtu: u16,
+    pub(crate) peer_mss: u16,
+    pub(crate) total_retransmits: u32,
+    pub(crate) bytes_acked: u64,
+    pub(crate) bytes_received: u64,
+}
+
+/// A listener's queue.
+#[derive(Default)]
+pub(crate) struct Listener {
+    pub(crate) backlog: usize,
+    /// Established and not yet accepted.
+    pub(crate) ready: VecDeque<u32>,
+    /// In SYN-RECEIVED.
+    pub(crate) half_open: usize,
+}
+
+/// What the owner set, in milliseconds and bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Options {
+    pub(crate) keep_idle: u32,
+    pub(crate) keep_interval: u32,
+    pub(crate) user_timeout: u32,
+    pub(crate) defer_accept: u32,
+    pub(crate) linger2: u32,
+    pub(crate) linger: Option<u32>,
+    pub(crate) low_at: u32,
+    pub(crate) not_sent_low_at: u32,
+    pub(crate) max_segment: u16,
+    pub(crate) keep_count: u8,
+    pub(crate) syn_count: u8,
+}
+
+/// Dynamic right-sizing of the receive buffer: bytes that the reader took in the last round trip.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct ReceiveGrowth {
+    pub(crate) copied: u32,
+    pub(crate) since_ms: u64,
+    pub(crate) rtt_seq: Seq,
+    pub(crate) rtt_since_us: u64,
+    pub(crate) rtt_us: u32,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            keep_idle: 7_200_000,
+            keep_interval: 75_000,
+            user_timeout: 0,
+            defer_accept: 0,
+            linger2: 60_000,
+            linger: None,
+            low_at: 1,
+            not_sent_low_at: u32::MAX,
+            max_segment: 0,
+            keep_count: 9,
+            syn_count: 6,
+        }
+    }
+}
+
+impl Default for Tcb {
+    fn default() -> Tcb {
+        Tcb {
+            key: FlowKey::NONE,
+            generation: 0,
+            flags: Flags::empty(),
+            rcv_nxt: Seq(0),
+            rcv_adv: Seq(0),
+            last_ack: Seq(0),
+            ts_recent: 0,
+            snd_una: Seq(0),
+            snd_nxt: Seq(0),
+            snd_max: Seq(0),
+            snd_wnd: 0,
+            snd_wl1: Seq(0),
+            snd_wl2: Seq(0),
+            state: TcpState::Closed,
+            news: Ready::empty(),
+            dup_acks: 0,
+            acks_owed: 0,
+            cwnd: 0,
+            ssthresh: u32::MAX,
+            mss: 536,
+            rcv_mss: 536,
+            snd_shift: 0,
+            rcv_shift: 0,
+            retries: 0,
+            probes: 0,
+            tx: Queue::default(),
+            rx: Queue::default(),
+            timer_at: [NEVER; 3],
+            filed_at: NEVER,
+            cookie: 0,
+            rtt: Rtt::NEW,
+            rtt_seq: Seq(0),
+            rtt_sent_us: 0,
+            ts_offset: 0,
+            last_data_ms: 0,
+            last_heard_ms: 0,
+            last_sent_ms: 0,
+            quick_acks: 16,
+            hop_limit: 64,
+            traffic_class: 0,
+            neighbor: u16::MAX,
+            max_wnd: 0,
+            small_end: Seq(0),
+            recover: Seq(0),
+            fin_at: Seq(0),
+            iss: Seq(0),
+            ts_recent_ms: 0,
+            stalled_ms: 0,
+            congestion: Congestion::default(),
+            reassembly: None,
+            listener: None,
+            parent: (NONE, 0),
+            error: None,
+            soft_error: None,
+            challenge_ms: 0,
+            options: Options::default(),
+            sndbuf: 0,
+            rcvbuf: 0,
+            grow: ReceiveGrowth::default(),
+            path_mtu: 1500,
+            peer_mss: 536,
+            total_retransmits: 0,
+            bytes_acked: 0,
+            bytes_received: 0,
+        }
+    }
+}
+
+/// The time, in the units that are needed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Now {
+    pub(crate) ms: u64,
+    pub(crate) us: u64,
+}
+
+/// What a connection works with besides itself.
+pub(crate) struct Ctx<'a> {
+    pub(crate) now: Now,
+    pub(crate) pool: &'a mut Pool,
+    pub(crate) limits: &'a Limits,
+    pub(crate) replies: &'a mut super::Replies,
+}
+
+impl Tcb {
+    #[inline]
+    pub(crate) fn has(&self, flags: Flags) -> bool {
+        self.flags.intersects(flags)
+    }
+
+    #[inline]
+    pub(crate) fn arm(&mut self, timer: usize, at_ms: u64) {
+        self.timer_at[timer] = at_ms;
+    }
+
+    #[inline]
+    pub(crate) fn disarm(&mut self, timer: usize) {
+        self.timer_at[timer] = NEVER;
+    }
+
+    #[inline]
+    pub(crate) fn earliest(&self) -> u64 {
+        self.timer_at[0].min(self.timer_at[1]).min(self.timer_at[2])
+    }
+
+    /// Sequence numbers sent and not acknowledged, as far as `snd_nxt` counts.
+    #[inline]
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.snd_nxt.since(self.snd_una)
+    }
+
+    /// Bytes queued and not sent.
+    #[inline]
+    pub(crate) fn unsent(&self) -> u32 {
+        self.tx.len().saturating_sub(self.in_flight())
+    }
+
+    /// FIN has been sent at least once.
+    pub(crate) fn fin_sent(&self) -> bool {
+        self.has(Flags::FIN_QUEUED) && self.snd_max.since(self.snd_una) > self.tx.len()
+    }
+
+    pub(crate) fn is_synchronized(&self) -> bool {
+        !matches!(
+            self.state,
+            TcpState::Closed
+                | TcpState::Listen
+                | TcpState::SynSent
+                | TcpState::SynReceived
+                | TcpState::TimeWait
+        )
+    }
+
+    pub(crate) fn can_send(&self) -> bool {
+        matches!(self.state, TcpState::Established | TcpState::CloseWait) && !self.has(Flags::FIN_QUEUED)
+    }
+
+    pub(crate) fn can_receive(&self) -> bool {
+        matches!(self.state, TcpState::Established | TcpState::FinWait1 | TcpState::FinWait2)
+    }
+
+    /// Bytes that may be queued to send.
+    pub(crate) fn send_limit(&self, limits: &Limits) -> u32 {
+        if self.has(Flags::FIXED_SNDBUF) {
+            return self.sndbuf;
+        }
+        // Twice the congestion window keeps the path full while the owner refills.
+        self.sndbuf.max(self.cwnd.saturating_mul(2)).min(limits.sndbuf.1.max(limits.sndbuf.0) as u32)
+    }
+
+    /// A fair number of bytes can be queued: a third of the buffer (sk_stream_is_writeable).
+    pub(crate) fn has_room(&self, limits: &Limits) -> bool {
+        u64::from(self.tx.len()) * 3 <= u64::from(self.send_limit(limits)) * 2
+            && self.unsent() < self.options.not_sent_low_at
+    }
+
+    /// Level-triggered readiness, as Linux's tcp_poll computes it.
+    pub(crate) fn ready(&self, limits: &Limits) -> Ready {
+        let mut ready = Ready::empty();
+        if let Some(listener) = &self.listener {
+            return if listener.ready.is_empty() { ready } else { Ready::READABLE };
+        }
+        let peer_closed = self.has(Flags::FIN_RECEIVED | Flags::READ_SHUT);
+        let over = matches!(self.state, TcpState::Closed | TcpState::TimeWait);
+        ready.set(Ready::ERROR, self.error.is_some());
+        ready.set(Ready::PEER_CLOSED, peer_closed || (over && self.has(Flags::WAS_ESTABLISHED)));
+        ready.set(Ready::HANGUP, over || (peer_closed && self.has(Flags::FIN_QUEUED)));
+        if matches!(self.state, TcpState::SynSent | TcpState::SynReceived) {
+            return ready;
+        }
+        let low = self.options.low_at.min(self.rcvbuf / 2).max(1);
+        ready.set(Ready::READABLE, self.rx.len() >= low || peer_closed || over || self.error.is_some());
+        // Writing that would fail at once counts as possible.
+        let over_or_shut = over || self.has(Flags::FIN_QUEUED);
+        ready.set(Ready::WRITABLE, over_or_shut || self.has_room(limits));
+        ready
+    }
+
+    /// Notes an error and ends the connection without a word to the peer.
+    pub(crate) fn fail(&mut self, error: Error) {
+        self.error = Some(error);
+        self.state = TcpState::Closed;
+        self.timer_at = [NEVER; 3];
+        self.news |= Ready::all();
+    }
+
+    /// The window to advertise, and the place where it ends. Never shrinks (RFC 9293 section 3.8.6), and
+    /// grows only by worthwhile steps (section 3.8.6.2.2).
+    #[inline]
+    pub(crate) fn window_edge(&self) -> Seq {
+        let space = self.rcvbuf.saturating_sub(self.rx.len());
+        let edge = self.rcv_nxt + (space >> self.rcv_shift << self.rcv_shift);
+        if !edge.after(self.rcv_adv) {
+            return self.rcv_adv;
+        }
+        let step = edge.since(self.rcv_adv);
+        let worthwhile = u32::from(self.rcv_mss).min(self.rcvbuf / 2);
+        if step >= worthwhile || self.rcv_adv.since(self.rcv_nxt) >= worthwhile { edge } else { self.rcv_adv }
+    }
+
+    /// After the reader took bytes: the peer should hear of the larger window.
+    pub(crate) fn window_opened(&self) -> bool {
+        let edge = self.window_edge();
+        let step = edge.since(self.rcv_adv);
+        let left = self.rcv_adv.since(self.rcv_nxt);
+        // As Linux (tcp_cleanup_rbuf): when the window at least doubles. Otherwise ACKs carry it.
+        step > 0 && step >= left && self.can_receive()
+    }
+
+    /// Largest payload for the path and the peer.
+    pub(crate) fn update_mss(&mut self) {
+        let user = if self.options.max_segment == 0 { u16::MAX } else { self.options.max_segment };
+        let path = self.path_mtu.saturating_sub(super::segment::HEADERS as u16);
+        let options = if self.has(Flags::TIMESTAMPS) { super::segment::TIMESTAMP_LEN as u16 } else { 0 };
+        // Linux's TCP_MIN_MSS: a peer must not make us send single bytes.
+        self.mss = self.peer_mss.min(user).min(path).max(88) - options;
+    }
+
+    pub(crate) fn timestamp_now(&self, now: Now) -> u32 {
+        (now.ms as u32).wrapping_add(self.ts_offset)
+    }
+
+    /// Gives all buffers back.
+    pub(crate) fn clear_buffers(&mut self, pool: &mut Pool) {
+        self.tx.clear(pool);
+        self.rx.clear(pool);
+        if let Some(mut reassembly) = self.reassembly.take() {
+            reassembly.clear(pool);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Putting fragmented datagrams together (RFC 815's idea: keep the holes), within bounds.
+//!
+//! Overlapping fragments end the datagram (RFC 5722 orders it for IPv6; for IPv4 Linux does the same since
+//! the FragmentSmack attacks).
+
+use alloc::vec::Vec;
+use core::net::Ipv4Addr;
+
+use super::ipv4::Packet;
+
+/// Datagrams under way at once; the oldest gives way.
+const MAX_DATAGRAMS: usize = 64;
+/// Fragments of one datagram: 64 KiB in pieces of 576 bytes, with room to spare.
+const MAX_PIECES: usize = 160;
+/// Linux's ipfrag_time.
+const TIMEOUT_MS: u64 = 30_000;
+
+struct Datagram {
+    key: (Ipv4Addr, Ipv4Addr, u8, u16),
+    began_ms: u64,
+    bytes: Vec<u8>,
+    /// Ranges that are there, in order.
+    pieces: Vec<(usize, usize)>,
+    end: Option<usize>,
+    /// Header of the first fragment.
+    header: Option<(u8, u8)>,
+}
+
+/// Datagrams of which fragments are there.
+#[derive(Default)]
+pub(crate) struct Fragments {
+    datagrams: Vec<Datagram>,
+}
+
+/// A datagram put together.
+pub(crate) struct Whole {
+    pub(crate) src: Ipv4Addr,
+    pub(crate) dst: Ipv4Addr,
+    pub(crate) protocol: u8,
+    pub(crate) hop_limit: u8,
+    pub(crate) traffic_class: u8,
+    pub(crate) payload: Vec<u8>,
+}
+
+impl Fragments {
+    /// Takes a fragment; returns the datagram if it was the last missing one.
+    pub(crate) fn insert(&mut self, packet: &Packet<'_>, now_ms: u64) -> Option<Whole> {
+        self.datagrams.retain(|datagram| now_ms < datagram.began_ms + TIMEOUT_MS);
+        let key = (packet.src, packet.dst, packet.protocol, packet.ident);
+        let i = match self.datagrams.iter().position(|datagram| datagram.key == key) {
+            Some(i) => i,
+            None => self.begin(key, now_ms),
+        };
+        match self.datagrams[i].add(packet) {
+            Some(false) => None,
+            Some(true) => {
+                let done = self.datagrams.swap_remove(i);
+                let (hop_limit, traffic_class) = done.header?;
+                let (src, dst, protocol, _) = done.key;
+                Some(Whole { src, dst, protocol, hop_limit, traffic_class, payload: done.bytes })
+            }
+            None => {
+                self.datagrams.swap_remove(i);
+                None
+            }
+        }
+    }
+
+    fn begin(&mut self, key: (Ipv4Addr, Ipv4Addr, u8, u16), now_ms: u64) -> usize {
+        if self.datagrams.len() >= MAX_DATAGRAMS {
+            self.datagrams.remove(0);
+        }
+        self.datagrams.push(Datagram {
+            key,
+            began_ms: now_ms,
+            bytes: Vec::new(),
+            pieces: Vec::new(),
+            end: None,
+            header: None,
+        });
+        self.datagrams.len() - 1
+    }
+}
+
+impl Datagram {
+    /// `Some(true)`: complete. `None`: the fragments contradict each other.
+    fn add(&mut self, packet: &Packet<'_>) -> Option<bool> {
+        let (start, more) = packet.fragment;
+        let end = start + packet.payload.len();
+        let odd = more && packet.payload.len() % 8 != 0;
+        if odd || packet.payload.is_empty() || end > 65_515 || self.pieces.len() >= MAX_PIECES {
+            return None;
+        }
+        if !more && self.end.replace(end).is_some_and(|other| other != end) {
+            return None;
+        }
+        if self.pieces.contains(&(start, end)) {
+            return Some(false);
+        }
+        let i = self.pieces.partition_point(|piece| piece.0 < start);
+        let overlaps = |piece: &(usize, usize)| start < piece.1 && piece.0 < end;
+        if self.pieces.iter().any(overlaps) || self.end.is_some_and(|last| end > last) {
+            return None;
+        }
+        self.pieces.insert(i, (start, end));
+        if self.bytes.len() < end {
+            self.bytes.resize(end, 0);
+        }
+        self.bytes[start..end].copy_from_slice(packet.payload);
+        if start == 0 {
+            self.header = Some((packet.hop_limit, packet.traffic_class));
+        }
+        let whole = self.pieces[0].0 == 0 && self.pieces.windows(2).all(|pair| pair[0].1 == pair[1].0);
+        Some(whole && self.end == self.pieces.last().map(|piece| piece.1))
+    }
+}

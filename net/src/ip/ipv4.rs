@@ -1,0 +1,90 @@
+//! IPv4 headers (RFC 791): reading with the checks of RFC 1122 section 3.2.1, and writing.
+
+use core::net::Ipv4Addr;
+
+use smoltcp::wire::{IpProtocol, Ipv4Packet};
+
+/// A received packet, its header checked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Packet<'a> {
+    pub(crate) src: Ipv4Addr,
+    pub(crate) dst: Ipv4Addr,
+    pub(crate) protocol: u8,
+    pub(crate) hop_limit: u8,
+    pub(crate) traffic_class: u8,
+    pub(crate) ident: u16,
+    /// Offset of a fragment in bytes, and whether more follow.
+    pub(crate) fragment: (usize, bool),
+    /// Header and payload, without what the link added behind.
+    pub(crate) bytes: &'a [u8],
+    pub(crate) payload: &'a [u8],
+}
+
+impl<'a> Packet<'a> {
+    #[inline]
+    pub(crate) fn parse(bytes: &'a [u8], checksum_ok: bool) -> Option<Packet<'a>> {
+        let packet = Ipv4Packet::new_checked(bytes).ok()?;
+        if packet.version() != 4 || packet.header_len() < 20 || (!checksum_ok && !packet.verify_checksum()) {
+            return None;
+        }
+        let src = packet.src_addr();
+        // RFC 1122 section 3.2.1.3: never a source.
+        if src.is_broadcast() || src.is_multicast() {
+            return None;
+        }
+        Some(Packet {
+            src,
+            dst: packet.dst_addr(),
+            protocol: packet.next_header().into(),
+            hop_limit: packet.hop_limit(),
+            traffic_class: bytes[1],
+            ident: packet.ident(),
+            fragment: (usize::from(packet.frag_offset()), packet.more_frags()),
+            bytes: &bytes[..usize::from(packet.total_len())],
+            payload: packet.payload(),
+        })
+    }
+
+    pub(crate) fn is_fragment(&self) -> bool {
+        self.fragment != (0, false)
+    }
+}
+
+/// What a header to write says.
+pub(crate) struct Header {
+    pub(crate) src: Ipv4Addr,
+    pub(crate) dst: Ipv4Addr,
+    pub(crate) protocol: u8,
+    pub(crate) payload_len: usize,
+    pub(crate) hop_limit: u8,
+    pub(crate) traffic_class: u8,
+    pub(crate) ident: u16,
+    pub(crate) dont_fragment: bool,
+}
+
+/// Writes a header of 20 bytes with its checksum.
+#[inline]
+pub(crate) fn write_header(buffer: &mut [u8], header: &Header) {
+    write_fragment_header(buffer, header, 0, false);
+}
+
+/// The same for a fragment.
+#[inline]
+pub(crate) fn write_fragment_header(buffer: &mut [u8], header: &Header, offset: usize, more: bool) {
+    buffer[1] = header.traffic_class;
+    let mut packet = Ipv4Packet::new_unchecked(buffer);
+    packet.set_version(4);
+    packet.set_header_len(20);
+    // A super-segment of the greatest size stays below 64 KiB: the links' limits see to it.
+    packet.set_total_len((20 + header.payload_len) as u16);
+    packet.set_ident(header.ident);
+    packet.clear_flags();
+    packet.set_dont_frag(header.dont_fragment);
+    packet.set_more_frags(more);
+    packet.set_frag_offset(offset as u16);
+    packet.set_hop_limit(header.hop_limit);
+    packet.set_next_header(IpProtocol::from(header.protocol));
+    packet.set_src_addr(header.src);
+    packet.set_dst_addr(header.dst);
+    packet.fill_checksum();
+}

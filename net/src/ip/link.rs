@@ -1,0 +1,206 @@
+//! The way from a finished header to the device: next hop, hardware address, Ethernet header, checksum
+//! offload, or the loopback.
+
+use alloc::vec::Vec;
+use core::net::Ipv4Addr;
+
+use smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol};
+
+use super::arp::{self, Neighbors};
+use super::ipv4;
+use super::route::{Route, Routes};
+use crate::device::loopback::{self, Loopback};
+use crate::device::{Capabilities, Device, TxMeta};
+use crate::engine::segment::Header;
+use crate::engine::tcb::{Flags, Tcb};
+
+/// Bytes of an Ethernet header.
+pub(crate) const ETHERNET: usize = 14;
+
+/// Why a packet did not go out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Blocked {
+    /// The device has no room.
+    Full,
+    /// The loopback has no room.
+    LoopbackFull,
+    /// The hardware address in this slot is not known yet.
+    Unresolved(u16),
+    /// There is no way.
+    NoRoute,
+}
+
+/// The device and everything on the way to it, for the time of one flush.
+pub(crate) struct Link<'a> {
+    pub(crate) device: &'a mut dyn Device,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) loopback: &'a mut Loopback,
+    pub(crate) neighbors: &'a mut Neighbors,
+    pub(crate) routes: &'a Routes,
+    pub(crate) mac: [u8; 6],
+    pub(crate) peer_mac: Option<[u8; 6]>,
+    pub(crate) mtu: usize,
+    pub(crate) now_ms: u64,
+    pub(crate) idents: &'a mut u16,
+    /// Something was given to the device.
+    pub(crate) sent: bool,
+}
+
+impl Link<'_> {
+    /// Largest IP packet that TCP may build for this connection, if more than a segment is welcome.
+    #[inline]
+    pub(crate) fn segmentation(&self, tcb: &Tcb) -> usize {
+        if tcb.has(Flags::LOOPBACK) { loopback::MTU } else { self.capabilities.segmentation.min(65_535) }
+    }
+
+    /// Sends a segment with `len` bytes of payload written by `fill`. `segment`: cut into such pieces.
+    #[inline]
+    pub(crate) fn send_tcp(
+        &mut self,
+        tcb: &mut Tcb,
+        header: &Header,
+        len: usize,
+        segment: u16,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> Result<(), Blocked> {
+        let total = header.packet_len(len);
+        if tcb.has(Flags::LOOPBACK) {
+            let mut packet = self.loopback.buffer(total).ok_or(Blocked::LoopbackFull)?;
+            header.write(&mut packet, false, fill);
+            self.loopback.push(packet);
+            return Ok(());
+        }
+        let mac = self.resolve(header.key.remote, &mut tcb.neighbor)?;
+        let offload = self.capabilities.tx_checksum;
+        let meta = TxMeta { segment, checksum_offload: offload };
+        let mut fill = Some(fill);
+        self.transmit(mac, EthernetProtocol::Ipv4, total, meta, &mut |packet| {
+            if let Some(fill) = fill.take() {
+                header.write(packet, !offload, fill);
+            }
+        })
+    }
+
+    /// Sends a whole IP packet, in fragments if it must be. The packet waits for an unknown address.
+    pub(crate) fn send_packet(&mut self, packet: Vec<u8>) -> Result<(), (Blocked, Vec<u8>)> {
+        let Some(dst) = destination(&packet) else { return Ok(()) };
+        let mac = match self.routes.route(dst) {
+            Some(Route::Local) => {
+                self.loopback.push(packet);
+                return Ok(());
+            }
+            Some(_) => {
+                let mut slot = u16::MAX;
+                match self.resolve(dst, &mut slot) {
+                    Ok(mac) => mac,
+                    Err(Blocked::Unresolved(slot)) => {
+                        self.neighbors.wait_packet(slot, packet);
+                        return Ok(());
+                    }
+                    Err(blocked) => return Err((blocked, packet)),
+                }
+            }
+            None => return Err((Blocked::NoRoute, packet)),
+        };
+        if packet.len() > self.mtu {
+            return self.send_fragments(mac, packet);
+        }
+        let sent =
+            self.transmit(mac, EthernetProtocol::Ipv4, packet.len(), TxMeta::default(), &mut |buffer| {
+                buffer.copy_from_slice(&packet);
+            });
+        sent.map_err(|blocked| (blocked, packet))
+    }
+
+    /// Splits a datagram (RFC 791 section 3.2). A device that fills up in between loses the datagram, as
+    /// any fragment may be lost.
+    fn send_fragments(&mut self, mac: [u8; 6], packet: Vec<u8>) -> Result<(), (Blocked, Vec<u8>)> {
+        let Some(original) = ipv4::Packet::parse(&packet, true) else { return Ok(()) };
+        *self.idents = self.idents.wrapping_add(1);
+        let step = (self.mtu - 20) / 8 * 8;
+        let mut offset = 0;
+        while offset < original.payload.len() {
+            let piece = &original.payload[offset..original.payload.len().min(offset + step)];
+            let header = ipv4::Header {
+                src: original.src,
+                dst: original.dst,
+                protocol: original.protocol,
+                payload_len: piece.len(),
+                hop_limit: original.hop_limit,
+                traffic_class: original.traffic_class,
+                ident: *self.idents,
+                dont_fragment: false,
+            };
+            let more = offset + piece.len() < original.payload.len();
+            let sent =
+                self.transmit(mac, EthernetProtocol::Ipv4, 20 + piece.len(), TxMeta::default(), &mut |b| {
+                    ipv4::write_fragment_header(&mut b[..20], &header, offset, more);
+                    b[20..].copy_from_slice(piece);
+                });
+            if sent.is_err() {
+                return if offset == 0 { Err((Blocked::Full, packet)) } else { Ok(()) };
+            }
+            offset += piece.len();
+        }
+        Ok(())
+    }
+
+    pub(crate) fn send_arp(
+        &mut self,
+        request: bool,
+        from: Ipv4Addr,
+        to: ([u8; 6], Ipv4Addr),
+    ) -> Result<(), Blocked> {
+        let own = (self.mac, from);
+        let destination = if request { [0xff; 6] } else { to.0 };
+        let target = if request { [0; 6] } else { to.0 };
+        self.transmit(destination, EthernetProtocol::Arp, arp::PACKET_LEN, TxMeta::default(), &mut |buffer| {
+            arp::write(buffer, request, own, (target, to.1));
+        })
+    }
+
+    /// The hardware address for packets to `dst`.
+    #[inline]
+    fn resolve(&mut self, dst: Ipv4Addr, slot: &mut u16) -> Result<[u8; 6], Blocked> {
+        if let Some(mac) = self.peer_mac {
+            return Ok(mac);
+        }
+        match self.routes.route(dst) {
+            Some(Route::Via(hop)) => {
+                self.neighbors.lookup(hop, slot, self.now_ms).ok_or(Blocked::Unresolved(*slot))
+            }
+            Some(Route::Broadcast) if dst.is_multicast() => {
+                // RFC 1112 section 6.4.
+                let [_, b, c, d] = dst.octets();
+                Ok([1, 0, 0x5e, b & 0x7f, c, d])
+            }
+            Some(Route::Broadcast) => Ok([0xff; 6]),
+            _ => Err(Blocked::NoRoute),
+        }
+    }
+
+    #[inline]
+    fn transmit(
+        &mut self,
+        to: [u8; 6],
+        kind: EthernetProtocol,
+        len: usize,
+        meta: TxMeta,
+        fill: &mut dyn FnMut(&mut [u8]),
+    ) -> Result<(), Blocked> {
+        let from = self.mac;
+        let sent = self.device.transmit(ETHERNET + len, meta, &mut |frame| {
+            let mut ethernet = EthernetFrame::new_unchecked(&mut *frame);
+            ethernet.set_dst_addr(EthernetAddress(to));
+            ethernet.set_src_addr(EthernetAddress(from));
+            ethernet.set_ethertype(kind);
+            fill(&mut frame[ETHERNET..]);
+        });
+        self.sent |= sent.is_ok();
+        sent.map_err(|_| Blocked::Full)
+    }
+}
+
+fn destination(packet: &[u8]) -> Option<Ipv4Addr> {
+    Some(Ipv4Addr::from(<[u8; 4]>::try_from(packet.get(16..20)?).ok()?))
+}
