@@ -130,6 +130,11 @@ pub trait File: Any + Send + Sync {
     }
     /// fstat(2): writes the kernel's `struct stat` (144 bytes, x86-64) to a kernel buffer.
     fn stat(&self, out: &mut Stat) -> Result<()>;
+    /// The file as a socket (`crate::socket`), if it is one. read(2) and write(2) on it go through
+    /// `socket::read` and `socket::write`, which know timeouts and SIGPIPE.
+    fn as_socket(&self) -> Option<&dyn crate::socket::Socket> {
+        None
+    }
     /// The host descriptor behind a file that has one, for mmap, fsync, sendfile and the like.
     fn host_fd(&self) -> Option<i32> {
         None
