@@ -40,8 +40,14 @@ pub mod text_env;
 pub mod unicode_tables;
 pub mod wchar;
 pub mod wctype;
+pub mod fenv;
+pub mod complex;
+pub mod math_long;
+pub mod math;
 #[cfg(test)]
 mod text_tests;
+#[cfg(test)]
+mod math_tests;
 pub mod tz;
 pub mod time_format;
 pub mod time;
@@ -83,6 +89,10 @@ pub static TABLES: &[&[Export]] = &[
     stdlib::EXPORTS, stdlib::MORE,
     time::EXPORTS, time::MORE,
     time_format::EXPORTS, time_format::MORE,
+    math::ONE, math::EXPONENTIAL, math::EXACT, math::TWO, math::EXPORTS, math::MORE, math::IN_LIBC,
+    math_long::EXPORTS, math_long::IN_LIBC,
+    complex::EXPORTS, complex::LONG,
+    fenv::EXPORTS,
     stdio::bytes::EXPORTS, stdio::bytes::MORE,
     stdio::control::EXPORTS, stdio::control::MORE,
     stdio::convert::EXPORTS, stdio::convert::MORE,

@@ -437,6 +437,10 @@ fn times_in_many_zones() {
                     // An hour that is twice or not there: the same fields or one offset apart.
                     assert!((got - want).abs() <= 7200, "{zone:?} {got} {want} {}", show(&a));
                 }
+                if zone == c"right/UTC" {
+                    // glibc's gmtime counts leap seconds there; ours never does.
+                    continue;
+                }
                 let (mut c, mut d) = (a, a);
                 assert_eq!(timegm(&mut c), host::timegm(&mut d));
                 assert_eq!(show(&c), show(&d));
