@@ -6,8 +6,13 @@ use platform::host;
 
 /// Says `attacca: ...` and ends the guest.
 pub(crate) fn die(text: fmt::Arguments<'_>) -> ! {
+    die_with(125, text)
+}
+
+/// Says `attacca: ...` and ends the guest with this status.
+pub(crate) fn die_with(status: i32, text: fmt::Arguments<'_>) -> ! {
     let _ = writeln!(Line::to(2), "attacca: {text}");
-    platform::thread::exit_group(125)
+    platform::thread::exit_group(status)
 }
 
 #[panic_handler]
@@ -23,6 +28,11 @@ fn panic(info: &PanicInfo<'_>) -> ! {
         None => die(format_args!("internal error: {}", info.message())),
     }
 }
+
+/// Named by the unwind tables of debug builds of `core`; with `panic = "abort"` nothing ever calls it.
+#[cfg(debug_assertions)]
+#[unsafe(no_mangle)]
+extern "C" fn rust_eh_personality() {}
 
 /// A writer to a descriptor of the host, buffered to the end of the value's life or a full buffer.
 pub(crate) struct Line {

@@ -38,6 +38,7 @@ const TESTS: &[(&str, Test)] = &[
     ("idle", idle),
     ("blocking", blocking),
     ("heap", heap),
+    ("strings", strings),
 ];
 
 /// Tests that end the guest in their own way.
@@ -700,4 +701,32 @@ fn heap() -> String {
         }
     });
     note(format_args!("{} ns to allocate and release 96 bytes", now().since(start) / 100_000))
+}
+
+/// The memory functions, against byte loops, at every length and overlap of some lines.
+fn strings() -> String {
+    const ROOM: usize = 400;
+    let pattern: Vec<u8> = (0..ROOM).map(|i| (i * 7 + 1) as u8).collect();
+    for len in 0..=150 {
+        for distance in [0usize, 1, 3, 8, 15, 16, 40, 64, 100, 160] {
+            for (to, from) in [(distance, 0), (0, distance), (distance + 80, 80)] {
+                let mut moved = pattern.clone();
+                // SAFETY: both ranges lie within ROOM; core::ptr::copy is memmove.
+                unsafe { core::ptr::copy(moved.as_ptr().add(from), moved.as_mut_ptr().add(to), len) };
+                let right = |at: usize| match (to..to + len).contains(&at) {
+                    true => pattern[at - to + from],
+                    false => pattern[at],
+                };
+                assert!((0..ROOM).all(|at| moved[at] == right(at)), "{len} {to} {from}");
+            }
+        }
+    }
+    let (mut a, b) = (pattern.clone(), pattern.clone());
+    assert!(a == b && a[..] < b[1..]);
+    for at in [0, 5, 63, 199, ROOM - 1] {
+        a[at] ^= 0x80;
+        assert_eq!(a.cmp(&b), a[at].cmp(&b[at]));
+        a[at] ^= 0x80;
+    }
+    note(format_args!("copies, moves and comparisons"))
 }

@@ -53,6 +53,13 @@ impl Startup {
         (index < self.argc).then(|| unsafe { CStr::from_ptr((*self.argv.add(index)).cast()) })
     }
 
+    /// The auxiliary vector without its end.
+    #[cfg_attr(not(feature = "program"), allow(dead_code))]
+    pub(crate) fn vector(&self) -> impl Iterator<Item = (usize, usize)> {
+        // SAFETY: the vector ends with AT_NULL (0), after which nothing is read.
+        (0..).map(|i| unsafe { *self.auxv.add(i) }).take_while(|pair| pair[0] != 0).map(|[k, v]| (k, v))
+    }
+
     /// A value of the auxiliary vector, 0 if it is not there.
     pub(crate) fn auxiliary(&self, kind: usize) -> usize {
         let mut at = self.auxv;
@@ -94,7 +101,7 @@ extern "C" fn start(stack: *const usize) -> ! {
     }
     match config.selftest {
         Some(name) => selftest::begin(name),
-        None => program::begin(config),
+        None => program::begin(config, &startup),
     }
     sched::run()
 }
