@@ -128,10 +128,8 @@ impl Ports {
     }
 }
 
-/// Two sockets may have the same port (socket(7), SO_REUSEADDR and SO_REUSEPORT).
+/// `b` may come to a port that `a` has (socket(7), SO_REUSEADDR and SO_REUSEPORT).
 fn may_share(a: &Owner, b: &Owner) -> bool {
     let overlap = a.addr == b.addr || a.addr.is_unspecified() || b.addr.is_unspecified();
-    !overlap
-        || (a.reuse_port && b.reuse_port)
-        || (a.reuse_addr && b.reuse_addr && !a.listening && !b.listening)
+    !overlap || (a.reuse_port && b.reuse_port) || (a.reuse_addr && b.reuse_addr && !a.listening)
 }

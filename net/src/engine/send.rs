@@ -132,7 +132,7 @@ impl Tcb {
     ) -> Result<(), Blocked> {
         let mut control = Control::ACK;
         if last {
-            control |= Control::PSH;
+            control.set(Control::PSH, len > 0);
             self.flags -= Flags::FORCE | Flags::MORE;
         }
         let fin = last && self.has(Flags::FIN_QUEUED) && len <= u32::from(self.mss);
@@ -222,7 +222,7 @@ impl Tcb {
         let fin = self.fin_sent() && len == self.tx.len();
         let mut control = Control::ACK;
         control.set(Control::FIN, fin);
-        control.set(Control::PSH, len == self.tx.len());
+        control.set(Control::PSH, len > 0 && len == self.tx.len());
         self.send_segment(self.snd_una, len, control, now, pool, link)?;
         self.total_retransmits += 1;
         self.flags -= Flags::TIMING;
