@@ -11,6 +11,8 @@ mod port_map;
 mod server;
 mod supervisor;
 mod sys;
+#[cfg(test)]
+mod tests;
 mod uplink;
 
 use serde::{Deserialize, Serialize};

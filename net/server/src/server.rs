@@ -64,11 +64,16 @@ impl Token {
 
 /// Serves until the supervisor closes `orders`. Runs in a process of its own.
 pub(crate) fn run(orders: OwnedFd, port_map: &PortMap) -> ! {
-    let outcome = port_map.reader().and_then(|reader| Server::new(orders, reader)?.serve());
+    let outcome = port_map.reader().and_then(|reader| serve(orders, reader));
     if let Err(error) = &outcome {
         eprintln!("attacca: network server: {error}");
     }
     sys::exit(i32::from(outcome.is_err()))
+}
+
+/// The server's loop, in this thread.
+pub(crate) fn serve(orders: OwnedFd, reader: Reader) -> io::Result<()> {
+    Server::new(orders, reader)?.serve()
 }
 
 struct Server {

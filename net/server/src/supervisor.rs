@@ -268,3 +268,18 @@ fn address(host: u8) -> IpAddr {
 fn mac(host: u8) -> [u8; 6] {
     [0x02, 0xa7, 0xac, 0xca, 0, host]
 }
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! A guest's place without a supervisor around it.
+
+    use super::*;
+
+    /// The place of the first guest, its link, and the host's listeners.
+    pub(crate) fn place(publish: &[Publish]) -> (Place, OwnedFd, Vec<OwnedFd>) {
+        let request =
+            GuestRequest { name: "test".into(), publish: publish.to_vec(), address: None, queues: 1 };
+        let guest = Supervisor::new().unwrap().make_guest(&request).unwrap();
+        (guest.place, guest.link, guest.listeners)
+    }
+}

@@ -55,7 +55,7 @@ impl Tcp {
                 }
             }
             Some(_) => self.replies.reset_for(key, segment),
-            None if wants_in && config.ask_incoming && !local.loopback && !local.own => {
+            None if wants_in && config.ask_incoming && !local.loopback => {
                 if self.held < config.limits.incoming {
                     self.passive_open(None, key, segment, least_isn, now, config, local);
                 }
