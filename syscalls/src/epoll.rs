@@ -32,6 +32,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use hashbrown::HashMap;
 use platform::sync::Lock;
 use platform::time::{Instant, MILLISECOND, Timespec, now};
+use spin::Once;
 
 const EPOLLEXCLUSIVE: u32 = 1 << 28;
 const EPOLLWAKEUP: u32 = 1 << 29;
@@ -66,10 +67,15 @@ pub struct Epoll {
 
 /// What an epoll's items refer to.
 struct Core {
-    /// Threads in epoll_wait, and who watches this epoll.
+    /// Threads in epoll_wait.
+    waiters: Hub,
+    /// Who watches this epoll as a file: poll, and outer epolls. Apart from `waiters` because what
+    /// is left over for the next waiter is no news to them (Linux: `wq` and `poll_wait`).
     hub: Hub,
     ready: Lock<VecDeque<Arc<Item>>>,
     items: Lock<HashMap<Key, Arc<Item>>>,
+    /// Its own description, for who asks which epolls watch this one.
+    file: Once<Weak<OpenFile>>,
 }
 
 /// Linux's key: the descriptor number and the description, so that after `dup` both can be watched.
@@ -80,7 +86,8 @@ pub struct Item {
     core: Arc<Core>,
     fd: i32,
     target: Weak<OpenFile>,
-    /// Interest and modes; without interest bits it is disarmed (EPOLLONESHOT).
+    /// Interest and modes; EPOLLERR and EPOLLHUP are always among the interest. Without any interest
+    /// it is disarmed (EPOLLONESHOT).
     events: AtomicU32,
     data: AtomicU64,
     /// In the ready queue.
@@ -131,7 +138,11 @@ pub fn epoll_create1(ctx: &Ctx, flags: OpenFlags) -> Result {
     if flags.0 & !O_CLOEXEC != 0 {
         return Err(Errno::EINVAL);
     }
-    ctx.install(Arc::new(OpenFile::new(Epoll::new(), O_RDWR)), flags.0 & O_CLOEXEC != 0)
+    let epoll = Epoll::new();
+    let core = epoll.core.clone();
+    let open = Arc::new(OpenFile::new(epoll, O_RDWR));
+    core.file.call_once(|| Arc::downgrade(&open));
+    ctx.install(open, flags.0 & O_CLOEXEC != 0)
 }
 
 /// epoll_ctl(2). The order of the checks is that of fs/eventpoll.c, do_epoll_ctl.
@@ -158,7 +169,8 @@ pub fn epoll_ctl(ctx: &Ctx, epfd: Fd, op: EpollOp, fd: Fd, event: UserPtr<EpollE
             Some(inner) => {
                 // One nested registration at a time: two could close a circle together.
                 let _one = crate::process::root().epoll_nesting.lock();
-                if inner.core.reaches(&epoll.core, 0) {
+                let depth = inner.core.depth_below(&epoll.core, 0)? + 1 + depth_above(&epoll_file, 0);
+                if depth > MAX_NESTS {
                     return Err(Errno::ELOOP);
                 }
                 epoll.core.add(fd.0, &target, event)
@@ -245,7 +257,7 @@ fn wait_events(ctx: &Ctx, fd: Fd, events: UserPtr<EpollEvent>, max: i32, limit: 
         (done, _) => return done,
     };
     let how = Waiting::for_events(Events::READABLE).exclusive().until(deadline);
-    match wait::block_on_hub(ctx, &core.hub, how, collect) {
+    match wait::block_on_hub(ctx, &core.waiters, how, collect) {
         Err(Errno::EAGAIN) => Ok(0),
         // signal(7): never restarted, whatever SA_RESTART says.
         Err(errno) if wants_restart(errno) => Err(Errno::EINTR),
@@ -259,9 +271,11 @@ impl Epoll {
     fn new() -> Epoll {
         Epoll {
             core: Arc::new(Core {
+                waiters: Hub::new(),
                 hub: Hub::new(),
                 ready: Lock::new(VecDeque::new()),
                 items: Lock::new(HashMap::new()),
+                file: Once::new(),
             }),
         }
     }
@@ -305,7 +319,7 @@ impl Core {
             core: self.clone(),
             fd,
             target: Arc::downgrade(target),
-            events: AtomicU32::new(event.events),
+            events: AtomicU32::new(event.events | ALWAYS),
             data: AtomicU64::new(event.data),
             queued: AtomicBool::new(false),
             dead: AtomicBool::new(false),
@@ -331,7 +345,7 @@ impl Core {
             return Err(Errno::EINVAL);
         }
         item.data.store(event.data, Ordering::Relaxed);
-        item.events.store(event.events, Ordering::SeqCst);
+        item.events.store(event.events | ALWAYS, Ordering::SeqCst);
         self.offer(item, target);
         Ok(())
     }
@@ -346,15 +360,30 @@ impl Core {
 
     /// Queues an item whose file is ready already.
     fn offer(&self, item: &Arc<Item>, target: &OpenFile) {
-        if item.ready_now(target) != 0 {
-            self.enqueue(item.clone());
-            self.hub.notify(Events::READABLE);
+        if item.ready_now(target) != 0 && self.enqueue(item.clone()) {
+            self.tell();
         }
     }
 
-    fn enqueue(&self, item: Arc<Item>) {
-        if !item.queued.swap(true, Ordering::AcqRel) {
+    /// Puts an item in the queue; `false` if it is there already.
+    fn enqueue(&self, item: Arc<Item>) -> bool {
+        let fresh = !item.queued.swap(true, Ordering::AcqRel);
+        if fresh {
             self.ready.lock().push_back(item);
+        }
+        fresh
+    }
+
+    /// Something is in the queue. Answers whether a waiter was woken.
+    fn tell(&self) -> bool {
+        let woke = self.waiters.notify(Events::READABLE);
+        self.hub.notify(Events::READABLE) || woke
+    }
+
+    /// Items were out of the queue for a while: a waiter may have found it empty, or others are left.
+    fn wake_next(&self) {
+        if self.waiters.is_watched() && !self.ready.lock().is_empty() {
+            self.waiters.notify(Events::READABLE);
         }
     }
 
@@ -375,10 +404,7 @@ impl Core {
                 Err(_) => break,
             }
         }
-        if done != 0 && self.hub.is_watched() && !self.ready.lock().is_empty() {
-            // What is left is for the next waiter.
-            self.hub.notify(Events::READABLE);
-        }
+        self.wake_next();
         Ok(done)
     }
 
@@ -434,22 +460,24 @@ impl Core {
                 if !item.queued.swap(true, Ordering::AcqRel) {
                     self.ready.lock().push_front(item);
                 }
+                self.wake_next();
                 return true;
             }
         }
         false
     }
 
-    /// Whether this epoll watches `other`, itself or through others, or is nested too deep.
-    fn reaches(self: &Arc<Core>, other: &Arc<Core>, depth: usize) -> bool {
+    /// How deep epolls are nested below this one; ELOOP if `other` is among them.
+    fn depth_below(self: &Arc<Core>, other: &Arc<Core>, depth: usize) -> Result {
         if Arc::ptr_eq(self, other) || depth > MAX_NESTS {
-            return true;
+            return Err(Errno::ELOOP);
         }
         let targets: Vec<_> = self.items.lock().values().filter_map(|item| item.target.upgrade()).collect();
-        targets
-            .iter()
-            .filter_map(|open| open.downcast::<Epoll>())
-            .any(|inner| inner.core.reaches(other, depth + 1))
+        let mut deepest = 0;
+        for inner in targets.iter().filter_map(|open| open.downcast::<Epoll>()) {
+            deepest = deepest.max(inner.core.depth_below(other, depth + 1)? + 1);
+        }
+        Ok(deepest)
     }
 
     /// The epoll is closed.
@@ -465,6 +493,16 @@ impl Core {
         let ready = core::mem::take(&mut *self.ready.lock());
         drop(ready);
     }
+}
+
+/// How many epolls watch this one, one above the other.
+fn depth_above(open: &OpenFile, depth: usize) -> usize {
+    if depth > MAX_NESTS {
+        return depth;
+    }
+    let watching: Vec<_> = open.watched.0.lock().iter().map(|item| item.core.clone()).collect();
+    let above = |core: &Arc<Core>| core.file.get()?.upgrade().map(|open| depth_above(&open, depth + 1) + 1);
+    watching.iter().filter_map(above).max().unwrap_or(0)
 }
 
 fn key(fd: i32, target: &Arc<OpenFile>) -> Key {
@@ -501,11 +539,8 @@ impl Item {
     }
 
     fn wanted(&self, events: u32) -> u32 {
-        match self.events.load(Ordering::SeqCst) & !MODES {
-            // Disarmed; not even EPOLLERR then.
-            0 => 0,
-            interest => events & (interest | ALWAYS),
-        }
+        // Disarmed (EPOLLONESHOT), it has not even EPOLLERR.
+        events & self.events.load(Ordering::SeqCst) & !MODES
     }
 
     fn arc(&self) -> Arc<Item> {
@@ -525,8 +560,12 @@ impl Watcher for Item {
         if !self.queued.swap(true, Ordering::AcqRel) {
             self.core.ready.lock().push_back(self.arc());
         }
-        let woke = self.core.hub.notify(Events::READABLE);
+        let woke = self.core.tell();
         // EPOLLEXCLUSIVE: if nobody waits here, another epoll shall hear of it too.
         woke || self.events.load(Ordering::Relaxed) & EPOLLEXCLUSIVE == 0
     }
 }
+
+#[cfg(test)]
+#[path = "epoll_tests.rs"]
+mod tests;

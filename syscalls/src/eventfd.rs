@@ -122,3 +122,38 @@ impl File for EventFd {
         f.write_str("anon_inode:[eventfd]")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::Fd;
+    use crate::testing::{ctx, read, write};
+
+    #[test]
+    fn counts_and_blocks_as_eventfd_2_says() {
+        let ctx = ctx();
+        let fd = eventfd2(&ctx, 3, OpenFlags(O_NONBLOCK)).unwrap();
+        let open = ctx.file(Fd(fd as i32)).unwrap();
+        let mut value = [0; 8];
+        assert_eq!(read(&open, &mut value), Ok(8));
+        assert_eq!(u64::from_ne_bytes(value), 3);
+        assert_eq!(read(&open, &mut value), Err(Errno::EAGAIN));
+        assert_eq!(read(&open, &mut value[..7]), Err(Errno::EINVAL));
+        assert_eq!(write(&open, &(FULL - 1).to_ne_bytes()), Ok(8));
+        assert_eq!(open.file.poll(), Events::READABLE);
+        assert_eq!(write(&open, &1u64.to_ne_bytes()), Err(Errno::EAGAIN));
+        assert_eq!(write(&open, &FULL.to_ne_bytes()), Err(Errno::EINVAL));
+    }
+
+    #[test]
+    fn semaphores_give_one_at_a_time() {
+        let ctx = ctx();
+        let fd = eventfd2(&ctx, 2, OpenFlags(EFD_SEMAPHORE | O_NONBLOCK)).unwrap();
+        let open = ctx.file(Fd(fd as i32)).unwrap();
+        let mut value = [0; 8];
+        assert_eq!((read(&open, &mut value), u64::from_ne_bytes(value)), (Ok(8), 1));
+        assert_eq!(read(&open, &mut value), Ok(8));
+        assert_eq!(read(&open, &mut value), Err(Errno::EAGAIN));
+        assert_eq!(eventfd2(&ctx, 0, OpenFlags(8)), Err(Errno::EINVAL));
+    }
+}

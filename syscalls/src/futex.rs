@@ -457,3 +457,164 @@ fn mark_dead(task: &Task, word: UserPtr<u32>) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{ctx, leak, spawn, user};
+    use core::sync::atomic::AtomicU32;
+    use platform::time::MILLISECOND;
+    use std::time::Duration;
+    use std::vec::Vec;
+
+    fn at(word: &AtomicU32) -> UserPtr<u32> {
+        UserPtr::new(word.as_ptr() as usize)
+    }
+
+    fn call(ctx: &Ctx, word: &AtomicU32, op: u32, value: u32) -> Result {
+        futex(ctx, at(word), FutexOp(op | PRIVATE), value, 0, UserPtr::new(0), ANY)
+    }
+
+    fn waiters(word: &AtomicU32, ctx: &Ctx) -> usize {
+        let key = Key { process: ctx.process.pid, address: word.as_ptr() as usize };
+        let queue = root().futexes.0[key.queue()].waiters.lock();
+        queue.iter().filter(|entry| entry.key == key).count()
+    }
+
+    fn until(condition: impl Fn() -> bool) {
+        for _ in 0..2000 {
+            if condition() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        panic!("it did not come");
+    }
+
+    #[test]
+    fn compares_times_out_and_checks() {
+        let ctx = ctx();
+        let word = AtomicU32::new(5);
+        assert_eq!(call(&ctx, &word, WAIT, 4), Err(Errno::EAGAIN));
+        let time = Timespec::from_ns(20 * MILLISECOND);
+        let start = now();
+        let none = UserPtr::new(0);
+        let address = user(&time).address();
+        assert_eq!(futex(&ctx, at(&word), FutexOp(WAIT), 5, address, none, 0), Err(Errno::ETIMEDOUT));
+        assert!(now().since(start) >= 20 * MILLISECOND);
+        let odd = UserPtr::new(at(&word).address() + 1);
+        assert_eq!(futex(&ctx, odd, FutexOp(WAIT), 5, 0, none, 0), Err(Errno::EINVAL));
+        assert_eq!(futex(&ctx, UserPtr::new(4), FutexOp(WAIT), 5, 0, none, 0), Err(Errno::EFAULT));
+        assert_eq!(futex(&ctx, at(&word), FutexOp(WAIT_BITSET), 5, 0, none, 0), Err(Errno::EINVAL));
+        assert_eq!(futex(&ctx, at(&word), FutexOp(6), 5, 0, none, 0), Err(Errno::ENOSYS));
+        assert_eq!(call(&ctx, &word, WAKE, 1), Ok(0));
+    }
+
+    #[test]
+    fn wakes_so_many_and_by_bits() {
+        let ctx = ctx();
+        let word: &'static AtomicU32 = leak(AtomicU32::new(0));
+        let threads: Vec<_> = (0..4)
+            .map(|bit| {
+                spawn(ctx.process, move |ctx| {
+                    let op = FutexOp(WAIT_BITSET | PRIVATE);
+                    futex(&ctx, at(word), op, 0, 0, UserPtr::new(0), 1 << bit)
+                })
+            })
+            .collect();
+        until(|| waiters(word, &ctx) == 4);
+        let wake = |bits| futex(&ctx, at(word), FutexOp(WAKE_BITSET | PRIVATE), 9, 0, UserPtr::new(0), bits);
+        assert_eq!(wake(0b100), Ok(1));
+        assert_eq!(wake(0b100), Ok(0));
+        assert_eq!(call(&ctx, word, WAKE, 2), Ok(2));
+        assert_eq!(call(&ctx, word, WAKE, 9), Ok(1));
+        threads.into_iter().for_each(|thread| assert_eq!(thread.join().unwrap(), Ok(0)));
+        assert_eq!(root().futexes.0.iter().map(|q| q.waiters.lock().len()).max(), Some(0));
+    }
+
+    #[test]
+    fn requeues() {
+        let ctx = ctx();
+        let words: &'static [AtomicU32; 2] = leak([AtomicU32::new(1), AtomicU32::new(2)]);
+        let threads: Vec<_> =
+            (0..5).map(|_| spawn(ctx.process, |ctx| call(&ctx, &words[0], WAIT, 1))).collect();
+        until(|| waiters(&words[0], &ctx) == 5);
+        let requeue = |value3| {
+            let op = FutexOp(CMP_REQUEUE | PRIVATE);
+            futex(&ctx, at(&words[0]), op, 1, 3, at(&words[1]), value3)
+        };
+        assert_eq!(requeue(7), Err(Errno::EAGAIN));
+        assert_eq!(requeue(1), Ok(4));
+        assert_eq!((waiters(&words[0], &ctx), waiters(&words[1], &ctx)), (1, 3));
+        assert_eq!(call(&ctx, &words[0], WAKE, 9), Ok(1));
+        assert_eq!(call(&ctx, &words[1], WAKE, 9), Ok(3));
+        threads.into_iter().for_each(|thread| assert_eq!(thread.join().unwrap(), Ok(0)));
+    }
+
+    #[test]
+    fn wake_op_changes_and_compares() {
+        let ctx = ctx();
+        let words = [AtomicU32::new(0), AtomicU32::new(10)];
+        // FUTEX_OP(ADD, 5, GT, 9)
+        let code = 1 << 28 | 4 << 24 | 5 << 12 | 9;
+        let op = FutexOp(WAKE_OP | PRIVATE);
+        assert_eq!(futex(&ctx, at(&words[0]), op, 1, 1, at(&words[1]), code), Ok(0));
+        assert_eq!(words[1].load(Ordering::Relaxed), 15);
+    }
+
+    /// A mutex as libc makes it, under contention: nothing is lost.
+    #[test]
+    fn mutexes_hold() {
+        let ctx = ctx();
+        let word: &'static AtomicU32 = leak(AtomicU32::new(0));
+        let count: &'static AtomicU32 = leak(AtomicU32::new(0));
+        let lock = |ctx: &Ctx| {
+            if word.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
+                while word.swap(2, Ordering::Acquire) != 0 {
+                    let _ = call(ctx, word, WAIT, 2);
+                }
+            }
+        };
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                spawn(ctx.process, move |ctx| {
+                    for _ in 0..3000 {
+                        lock(&ctx);
+                        let seen = count.load(Ordering::Relaxed);
+                        std::hint::spin_loop();
+                        count.store(seen + 1, Ordering::Relaxed);
+                        if word.swap(0, Ordering::Release) == 2 {
+                            let _ = call(&ctx, word, WAKE, 1);
+                        }
+                    }
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(count.load(Ordering::Relaxed), 12_000);
+    }
+
+    #[test]
+    fn robust_mutexes_of_a_dead_thread_are_marked() {
+        #[repr(C)]
+        struct Node {
+            next: usize,
+            word: u32,
+        }
+        let ctx = ctx();
+        let tid = ctx.task.tid;
+        let (mut head, mut a, mut b) = (
+            RobustListHead { next: 0, futex_offset: 8, pending: 0 },
+            Node { next: 0, word: tid | WAITERS },
+            Node { next: 0, word: 77 },
+        );
+        head.next = &raw const a as usize;
+        a.next = &raw const b as usize;
+        b.next = &raw const head as usize;
+        set_robust_list(&ctx, user(&head), HEAD_SIZE).unwrap();
+        exit_robust_list(ctx.task);
+        let (a, b) = std::hint::black_box((a, b));
+        assert_eq!((a.word, b.word), (WAITERS | OWNER_DIED, 77));
+        assert_eq!(set_robust_list(&ctx, user(&head), 23), Err(Errno::EINVAL));
+    }
+}

@@ -113,18 +113,19 @@ impl Hub {
             return false;
         }
         let mut consumed = false;
-        let mut exclusive_done = false;
-        let mut entries = self.entries.lock();
         let mut rotate = None;
-        for (at, entry) in entries.iter().enumerate() {
-            if !entry.interest.intersects(events) || (entry.exclusive && exclusive_done) {
-                continue;
+        let mut entries = self.entries.lock();
+        // In the order of a Linux wait queue: who came last first, exclusive ones behind.
+        for entry in entries.iter().rev().filter(|entry| !entry.exclusive) {
+            if entry.interest.intersects(events) {
+                consumed |= entry.watcher.notify(events);
             }
-            let taken = entry.watcher.notify(events);
-            consumed |= taken;
-            if taken && entry.exclusive {
-                exclusive_done = true;
+        }
+        for (at, entry) in entries.iter().enumerate().filter(|(_, entry)| entry.exclusive) {
+            if entry.interest.intersects(events) && entry.watcher.notify(events) {
+                consumed = true;
                 rotate = Some(at);
+                break;
             }
         }
         // The one who took this event goes to the end: exclusive watchers take turns.

@@ -272,3 +272,64 @@ impl Drop for Watching<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::OpenFlags;
+    use crate::eventfd::eventfd2;
+    use crate::testing::{ctx, spawn, user, write};
+    use std::time::Duration;
+
+    fn eventfd(ctx: &Ctx, count: u32) -> i32 {
+        eventfd2(ctx, count, OpenFlags(0)).unwrap() as i32
+    }
+
+    #[test]
+    fn answers_each_descriptor() {
+        let ctx = ctx();
+        let (empty, full) = (eventfd(&ctx, 0), eventfd(&ctx, 1));
+        let fd = |fd, events| PollFd { fd, events, revents: 0xffff };
+        let fds = [fd(empty, 1), fd(full, 1), fd(-1, 1), fd(999, 1), fd(full, 0x45)];
+        assert_eq!(poll(&ctx, UserPtr::new(fds.as_ptr() as usize), 5, -1), Ok(3));
+        let fds = std::hint::black_box(fds);
+        assert_eq!(fds.map(|fd| fd.revents), [0, 1, 0, 0x20, 0x45]);
+        assert_eq!(poll(&ctx, UserPtr::new(16), 1, 0), Err(Errno::EFAULT));
+    }
+
+    #[test]
+    fn waits_for_events_and_deadlines() {
+        let ctx = ctx();
+        let fd = eventfd(&ctx, 0);
+        let asked = PollFd { fd, events: 1, revents: 0 };
+        let start = now();
+        assert_eq!(poll(&ctx, user(&asked), 1, 20), Ok(0));
+        assert!(now().since(start) >= 20 * MILLISECOND);
+        let writer = spawn(ctx.process, move |ctx| {
+            std::thread::sleep(Duration::from_millis(20));
+            write(&*ctx.file(Fd(fd)).unwrap(), &1u64.to_ne_bytes())
+        });
+        assert_eq!(poll(&ctx, user(&asked), 1, 5000), Ok(1));
+        writer.join().unwrap().unwrap();
+        assert!(!ctx.file(Fd(fd)).unwrap().file.hub().unwrap().is_watched());
+    }
+
+    #[test]
+    fn select_works_on_sets() {
+        let ctx = ctx();
+        let (empty, full) = (eventfd(&ctx, 0), eventfd(&ctx, 1));
+        let both = 1u64 << empty | 1 << full;
+        let (read, write, none) = (both, both, UserPtr::new(0));
+        let time = Timeval { sec: 0, usec: 0 };
+        assert_eq!(select(&ctx, full + 1, user(&read), user(&write), none, user(&time)), Ok(3));
+        let (read, write) = std::hint::black_box((read, write));
+        assert_eq!((read, write), (1 << full, both));
+        let closed = 1u64 << 50;
+        assert_eq!(select(&ctx, 51, user(&closed), none, none, user(&time)), Err(Errno::EBADF));
+        assert_eq!(select(&ctx, -1, none, none, none, user(&time)), Err(Errno::EINVAL));
+        let short = Timeval { sec: 0, usec: 15_000 };
+        let start = now();
+        assert_eq!(select(&ctx, 0, none, none, none, user(&short)), Ok(0));
+        assert!(now().since(start) >= 15 * MILLISECOND);
+    }
+}

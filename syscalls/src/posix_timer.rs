@@ -342,3 +342,82 @@ pub fn alarm(ctx: &Ctx, seconds: u32) -> Result {
     let rounded = (left + SECOND / 2) / SECOND;
     Ok(if left != 0 { rounded.max(1) as usize } else { 0 })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signal::bit;
+    use crate::testing::{ctx, user};
+    use std::time::Duration;
+
+    fn pause(ms: u64) {
+        std::thread::sleep(Duration::from_millis(ms));
+    }
+
+    fn spec_ms(value: u64, interval: u64) -> ITimerSpec {
+        spec((value * MILLISECOND, interval * MILLISECOND))
+    }
+
+    #[test]
+    fn signals_carry_value_and_overruns() {
+        let ctx = ctx();
+        signal::set_mask(ctx.task, bit(40));
+        let event = SigEvent { value: 77, signal: 40, notify: SIGEV_SIGNAL, tid: 0, pad: [0; 11] };
+        let id = 0i32;
+        timer_create(&ctx, Clock(1), user(&event), user(&id)).unwrap();
+        let id = std::hint::black_box(id);
+        timer_settime(&ctx, id, 0, user(&spec_ms(5, 5)), UserPtr::new(0)).unwrap();
+        pause(42);
+        let info = signal::take(ctx.task, bit(40)).unwrap();
+        assert_eq!((info.code, info.fields[0] as i32, info.fields[1]), (SI_TIMER, id, 77));
+        let overrun = timer_getoverrun(&ctx, id).unwrap();
+        assert!((3..=12).contains(&overrun), "{overrun}");
+        assert_eq!((info.fields[0] >> 32) as usize, overrun);
+        assert_eq!(timer_delete(&ctx, id), Ok(0));
+        assert_eq!(timer_delete(&ctx, id), Err(Errno::EINVAL));
+        signal::take(ctx.task, bit(40));
+        pause(20);
+        assert_eq!(signal::take(ctx.task, bit(40)), None);
+    }
+
+    #[test]
+    fn threads_can_be_meant() {
+        let ctx = ctx();
+        signal::set_mask(ctx.task, bit(41));
+        let tid = ctx.task.tid as i32;
+        let event = SigEvent { value: 1, signal: 41, notify: SIGEV_THREAD_ID, tid, pad: [0; 11] };
+        let id = 0i32;
+        timer_create(&ctx, Clock(0), user(&event), user(&id)).unwrap();
+        timer_settime(&ctx, std::hint::black_box(id), 0, user(&spec_ms(2, 0)), UserPtr::new(0)).unwrap();
+        pause(20);
+        assert_eq!(ctx.task.pending.bits(), bit(41));
+        let nobody = SigEvent { tid: 3_999_999, ..event };
+        assert_eq!(timer_create(&ctx, Clock(0), user(&nobody), user(&id)), Err(Errno::EINVAL));
+    }
+
+    #[test]
+    fn alarms_ring_once() {
+        let ctx = ctx();
+        signal::set_mask(ctx.task, bit(SIGALRM));
+        assert_eq!(alarm(&ctx, 10), Ok(0));
+        assert_eq!(alarm(&ctx, 0), Ok(10));
+        let value = ITimerVal { interval: Timeval::default(), value: Timeval { sec: 0, usec: 3000 } };
+        setitimer(&ctx, 0, user(&value), UserPtr::new(0)).unwrap();
+        pause(20);
+        assert_eq!(signal::take(ctx.task, bit(SIGALRM)).map(|i| i.code), Some(signal::SI_KERNEL));
+        let wrong = ITimerVal { value: Timeval { sec: 0, usec: 1_000_000 }, ..value };
+        assert_eq!(setitimer(&ctx, 0, user(&wrong), UserPtr::new(0)), Err(Errno::EINVAL));
+    }
+
+    #[test]
+    fn profiling_measures_cpu_time() {
+        let ctx = ctx();
+        signal::set_mask(ctx.task, bit(SIGPROF));
+        let value = ITimerVal { interval: Timeval::default(), value: Timeval { sec: 0, usec: 20_000 } };
+        setitimer(&ctx, 2, user(&value), UserPtr::new(0)).unwrap();
+        let start = time::process_cpu();
+        while time::process_cpu() - start < 150 * MILLISECOND {}
+        pause(30);
+        assert!(signal::take(ctx.task, bit(SIGPROF)).is_some());
+    }
+}

@@ -770,3 +770,151 @@ pub fn sigaltstack(ctx: &Ctx, new: UserPtr<AltStack>, old: UserPtr<AltStack>) ->
 }
 
 const MINSIGSTKSZ: usize = 2048;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{ctx, spawn, user};
+    use platform::time::MILLISECOND;
+    use std::time::Duration;
+
+    const HANDLER: usize = 0x1000;
+    const SIGUSR1: i32 = 10;
+
+    fn info(signo: i32, value: u64) -> Info {
+        Info { signo, errno: 0, code: SI_QUEUE, fields: [0, value, 0, 0, 0, 0] }
+    }
+
+    fn handle(ctx: &Ctx, signal: i32, flags: u64, mask: u64) {
+        let action = Action { handler: HANDLER, flags, restorer: 0, mask };
+        rt_sigaction(ctx, Signal(signal), user(&action), UserPtr::new(0), 8).unwrap();
+    }
+
+    #[test]
+    fn standard_signals_merge_and_real_time_ones_queue() {
+        let pending = Pending::new();
+        for value in 0..3 {
+            pending.push(info(SIGUSR1, value), 4).unwrap();
+            pending.push(info(40, value), 9).unwrap();
+            pending.push(info(35, value), 9).unwrap();
+        }
+        assert_eq!(pending.push(info(40, 9), 4), Err(Errno::EAGAIN));
+        pending.push(info(SIGSEGV, 0), 4).unwrap();
+        let order: Vec<_> =
+            core::iter::from_fn(|| pending.take(u64::MAX)).map(|i| (i.signo, i.fields[1])).collect();
+        let want = [(SIGSEGV, 0), (SIGUSR1, 0), (35, 0), (35, 1), (35, 2), (40, 0), (40, 1), (40, 2)];
+        assert_eq!(order, want);
+        assert_eq!(pending.bits(), 0);
+    }
+
+    #[test]
+    fn handlers_run_under_their_mask() {
+        let ctx = ctx();
+        handle(&ctx, SIGUSR1, 0, bit(12));
+        kill(&ctx, ctx.process.pid as i32, Signal(SIGUSR1)).unwrap();
+        assert!(ctx.task.has_signal());
+        let delivery = next(ctx.task).unwrap();
+        assert_eq!((delivery.info.signo, delivery.info.code, delivery.old_mask), (SIGUSR1, SI_USER, 0));
+        assert_eq!(delivery.info.fields[0] as u32, ctx.process.pid);
+        assert_eq!(ctx.task.blocked.load(Ordering::Relaxed), bit(SIGUSR1) | bit(12));
+        tgkill(&ctx, ctx.process.pid as i32, ctx.task.tid as i32, Signal(SIGUSR1)).unwrap();
+        assert!(!ctx.task.has_signal());
+        let set = 0u64;
+        rt_sigpending(&ctx, user(&set), 8).unwrap();
+        assert_eq!(std::hint::black_box(set), bit(SIGUSR1));
+        set_mask(ctx.task, 0);
+        assert_eq!(next(ctx.task).unwrap().info.code, SI_TKILL);
+    }
+
+    #[test]
+    fn resethand_nodefer_and_saved_masks() {
+        let ctx = ctx();
+        handle(&ctx, SIGUSR1, SA_RESETHAND | SA_NODEFER, 0);
+        set_mask(ctx.task, bit(3));
+        set_mask_for_call(ctx.task, 0);
+        send_task(ctx.task, info(SIGUSR1, 0)).unwrap();
+        assert_eq!(next(ctx.task).unwrap().old_mask, bit(3));
+        assert_eq!(ctx.task.blocked.load(Ordering::Relaxed), 0);
+        assert_eq!(ctx.process.actions.get(SIGUSR1).handler, SIG_DFL);
+        assert!(!ctx.task.mask_is_saved());
+    }
+
+    #[test]
+    fn ignored_signals_vanish_and_blocked_ones_wait() {
+        let ctx = ctx();
+        kill(&ctx, ctx.process.pid as i32, Signal(SIGCHLD)).unwrap();
+        assert_eq!(ctx.process.pending.bits(), 0);
+        set_mask(ctx.task, bit(SIGCHLD));
+        kill(&ctx, ctx.process.pid as i32, Signal(SIGCHLD)).unwrap();
+        assert_eq!(ctx.process.pending.bits(), bit(SIGCHLD));
+        let ignore = Action { handler: SIG_IGN, ..Action::default() };
+        rt_sigaction(&ctx, Signal(SIGCHLD), user(&ignore), UserPtr::new(0), 8).unwrap();
+        assert_eq!(ctx.process.pending.bits(), 0);
+        assert_eq!(kill(&ctx, 4_000_000, Signal(0)), Err(Errno::ESRCH));
+        assert_eq!(kill(&ctx, ctx.process.pid as i32, Signal(65)), Err(Errno::EINVAL));
+        let kill_action = rt_sigaction(&ctx, Signal(SIGKILL), user(&ignore), UserPtr::new(0), 8);
+        assert_eq!(kill_action, Err(Errno::EINVAL));
+    }
+
+    #[test]
+    fn sigwait_takes_and_times_out() {
+        let ctx = ctx();
+        let set = bit(SIGUSR1) | bit(36);
+        set_mask(ctx.task, set);
+        let time = Timespec::from_ns(20 * MILLISECOND);
+        let raw: RawInfo = [0; 16];
+        let timed = rt_sigtimedwait(&ctx, user(&set), user(&raw), user(&time), 8);
+        assert_eq!(timed, Err(Errno::EAGAIN));
+        let pid = ctx.process.pid as i32;
+        let sender = spawn(ctx.process, move |ctx| {
+            std::thread::sleep(Duration::from_millis(20));
+            let raw = info(36, 0xabcd).to_raw();
+            rt_sigqueueinfo(&ctx, pid, Signal(36), user(&raw))
+        });
+        let taken = rt_sigtimedwait(&ctx, user(&set), user(&raw), UserPtr::new(0), 8);
+        assert_eq!(taken, Ok(36));
+        let raw = std::hint::black_box(raw);
+        assert_eq!((raw[0] as u32, raw[3]), (36, 0xabcd));
+        assert_eq!(sender.join().unwrap(), Ok(0));
+    }
+
+    #[test]
+    fn a_signal_ends_a_wait() {
+        let ctx = ctx();
+        handle(&ctx, SIGUSR1, 0, 0);
+        let (pid, tid) = (ctx.process.pid as i32, ctx.task.tid as i32);
+        let sender = spawn(ctx.process, move |ctx| {
+            std::thread::sleep(Duration::from_millis(20));
+            tgkill(&ctx, pid, tid, Signal(SIGUSR1))
+        });
+        assert_eq!(pause(&ctx), Err(RESTART_NO_HANDLER));
+        assert_eq!(next(ctx.task).map(|d| d.info.signo), Some(SIGUSR1));
+        sender.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn process_signals_go_to_a_thread_that_takes_them() {
+        let ctx = ctx();
+        set_mask(ctx.task, bit(SIGUSR1));
+        handle(&ctx, SIGUSR1, 0, 0);
+        let sleeper = spawn(ctx.process, |ctx| (pause(&ctx), next(ctx.task).map(|d| d.info.signo)));
+        std::thread::sleep(Duration::from_millis(30));
+        kill(&ctx, ctx.process.pid as i32, Signal(SIGUSR1)).unwrap();
+        assert_eq!(sleeper.join().unwrap(), (Err(RESTART_NO_HANDLER), Some(SIGUSR1)));
+    }
+
+    #[test]
+    fn alternate_stacks_are_checked() {
+        let ctx = ctx();
+        let stack = AltStack::new(0x10000, 0, 100);
+        let none = UserPtr::new(0);
+        assert_eq!(sigaltstack(&ctx, user(&stack), none), Err(Errno::ENOMEM));
+        let stack = AltStack::new(0x10000, 0, 8192);
+        assert_eq!(sigaltstack(&ctx, user(&stack), none), Ok(0));
+        let old = AltStack::disabled();
+        assert_eq!(sigaltstack(&ctx, none, user(&old)), Ok(0));
+        assert_eq!(std::hint::black_box(old), stack);
+        let bad = AltStack::new(0x10000, 77, 8192);
+        assert_eq!(sigaltstack(&ctx, user(&bad), none), Err(Errno::EINVAL));
+    }
+}

@@ -115,3 +115,29 @@ fn record(info: &Info) -> [u8; RECORD] {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{ctx, read, user};
+
+    #[test]
+    fn reads_what_waits() {
+        let ctx = ctx();
+        let mask = bit(10) | bit(40);
+        signal::set_mask(ctx.task, mask);
+        let fd = signalfd4(&ctx, Fd(-1), user(&mask), 8, OpenFlags(O_NONBLOCK)).unwrap() as i32;
+        let open = ctx.file(Fd(fd)).unwrap();
+        let mut out = [0u8; 300];
+        assert_eq!(read(&open, &mut out), Err(Errno::EAGAIN));
+        assert_eq!(open.file.poll(), Events::empty());
+        let queued = Info { signo: 40, errno: 0, code: signal::SI_QUEUE, fields: [5, 0x1234, 0, 0, 0, 0] };
+        signal::send_process(ctx.process, queued).unwrap();
+        signal::send_task(ctx.task, Info::from_user(10, signal::SI_TKILL, &ctx)).unwrap();
+        assert_eq!(open.file.poll(), Events::READABLE);
+        assert_eq!(read(&open, &mut out), Ok(256));
+        assert_eq!((out[0], out[128]), (10, 40));
+        assert_eq!(u64::from_ne_bytes(out[128 + 48..128 + 56].try_into().unwrap()), 0x1234);
+        assert_eq!(ctx.process.pending.bits() | ctx.task.pending.bits(), 0);
+    }
+}

@@ -241,3 +241,31 @@ pub fn user<T: Copy>(value: &T) -> crate::user::UserPtr<T> {
 pub fn leak<T>(value: T) -> &'static mut T {
     Box::leak(Box::new(value))
 }
+
+/// read(2) without the call: a description's next bytes.
+pub fn read(open: &crate::file::OpenFile, into: &mut [u8]) -> crate::Result {
+    open.file.read(open, &mut 0, &mut crate::user::KernelSink::new(into))
+}
+
+/// write(2) without the call.
+pub fn write(open: &crate::file::OpenFile, bytes: &[u8]) -> crate::Result {
+    open.file.write(open, &mut 0, &mut crate::user::KernelSource(bytes))
+}
+
+/// close(2) without the call.
+pub fn close(ctx: &Ctx, fd: i32) -> crate::Result<()> {
+    ctx.process.fds.remove(fd).map(crate::fd::release)
+}
+
+/// Random numbers (xorshift64), the same in every run.
+pub struct Random(pub u64);
+
+impl Random {
+    /// A number below `limit`.
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % limit
+    }
+}

@@ -181,3 +181,52 @@ impl File for TimerFd {
         f.write_str("anon_inode:[timerfd]")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{ctx, read, user};
+    use crate::wait::{Waiting, block_on};
+    use platform::time::MILLISECOND;
+
+    fn spec(value: u64, interval: u64) -> ITimerSpec {
+        ITimerSpec { interval: Timespec::from_ns(interval), value: Timespec::from_ns(value) }
+    }
+
+    #[test]
+    fn counts_expirations() {
+        let ctx = ctx();
+        let fd = Fd(timerfd_create(&ctx, Clock(1), OpenFlags(0)).unwrap() as i32);
+        let open = ctx.file(fd).unwrap();
+        let none = UserPtr::new(0);
+        let mut count = [0; 8];
+        assert_eq!(read(&open, &mut count), Err(Errno::EAGAIN));
+        timerfd_settime(&ctx, fd, 0, user(&spec(10 * MILLISECOND, 10 * MILLISECOND)), none).unwrap();
+        let started = now();
+        let how = Waiting::for_events(Events::READABLE);
+        assert_eq!(block_on(&ctx, &open, how, || read(&open, &mut count)), Ok(8));
+        assert!(now().since(started) >= 10 * MILLISECOND);
+        std::thread::sleep(std::time::Duration::from_millis(35));
+        assert_eq!(read(&open, &mut count), Ok(8));
+        assert!((2..=6).contains(&u64::from_ne_bytes(count)), "{count:?}");
+        let left = ITimerSpec::default();
+        timerfd_gettime(&ctx, fd, user(&left)).unwrap();
+        let left = std::hint::black_box(left);
+        assert!(left.value.to_ns() <= 10 * MILLISECOND && left.value.to_ns() > 0);
+        timerfd_settime(&ctx, fd, 0, user(&spec(0, 0)), none).unwrap();
+        assert_eq!(open.file.poll(), Events::empty());
+    }
+
+    #[test]
+    fn absolute_times_in_the_past_are_due_at_once() {
+        let ctx = ctx();
+        let fd = Fd(timerfd_create(&ctx, Clock(0), OpenFlags(0)).unwrap() as i32);
+        let open = ctx.file(fd).unwrap();
+        let past = spec(1, 0);
+        timerfd_settime(&ctx, fd, TFD_TIMER_ABSTIME, user(&past), UserPtr::new(0)).unwrap();
+        assert_eq!(open.file.poll(), Events::READABLE);
+        assert_eq!(read(&open, &mut [0; 8]), Ok(8));
+        assert_eq!(read(&open, &mut [0; 8]), Err(Errno::EAGAIN));
+        assert_eq!(timerfd_create(&ctx, Clock(2), OpenFlags(0)), Err(Errno::EINVAL));
+    }
+}
