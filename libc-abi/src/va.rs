@@ -176,6 +176,7 @@ macro_rules! variadic {
     ($( $(#[$meta:meta])* fn $name:ident ( $fixed:tt fixed ) = $target:path; )*) => {$(
         $(#[$meta])*
         #[unsafe(naked)]
+        #[allow(unreachable_pub)]
         pub unsafe extern "C" fn $name() {
             core::arch::naked_asm!(
                 ".cfi_startproc",
@@ -225,7 +226,6 @@ macro_rules! variadic {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::variadic;
 
     /// Adds what `kinds` announces: i (int), l (long), d (double), D (long double as its mantissa).
     unsafe extern "C" fn vsum(kinds: *const u8, list: *mut VaList) -> f64 {

@@ -377,8 +377,8 @@ impl FILE {
             return Ok(());
         }
         if self.buf_base.is_null() {
+            self.free_backup();
             self.allocate();
-            self.reset_areas();
         }
         // Pushed-back bytes are lost, but the position must not be: what they hid counts as unread.
         if self.has(flag::IN_BACKUP) {
@@ -469,12 +469,12 @@ impl FILE {
 
     /// `fwrite`'s bytes: answers how many were taken.
     pub(crate) fn write_bytes(&mut self, bytes: &[u8]) -> usize {
+        if bytes.is_empty() {
+            return 0;
+        }
         if bytes.len() <= span(self.write_ptr, self.write_end) {
             self.append(bytes);
             return bytes.len();
-        }
-        if bytes.is_empty() {
-            return 0;
         }
         self.orient_bytes();
         if self.switch_to_put().is_err() {
@@ -577,11 +577,20 @@ impl FILE {
         }
     }
 
-    /// Gives the stream a buffer if it has none.
+    /// Gives the stream a buffer if it has none, with empty areas in it.
     pub(crate) fn allocate(&mut self) {
         if !self.buf_base.is_null() {
             return;
         }
+        self.find_buffer();
+        if self.has(flag::IN_BACKUP) {
+            (self.save_base, self.save_end) = (self.buf_base, self.buf_base);
+        } else {
+            self.reset_areas();
+        }
+    }
+
+    fn find_buffer(&mut self) {
         if !self.has(flag::UNBUFFERED) {
             let size = self.buffer_size();
             // SAFETY: plain allocation.
@@ -773,22 +782,27 @@ pub fn flush_all() {
         if !f.has(flag::USER_LOCK) && !f.lock.try_acquire() {
             return;
         }
-        if f.mode != 0 && !f.has(flag::UNBUFFERED) {
-            let saved = errno::get();
-            let _ = f.flush();
-            f.free_backup();
-            f.flags |= flag::UNBUFFERED;
-            // The old buffer is left as it is: another thread may be just inside `putc_unlocked`.
-            f.buf_base = null_mut();
-            f.use_shortbuf();
-            f.reset_areas();
-            f.flags &= !flag::CURRENTLY_PUTTING;
-            errno::set(saved);
-        } else if f.write_ptr > f.write_base {
-            let _ = f.flush_pending();
-        }
+        finish(f);
         if !f.has(flag::USER_LOCK) {
             f.lock.release();
         }
     });
+}
+
+/// What [`flush_all`] does to one stream.
+pub(crate) fn finish(f: &mut FILE) {
+    if f.mode == 0 || f.has(flag::UNBUFFERED) {
+        let _ = f.flush_pending();
+        return;
+    }
+    let saved = errno::get();
+    let _ = f.flush();
+    f.free_backup();
+    f.flags |= flag::UNBUFFERED;
+    // The old buffer is left as it is: another thread may be just inside `putc_unlocked`.
+    f.buf_base = null_mut();
+    f.use_shortbuf();
+    f.reset_areas();
+    f.flags &= !flag::CURRENTLY_PUTTING;
+    errno::set(saved);
 }

@@ -7,6 +7,7 @@ use super::file::{EOF, FILE, flag, stderr, stdin, stdout};
 use super::fortify::chk_fail;
 use crate::errno;
 use crate::malloc;
+use crate::stdio::c_bytes;
 use crate::types::*;
 use core::ffi::CStr;
 use core::ptr::null_mut;
@@ -67,6 +68,10 @@ fn get_line(f: &mut FILE, into: *mut c_char, size: c_int) -> *mut c_char {
 unsafe fn get_delimited(f: &mut FILE, line: *mut *mut c_char, size: *mut usize, delimiter: c_int) -> ssize_t {
     if line.is_null() || size.is_null() {
         errno::set(Errno::EINVAL);
+        return -1;
+    }
+    // glibc answers -1 on a stream whose error indicator is set, before reading anything.
+    if f.has(flag::ERR_SEEN) {
         return -1;
     }
     let (mut len, mut short) = (0usize, false);
@@ -151,7 +156,7 @@ fn read_items(f: &mut FILE, into: *mut c_void, size: usize, count: usize) -> usi
 
 fn write_items(f: &mut FILE, from: *const c_void, size: usize, count: usize) -> usize {
     let bytes = size.wrapping_mul(count);
-    if bytes == 0 {
+    if bytes == 0 || f.bytes_only().is_err() {
         return 0;
     }
     // SAFETY: the program's memory holds `count` items.
@@ -160,8 +165,11 @@ fn write_items(f: &mut FILE, from: *const c_void, size: usize, count: usize) -> 
 }
 
 fn put_string(f: &mut FILE, text: *const c_char) -> c_int {
+    if f.bytes_only().is_err() {
+        return EOF;
+    }
     // SAFETY: a C string.
-    let bytes = unsafe { CStr::from_ptr(text) }.to_bytes();
+    let bytes = unsafe { c_bytes(text) };
     if f.write_bytes(bytes) == bytes.len() { 1 } else { EOF }
 }
 
@@ -173,11 +181,12 @@ fn check_read(bytes: usize, count: usize, room: usize) {
 
 /// The text of an error number, as strerror(3) gives it in the C locale, and of no number.
 pub(crate) fn error_text(number: c_int, into: &mut [u8; 40]) -> &[u8] {
-    if number == 0 {
-        return b"Success";
-    }
-    if let Some(text) = Errno(number).message() {
-        return text.as_bytes();
+    // SAFETY: null or a static C string.
+    unsafe {
+        let known = crate::strerror::strerrordesc_np(number);
+        if !known.is_null() {
+            return CStr::from_ptr(known).to_bytes();
+        }
     }
     use core::fmt::Write;
     struct Cursor<'a>(&'a mut [u8; 40], usize);
@@ -316,7 +325,7 @@ abi! { EXPORTS "libc.so.6":
     /// puts(3): answers the number of bytes (glibc).
     "GLIBC_2.2.5" fn puts(text: *const c_char) -> c_int {
         // SAFETY: a C string.
-        let len = unsafe { CStr::from_ptr(text) }.count_bytes();
+        let len = unsafe { c_bytes(text) }.len();
         locked!(stdout(), |f| {
             if put_string(f, text) == EOF || f.putc(b'\n') == EOF {
                 return EOF;

@@ -1,7 +1,7 @@
 //! Floating point to text without a format: fcvt, ecvt, gcvt, their `q` forms, strfromf/d/l.
 //!
-//! ecvt's digits are the exact ones; glibc's own may be off by one in the last place, as it scales by
-//! powers of ten in floating point.
+//! ecvt's digits are the exact ones, as many as asked for; glibc's own may be off by one in the last
+//! place, as it scales by powers of ten in floating point, and has one more where rounding carries.
 
 use super::file::BUFSIZ;
 use super::printf::engine::Field;
@@ -151,13 +151,25 @@ unsafe fn significant_digits(
     room: usize,
 ) -> c_int {
     let (negative, zero, finite) = value.parts();
+    if !finite && digits <= 0 {
+        // SAFETY: places of the program's; it claims `room` bytes.
+        unsafe {
+            (*point, *sign) = (1, 0);
+            if room > 0 {
+                *into = 0;
+            }
+        }
+        return 0;
+    }
     if !finite {
         // SAFETY: forwarded.
         return unsafe { fixed_digits(value, digits.max(1) - 1, point, sign, into, room) };
     }
     let count = digits.min(value.digits());
+    // Without digits there is no rounding that could move the point.
+    let places = if count > 0 { count - 1 } else { value.digits() - 1 };
     let mut printed = [0u8; 64];
-    let len = text(value.magnitude(), b'e', Some((count.max(1) - 1) as usize), printed.as_mut_ptr(), 64);
+    let len = text(value.magnitude(), b'e', Some(places as usize), printed.as_mut_ptr(), 64);
     let printed = &printed[..len];
     let end = printed.iter().position(|byte| *byte == b'e').unwrap_or(len);
     let mut exponent = 0;

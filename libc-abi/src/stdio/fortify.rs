@@ -1,48 +1,24 @@
 //! The ends that `_FORTIFY_SOURCE` forms of this family come to.
 
+use crate::fortify::die;
 use crate::kcall;
-use crate::types::*;
-
-const SIGABRT: c_int = 6;
-const SIG_UNBLOCK: usize = 1;
-
-/// Says what was found and ends the process by SIGABRT, as glibc's `__fortify_fail`.
-#[cold]
-fn fail(message: &[u8]) -> ! {
-    let signal: u64 = 1 << (SIGABRT - 1);
-    let defaulted = [0usize; 4];
-    // SAFETY: the message and the structures are ours; afterwards nothing returns.
-    unsafe {
-        let _ = kcall!(write, 2, message.as_ptr(), message.len());
-        let _ = kcall!(rt_sigprocmask, SIG_UNBLOCK, &raw const signal, 0, 8);
-        if let (Ok(pid), Ok(tid)) = (kcall!(getpid), kcall!(gettid)) {
-            let _ = kcall!(tgkill, pid, tid, SIGABRT);
-            // A handler came back: take it away and try again.
-            let _ = kcall!(rt_sigaction, SIGABRT, &raw const defaulted, 0, 8);
-            let _ = kcall!(tgkill, pid, tid, SIGABRT);
-        }
-        loop {
-            let _ = kcall!(exit_group, 127);
-        }
-    }
-}
 
 /// `__chk_fail`: a buffer is too small for what is to be put into it.
 #[cold]
 pub(crate) fn chk_fail() -> ! {
-    fail(b"*** buffer overflow detected ***: terminated\n")
+    die("*** buffer overflow detected ***: terminated\n")
 }
 
 /// `%n` in a format that the program could have been made to change.
 #[cold]
 pub(crate) fn writable_format() -> ! {
-    fail(b"*** %n in writable segment detected ***: terminated\n")
+    die("*** %n in writable segment detected ***: terminated\n")
 }
 
 /// Positional arguments with gaps, whose types are unknown, in a checked form.
 #[cold]
 pub(crate) fn invalid_positional() -> ! {
-    fail(b"*** invalid %N$ use detected ***: terminated\n")
+    die("*** invalid %N$ use detected ***: terminated\n")
 }
 
 /// Whether no byte of `start..start + len` can be written: by /proc/self/maps, as glibc looks. If the

@@ -153,25 +153,19 @@ macro_rules! unlocked {
     }};
 }
 
-/// Holds every stream and the list, for `fork`: nobody is in the middle of a change then.
+/// Holds the list of streams, for `fork`: no stream is half in it then. The streams themselves are not
+/// taken: one of them may be held by a thread that waits for input, perhaps for ever (glibc does the
+/// same).
 pub fn lock_all() {
     LIST_LOCK.acquire();
-    for_each(|file| {
-        // SAFETY: streams of the list are open.
-        unsafe { (*file).lock.acquire() }
-    });
 }
 
 /// Undoes [`lock_all`] in the parent.
 pub fn unlock_all() {
-    for_each(|file| {
-        // SAFETY: streams of the list are open.
-        unsafe { (*file).lock.release() }
-    });
     LIST_LOCK.release();
 }
 
-/// Undoes [`lock_all`] in the child, where the holder may have another identity.
+/// Undoes [`lock_all`] in the child, and frees all streams: the threads that held them are gone.
 pub fn reset_all() {
     LIST_LOCK.reset();
     for_each(|file| {

@@ -11,7 +11,6 @@ use crate::malloc;
 use crate::types::*;
 use alloc::boxed::Box;
 use core::ffi::CStr;
-use core::ptr::null_mut;
 use platform::Errno;
 
 /// `cookie_io_functions_t`: passed by value, 32 bytes on the stack.
@@ -22,6 +21,16 @@ pub struct CookieFunctions {
     write: Option<unsafe extern "C" fn(*mut c_void, *const c_char, usize) -> ssize_t>,
     seek: Option<unsafe extern "C" fn(*mut c_void, *mut i64, c_int) -> c_int>,
     close: Option<unsafe extern "C" fn(*mut c_void) -> c_int>,
+}
+
+#[cfg(test)]
+impl CookieFunctions {
+    /// Functions that only write.
+    pub(crate) fn writing(
+        write: unsafe extern "C" fn(*mut c_void, *const c_char, usize) -> ssize_t,
+    ) -> CookieFunctions {
+        CookieFunctions { read: None, write: Some(write), seek: None, close: None }
+    }
 }
 
 struct Cookie {
@@ -193,7 +202,11 @@ unsafe fn open_window(buffer: *mut c_void, size: usize, mode: &CStr) -> Result<*
         let text = core::slice::from_raw_parts(base, size);
         let text = memchr::memchr(0, text).unwrap_or(size);
         let append = letters[0] == b'a';
-        let end = if letters[0] == b'r' { size } else { text };
+        let end = match letters[0] {
+            b'r' => size,
+            b'w' => 0,
+            _ => text,
+        };
         let at = if append { text } else { 0 };
         let window = Box::into_raw(Box::new(Window { base, size, end, at, append, ours }));
         let flags = parsed.flags & (flag::NO_READS | flag::NO_WRITES);
@@ -314,7 +327,7 @@ abi! { EXPORTS "libc.so.6":
     /// open_wmemstream(3).
     "GLIBC_2.4" fn open_wmemstream(place: *mut *mut wchar_t, size: *mut usize) -> *mut FILE {
         let file = errno::or_null(open_growing(place.cast(), size, 4));
-        if file != null_mut() {
+        if !file.is_null() {
             // SAFETY: just made.
             unsafe {
                 (*file).encoding = Encoding::Raw;

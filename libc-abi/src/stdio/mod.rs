@@ -36,5 +36,15 @@ pub use bytes::{fgets, fputs, getline};
 pub use file::FILE;
 pub use open::{fclose, fopen};
 
+/// The bytes of a C string, without its NUL.
+///
+/// # Safety
+/// `text` ends with a NUL and outlives the answer.
+#[inline(always)]
+pub(crate) unsafe fn c_bytes<'a>(text: *const crate::types::c_char) -> &'a [u8] {
+    // SAFETY: `strlen` bytes precede the NUL.
+    unsafe { core::slice::from_raw_parts(text.cast(), crate::string::strlen(text)) }
+}
+
 #[cfg(test)]
 pub(crate) mod tests;

@@ -9,12 +9,12 @@ use super::out::{Out, Unit};
 use super::spec::{Amount, Format, Length, Spec, bits};
 use crate::errno;
 use crate::stdio::bytes::error_text;
+use crate::stdio::c_bytes;
 use crate::stdio::fortify;
 use crate::stdio::mb::{MbState, Step, decode, encode};
 use crate::types::*;
 use crate::va::{LongDouble, VaList};
 use alloc::vec::Vec;
-use core::ffi::CStr;
 use platform::Errno;
 
 /// A specification with its amounts known.
@@ -80,8 +80,8 @@ pub(crate) unsafe fn format<U: Unit>(
     checked: bool,
 ) -> c_int {
     // SAFETY: the caller's list.
-    let mut printer =
-        Printer { out, saved_errno: errno::get(), checked, start: format, args: unsafe { *args } };
+    let args = unsafe { *args };
+    let mut printer = Printer { out, saved_errno: errno::get(), checked, start: format, args };
     // SAFETY: forwarded.
     let result = unsafe { printer.run(Format(format)) };
     match result {
@@ -162,7 +162,7 @@ impl<U: Unit> Printer<'_, U> {
                     if text.is_null() {
                         self.out.bytes(b"(null)");
                     } else {
-                        self.out.bytes(CStr::from_ptr(text).to_bytes());
+                        self.out.bytes(c_bytes(text));
                     }
                 }
                 0x64 => {
@@ -419,7 +419,7 @@ impl<U: Unit> Printer<'_, U> {
                 return self.string_to_wide(field, text);
             }
             let bytes = match field.precision {
-                None => CStr::from_ptr(text.cast()).to_bytes(),
+                None => c_bytes(text.cast()),
                 Some(room) => core::slice::from_raw_parts(text, bounded_length(text, room)),
             };
             self.padded_ascii(field, bytes);

@@ -7,11 +7,11 @@
 mod digits;
 pub(crate) mod engine;
 pub(crate) mod float;
-mod narrow;
+pub mod narrow;
 pub(crate) mod out;
-mod parse;
+pub mod parse;
 pub(crate) mod spec;
-mod wide;
+pub mod wide;
 
 pub use narrow::{EXPORTS as NARROW, MORE as NARROW_MORE, vfprintf, vsnprintf};
 pub use parse::EXPORTS as PARSE;

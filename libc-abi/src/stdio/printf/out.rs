@@ -162,10 +162,12 @@ impl<U: Unit> Out<U> {
     pub(crate) fn units(&mut self, mut units: &[U]) {
         loop {
             let now = units.len().min(self.room());
-            // SAFETY: there is room for `now` characters.
-            unsafe {
-                core::ptr::copy_nonoverlapping(units.as_ptr(), self.ptr, now);
-                self.ptr = self.ptr.add(now);
+            if now > 0 {
+                // SAFETY: there is room for `now` characters.
+                unsafe {
+                    core::ptr::copy_nonoverlapping(units.as_ptr(), self.ptr, now);
+                    self.ptr = self.ptr.add(now);
+                }
             }
             units = &units[now..];
             if units.is_empty() {

@@ -310,7 +310,7 @@ impl<S> Scanner<'_, S> {
             let mut next = Some(first);
             while let Some(unit) = next {
                 // A multibyte character counts as one, whatever its bytes.
-                if sink.put(unit).map_err(|()| Stop::Input)? {
+                if sink.put(unit).map_err(|()| no_sink())? {
                     limit.used();
                 }
                 next = if limit.open() { self.input.get() } else { None };
@@ -346,7 +346,7 @@ impl<S> Scanner<'_, S> {
                     self.input.unget(next);
                     break;
                 }
-                if sink.put(unit).map_err(|()| Stop::Input)? {
+                if sink.put(unit).map_err(|()| no_sink())? {
                     limit.used();
                 }
                 next = if limit.open() { self.input.get() } else { None };
@@ -357,7 +357,7 @@ impl<S> Scanner<'_, S> {
 
     unsafe fn finish(&mut self, spec: &Spec, sink: Sink, terminate: bool) -> Result<(), Stop> {
         // SAFETY: as in the callers.
-        unsafe { sink.finish(terminate) }.map_err(|()| Stop::Input)?;
+        unsafe { sink.finish(terminate) }.map_err(|()| no_sink())?;
         self.done += c_int::from(!spec.suppress);
         Ok(())
     }
@@ -528,20 +528,17 @@ impl<S> Scanner<'_, S> {
         }
         let (mut digit, mut dot, mut exponent, mut hex) = (false, false, false, false);
         let mut letter = b'e';
-        if ascii(next) == b'0' {
+        if limit.open() && ascii(next) == b'0' {
             text.push(b'0');
-            next = if limit.open() { self.input.get() } else { None };
+            next = self.input.get();
+            limit.used();
             if limit.open() && ascii(next) | 0x20 == b'x' {
-                limit.used();
                 text.push(b'x');
                 (hex, letter) = (true, b'p');
-                next = if limit.open() { self.input.get() } else { None };
+                next = self.input.get();
+                limit.used();
             } else {
                 digit = true;
-            }
-            limit.used();
-            if next.is_none() {
-                return check_collected(text, signs, hex);
             }
         }
         loop {
@@ -610,6 +607,12 @@ impl<S> Scanner<'_, S> {
         text.push(b'i');
         self.word(b"nity", limit, text)
     }
+}
+
+/// glibc's answers when a character could not be stored: EOF without memory, what was converted so far
+/// for an illegal sequence.
+fn no_sink() -> Stop {
+    if errno::get() == Errno::ENOMEM { Stop::Input } else { Stop::Mismatch }
 }
 
 /// Nothing at all, or "0x" alone, is no number.

@@ -124,14 +124,14 @@ impl Sink {
             }
             if U::WIDE {
                 let mut bytes = [0; 6];
-                let len = encode(unit.value(), &mut bytes, self.utf8).ok_or_else(illegal)?;
+                let Some(len) = encode(unit.value(), &mut bytes, self.utf8) else { return illegal() };
                 self.push(&bytes[..len])?;
                 return Ok(true);
             }
             match decode(&mut self.state, &[unit.value() as u8], self.utf8) {
                 Step::Char(value, _) => self.push(&value.to_ne_bytes()).map(|()| true),
                 Step::Partial => Ok(false),
-                Step::Bad => Err(illegal()),
+                Step::Bad => illegal(),
             }
         }
     }
@@ -168,7 +168,7 @@ impl Sink {
     /// As for [`Sink::put`].
     pub(crate) unsafe fn finish(mut self, terminate: bool) -> Result<(), ()> {
         if self.state.count != 0 {
-            return Err(illegal());
+            return illegal();
         }
         let zero = [0u8; 4];
         // SAFETY: forwarded; the place is the program's.
@@ -197,6 +197,7 @@ impl Drop for Sink {
     }
 }
 
-fn illegal() {
+fn illegal<T>() -> Result<T, ()> {
     errno::set(Errno::EILSEQ);
+    Err(())
 }

@@ -103,7 +103,7 @@ fn agrees_on_a_table() {
     check("%*d|%-*d", &[Arg::Int(-8i32 as u64), number, Arg::Int(8), number]);
     check("%.*d|%.*s", &[Arg::Int(-1i32 as u64), number, Arg::Int(-5i32 as u64), hello]);
     check("%2$s %1$d %2$s", &[number, hello]);
-    check("%3$*1$.*2$f|%1$d", &[Arg::Int(10), Arg::Int(2), Arg::Double(3.14159)]);
+    check("%3$*1$.*2$f|%1$d", &[Arg::Int(10), Arg::Int(2), Arg::Double(3.15159)]);
     check("%1$Lf %2$d", &[Arg::Long(LongDouble::from_f64(1.25)), number]);
     check("%2$d", &[number, minus]);
     check("%m %s", &[hello]);
@@ -281,6 +281,14 @@ fn variadic_doors_work() {
 }
 
 #[test]
+fn measures_without_memory() {
+    let stack = Stack::new(&[text(c"seven.."), Arg::Int(5)]);
+    // SAFETY: no room, no memory.
+    let answer = unsafe { vsnprintf(core::ptr::null_mut(), 0, c"%s|%100d".as_ptr(), &mut stack.list()) };
+    assert_eq!(answer, 108);
+}
+
+#[test]
 fn allocates_exactly() {
     for len in [0usize, 1, 511, 512, 513, 5000] {
         let long = CString::new("y".repeat(len)).unwrap();
@@ -321,7 +329,7 @@ fn types_of_formats_agree() {
 #[test]
 fn speed_is_told() {
     let stack = Stack::new(&[text(c"hello"), Arg::Int(12345)]);
-    let floats = Stack::new(&[Arg::Double(3.14159265), Arg::Double(123456.789)]);
+    let floats = Stack::new(&[Arg::Double(3.15159265), Arg::Double(123456.789)]);
     let mut buffer = [0; 100];
     for (name, fmt, stack) in [("%s %d", c"%s %d", &stack), ("%.2f %g", c"%.2f %g", &floats)] {
         for (who, print) in
@@ -333,6 +341,19 @@ fn speed_is_told() {
                 unsafe { print(buffer.as_mut_ptr(), 100, fmt.as_ptr(), &mut stack.list()) };
             }
             std::println!("{name} {who}: {} ns", start.elapsed().as_nanos() / 100_000);
+        }
+    }
+}
+
+#[test]
+fn error_texts_agree() {
+    for number in -1..200 {
+        crate::errno::set(platform::Errno(number));
+        let mut ours = [0 as c_char; 80];
+        // SAFETY: the format takes no arguments; the host's string is static or the thread's.
+        unsafe {
+            vsnprintf(ours.as_mut_ptr(), 80, c"%m".as_ptr(), &mut Stack::new(&[]).list());
+            assert_eq!(CStr::from_ptr(ours.as_ptr()), CStr::from_ptr(libc::strerror(number)));
         }
     }
 }
