@@ -40,12 +40,21 @@ pub mod text_env;
 pub mod unicode_tables;
 pub mod wchar;
 pub mod wctype;
+pub mod iconv;
+pub mod glob;
+pub mod gettext;
+pub mod fnmatch;
+mod dir_read;
+pub mod charset_tables;
+pub mod argz;
 pub mod fenv;
 pub mod complex;
 pub mod math_long;
 pub mod math;
 #[cfg(test)]
 mod text_tests;
+#[cfg(test)]
+mod text_tests_files;
 #[cfg(test)]
 mod math_tests;
 pub mod tz;
@@ -59,6 +68,18 @@ pub mod number;
 pub mod getopt;
 pub mod fortify;
 pub mod diagnostic;
+
+// Memory, threads, start and end, and the system calls under their C names.
+pub mod wrap;
+pub mod auxv;
+pub mod dl;
+pub mod env;
+pub mod futex;
+pub mod pthread;
+pub mod setjmp;
+pub mod signal;
+pub mod start;
+pub mod tls;
 
 // Streams, printf, scanf, and floating point in text.
 pub mod stdio;
@@ -93,6 +114,7 @@ pub static TABLES: &[&[Export]] = &[
     math_long::EXPORTS, math_long::IN_LIBC,
     complex::EXPORTS, complex::LONG,
     fenv::EXPORTS,
+    argz::EXPORTS, fnmatch::EXPORTS, gettext::EXPORTS, gettext::MORE, glob::EXPORTS, glob::MORE, iconv::EXPORTS,
     stdio::bytes::EXPORTS, stdio::bytes::MORE,
     stdio::control::EXPORTS, stdio::control::MORE,
     stdio::convert::EXPORTS, stdio::convert::MORE,
@@ -104,4 +126,16 @@ pub static TABLES: &[&[Export]] = &[
     stdio::scanf::EXPORTS, stdio::scanf::MORE, stdio::scanf::WIDE,
     stdio::wide::EXPORTS, stdio::wide::MORE,
     strtod::EXPORTS, strtod::MORE,
+    malloc::EXPORTS, malloc::ALIASES,
+    auxv::EXPORTS, auxv::ALIASES,
+    dl::EXPORTS, dl::ROWS,
+    env::EXPORTS, env::DATA,
+    pthread::atfork::EXPORTS, pthread::atfork::ROWS, pthread::attr::EXPORTS, pthread::barrier::EXPORTS,
+    pthread::cancel::EXPORTS, pthread::cancel::ROWS, pthread::cond::EXPORTS,
+    pthread::control::EXPORTS, pthread::control::ROWS, pthread::key::EXPORTS, pthread::mutex::EXPORTS,
+    pthread::once::EXPORTS, pthread::rwlock::EXPORTS, pthread::spin::EXPORTS, pthread::thread::EXPORTS,
+    setjmp::EXPORTS, setjmp::ROWS,
+    signal::EXPORTS, signal::ROWS,
+    start::EXPORTS, start::ROWS, start::LD, start::PRIVATE,
+    tls::EXPORTS,
 ];

@@ -1,0 +1,137 @@
+//! The thread's own stock of free blocks: malloc's and free's fast path.
+//!
+//! No atomics and no locks: the cache hangs on `%fs`, which changes with the thread. A thread can be
+//! preempted between any two instructions here; it then simply goes on later, with its own cache as
+//! it left it, as no other thread ever looks at it. The one thing that could interfere is a signal
+//! handler on the same thread, and malloc is not async-signal-safe (signal-safety(7)).
+
+use super::central;
+use super::class;
+use super::pages::Block;
+use super::report;
+use crate::thread;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+/// Free blocks of one class.
+#[repr(C)]
+pub struct Bin {
+    head: *mut Block,
+    count: u32,
+    /// Blocks that the next refill asks for: grows from refill to refill, so that a thread that
+    /// needs one block of a class does not touch a page full of them.
+    want: u32,
+}
+
+/// One [`Bin`] for each class. All-zero is an empty cache.
+#[repr(C)]
+pub struct ThreadCache {
+    bins: [Bin; class::COUNT],
+}
+
+/// Stands in every free block's second word; found there in [`push`], it says that the block is free
+/// already. Made random at start-up: no program can hold it by accident.
+static FREE_KEY: AtomicUsize = AtomicUsize::new(0x5ca1_ab1e_0ddb_a115);
+
+/// Makes the mark of free blocks this process's own. Before the first `free`.
+pub fn set_key(random: usize) {
+    FREE_KEY.store(random | 1, Ordering::Relaxed);
+}
+
+/// A block of the class, or null.
+#[inline(always)]
+pub fn pop(class: usize) -> *mut u8 {
+    // SAFETY: the calling thread's own bin (see the head of this file); `head` is a free block.
+    unsafe {
+        let bin = &mut (*thread::current()).cache.bins[class];
+        let head = bin.head;
+        if head.is_null() {
+            return refill(bin, class);
+        }
+        bin.head = (*head).next;
+        bin.count -= 1;
+        (*head).key = 0;
+        head.cast()
+    }
+}
+
+/// Takes a block back.
+///
+/// # Safety
+/// The block is of this class and the caller gives it up.
+#[inline(always)]
+pub unsafe fn push(class: usize, block: *mut u8) {
+    let block: *mut Block = block.cast();
+    let key = FREE_KEY.load(Ordering::Relaxed);
+    // SAFETY: as in `pop`; the block is the caller's.
+    unsafe {
+        if (*block).key == key {
+            report::double_free();
+        }
+        let bin = &mut (*thread::current()).cache.bins[class];
+        (*block).next = bin.head;
+        (*block).key = key;
+        bin.head = block;
+        bin.count += 1;
+        if bin.count >= 2 * class::batch(class) {
+            flush(bin, class, class::batch(class));
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn refill(bin: &mut Bin, class: usize) -> *mut u8 {
+    let first = (1024 / class::size(class)).clamp(1, 8) as u32;
+    bin.want = (bin.want * 2).clamp(first, class::batch(class));
+    let (head, count) = central::fetch(class, bin.want);
+    if head.is_null() {
+        return core::ptr::null_mut();
+    }
+    // SAFETY: `fetch` hands over a chain of `count` free blocks.
+    unsafe {
+        bin.head = (*head).next;
+        bin.count = count - 1;
+        (*head).key = 0;
+    }
+    head.cast()
+}
+
+/// Gives `count` blocks back to the central list: the ones freed longest ago would be better for the
+/// cache, but the newest are at the head, and walking to the tail touches them all.
+#[cold]
+#[inline(never)]
+fn flush(bin: &mut Bin, class: usize, count: u32) {
+    let head = bin.head;
+    let mut last = head;
+    for _ in 1..count {
+        // SAFETY: the bin holds at least `count` blocks.
+        last = unsafe { (*last).next };
+    }
+    // SAFETY: as above.
+    unsafe {
+        bin.head = (*last).next;
+        (*last).next = core::ptr::null_mut();
+    }
+    bin.count -= count;
+    central::give(class, head, count);
+}
+
+/// Gives everything back: the thread ends, or malloc_trim(3) is called.
+pub fn flush_all() {
+    for class in 0..class::COUNT {
+        // SAFETY: the calling thread's own cache.
+        let bin = unsafe { &mut (*thread::current()).cache.bins[class] };
+        while bin.count > 0 {
+            let some = bin.count.min(class::batch(class));
+            flush(bin, class, some);
+        }
+        bin.want = 0;
+    }
+}
+
+/// Bytes that wait in the calling thread's cache.
+pub fn cached_bytes() -> usize {
+    // SAFETY: the calling thread's own cache.
+    let cache = unsafe { &(*thread::current()).cache };
+    cache.bins.iter().enumerate().map(|(class, bin)| bin.count as usize * class::size(class)).sum()
+}

@@ -1,0 +1,171 @@
+//! The allocator itself, as Rust functions: what the exported names run, and what this crate uses
+//! for memory that no C code frees.
+
+use super::{cache, class, huge, pages, report};
+use crate::errno;
+use crate::types::c_void;
+use core::ptr::null_mut;
+use platform::Errno;
+
+/// Largest block of the page heap; longer ones are mappings.
+const MAX_LARGE: usize = 32 << 20;
+
+/// malloc(3).
+#[inline]
+pub fn malloc(size: usize) -> *mut c_void {
+    if size <= class::MAX_SMALL {
+        let block = cache::pop(class::of(size));
+        if block.is_null() {
+            errno::set(Errno::ENOMEM);
+        }
+        return block.cast();
+    }
+    allocate_large(size, 1).0
+}
+
+/// calloc(3).
+pub fn calloc(count: usize, size: usize) -> *mut c_void {
+    let Some(bytes) = count.checked_mul(size) else { return out_of_memory() };
+    let (block, zero) =
+        if bytes <= class::MAX_SMALL { (malloc(bytes), false) } else { allocate_large(bytes, 1) };
+    if !block.is_null() && !zero {
+        // SAFETY: a fresh block of at least that size.
+        unsafe { block.cast::<u8>().write_bytes(0, bytes) };
+    }
+    block
+}
+
+/// free(3). Keeps `errno`.
+///
+/// # Safety
+/// `block` is null or a live block of this allocator, given up by the caller. Other pointers end the
+/// program if they are seen to be none.
+#[inline]
+pub unsafe fn free(block: *mut c_void) {
+    let address = block as usize;
+    let word = pages::lookup(address);
+    if let Some(class) = pages::class_in(word)
+        && address & 15 == 0
+    {
+        // SAFETY: the page map says that this is a block of that class.
+        unsafe { cache::push(class, block.cast()) };
+    } else if address != 0 {
+        free_slow(address, word);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn free_slow(address: usize, word: u64) {
+    let errno = errno::get();
+    if !pages::release_large(pages::span_in(word), address) && !huge::release(address) {
+        report::invalid_free();
+    }
+    errno::set(errno);
+}
+
+/// realloc(3).
+///
+/// # Safety
+/// As [`free`] for `old`.
+pub unsafe fn realloc(old: *mut c_void, size: usize) -> *mut c_void {
+    if old.is_null() {
+        return malloc(size);
+    }
+    if size == 0 {
+        // SAFETY: forwarded. glibc frees and answers null.
+        unsafe { free(old) };
+        return null_mut();
+    }
+    let Some(have) = usable(old as usize) else { report::invalid_realloc() };
+    if fits_in_place(old as usize, have, size) {
+        return old;
+    }
+    if have > MAX_LARGE && size > MAX_LARGE && huge::size_of(old as usize).is_some() {
+        let moved = huge::resize(old as usize, size);
+        return if moved.is_null() { out_of_memory() } else { moved.cast() };
+    }
+    let new = malloc(size);
+    if !new.is_null() {
+        // SAFETY: two live blocks; the shorter length is copied.
+        unsafe {
+            core::ptr::copy_nonoverlapping(old.cast::<u8>(), new.cast::<u8>(), have.min(size));
+            free(old);
+        }
+    }
+    new
+}
+
+/// Whether the block may stay where it is: its class is right (or, shrinking, not half empty), or its
+/// span could be made longer or shorter.
+fn fits_in_place(old: usize, have: usize, size: usize) -> bool {
+    if have <= class::MAX_SMALL {
+        return size <= have && (size > have / 2 || have <= 64);
+    }
+    let word = pages::lookup(old);
+    let span = pages::span_in(word);
+    if span.is_null() || size <= class::MAX_SMALL || size > MAX_LARGE {
+        return false;
+    }
+    // SAFETY: `usable` found it to be a large block in use.
+    unsafe { pages::resize(span, size) }
+}
+
+/// memalign(3); `align` is a power of two.
+pub fn memalign(align: usize, size: usize) -> *mut c_void {
+    debug_assert!(align.is_power_of_two());
+    if align <= 16 {
+        return malloc(size);
+    }
+    // Spans start at a heap page, so every block of a class that is a multiple of `align` is aligned.
+    if align <= class::PAGE && size <= class::MAX_SMALL {
+        let mut class = class::of(size.max(align));
+        while class < class::COUNT && class::size(class) % align != 0 {
+            class += 1;
+        }
+        if class < class::COUNT {
+            let block = cache::pop(class);
+            return if block.is_null() { out_of_memory() } else { block.cast() };
+        }
+    }
+    allocate_large(size, align).0
+}
+
+/// malloc_usable_size(3) of a live block; `None` if it is none.
+pub fn usable(address: usize) -> Option<usize> {
+    let word = pages::lookup(address);
+    if let Some(class) = pages::class_in(word) {
+        return (address & 15 == 0).then(|| class::size(class));
+    }
+    let span = pages::span_in(word);
+    // SAFETY: descriptors are never unmapped.
+    unsafe {
+        if !span.is_null() && (*span).state == pages::State::Large && (*span).start == address {
+            return Some((*span).bytes());
+        }
+    }
+    huge::size_of(address)
+}
+
+fn allocate_large(size: usize, align: usize) -> (*mut c_void, bool) {
+    let heap = size <= MAX_LARGE && align <= MAX_LARGE;
+    // SAFETY: the span is fresh.
+    let found = if heap {
+        pages::allocate_large(size, align).map(|(s, zero)| (unsafe { (*s).start }, zero))
+    } else {
+        None
+    };
+    match found {
+        Some((start, zero)) => (start as *mut c_void, zero),
+        None => {
+            let block = if size > isize::MAX as usize { null_mut() } else { huge::allocate(size, align) };
+            (if block.is_null() { out_of_memory() } else { block.cast() }, true)
+        }
+    }
+}
+
+#[cold]
+fn out_of_memory() -> *mut c_void {
+    errno::set(Errno::ENOMEM);
+    null_mut()
+}

@@ -1,0 +1,195 @@
+//! fork(2)'s handlers (pthread_atfork(3)), and this crate's own locks around a fork.
+//!
+//! Handlers run first (prepare in reverse order), then every lock of this crate is taken in one fixed
+//! order, so that the child's copy of what they guard is whole. The child lets go of them and keeps
+//! only its own thread.
+
+use super::{once, stack, thread};
+use crate::futex::{Lock, RawLock};
+use crate::malloc::{self, imp};
+use crate::types::{c_int, c_void};
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicPtr, Ordering};
+
+type Handler = unsafe extern "C" fn();
+
+#[derive(Clone, Copy)]
+struct Entry {
+    prepare: Option<Handler>,
+    parent: Option<Handler>,
+    child: Option<Handler>,
+    dso: *mut c_void,
+}
+
+struct List {
+    entries: *mut Entry,
+    len: usize,
+    capacity: usize,
+}
+// SAFETY: reached under the lock.
+unsafe impl Send for List {}
+static LIST: Lock<List> = Lock::new(List { entries: null_mut(), len: 0, capacity: 0 });
+
+impl List {
+    fn get(&self, at: usize) -> Option<Entry> {
+        // SAFETY: below `len` entries are written.
+        (at < self.len).then(|| unsafe { self.entries.add(at).read() })
+    }
+
+    fn push(&mut self, entry: Entry) -> bool {
+        if self.len == self.capacity {
+            let capacity = (self.capacity * 2).max(16);
+            // SAFETY: our own list.
+            let grown = unsafe { imp::realloc(self.entries.cast(), capacity * size_of::<Entry>()) };
+            if grown.is_null() {
+                return false;
+            }
+            (self.entries, self.capacity) = (grown.cast(), capacity);
+        }
+        // SAFETY: below the capacity.
+        unsafe { self.entries.add(self.len).write(entry) };
+        self.len += 1;
+        true
+    }
+}
+
+/// More locks to hold over a fork: other modules' (stdio's streams and their list).
+#[derive(Clone, Copy, Debug)]
+pub struct Hook {
+    /// Takes the locks.
+    pub prepare: fn(),
+    /// Lets go of them, in the parent.
+    pub parent: fn(),
+    /// In the child.
+    pub child: fn(),
+}
+
+static HOOK: AtomicPtr<Hook> = AtomicPtr::new(null_mut());
+
+/// Installs another module's part in a fork.
+pub fn set_hook(hook: &'static Hook) {
+    HOOK.store((&raw const *hook).cast_mut(), Ordering::Release);
+}
+
+fn hook() -> Option<&'static Hook> {
+    // SAFETY: null or from `set_hook`.
+    unsafe { HOOK.load(Ordering::Acquire).as_ref() }
+}
+
+/// Our own locks, outermost first.
+fn locks() -> [&'static RawLock; 6] {
+    let [handlers, quick] = crate::start::fork_locks();
+    [
+        crate::env::fork_lock(),
+        handlers,
+        quick,
+        thread::fork_lock(),
+        crate::tls::fork_lock(),
+        stack::fork_lock(),
+    ]
+}
+
+/// Before a fork. Answers what [`parent`] and [`child`] need: how many handlers took part.
+pub(crate) fn prepare() -> usize {
+    let count = LIST.lock().len;
+    for at in (0..count).rev() {
+        // Not under the lock: a handler may register others.
+        if let Some(run) = entry(at).and_then(|e| e.prepare) {
+            // SAFETY: the program's handler.
+            unsafe { run() };
+        }
+    }
+    if let Some(hook) = hook() {
+        (hook.prepare)();
+    }
+    locks().iter().for_each(|lock| lock.lock());
+    malloc::fork_prepare();
+    count
+}
+
+/// After a fork, in the parent (or when it failed).
+pub(crate) fn parent(count: usize) {
+    // SAFETY: taken by `prepare`, by this thread.
+    unsafe {
+        malloc::fork_done();
+        locks().iter().rev().for_each(|lock| lock.unlock());
+    }
+    if let Some(hook) = hook() {
+        (hook.parent)();
+    }
+    for at in 0..count {
+        if let Some(run) = entry(at).and_then(|e| e.parent) {
+            // SAFETY: the program's handler.
+            unsafe { run() };
+        }
+    }
+}
+
+/// After a fork, in the child.
+pub(crate) fn child(count: usize) {
+    once::forked();
+    // SAFETY: taken by `prepare`, by this thread, which is the only one here.
+    unsafe {
+        malloc::fork_done();
+        locks().iter().rev().for_each(|lock| lock.reset());
+        LIST.raw().reset();
+    }
+    stack::forked();
+    thread::forked();
+    if let Some(hook) = hook() {
+        (hook.child)();
+    }
+    for at in 0..count {
+        if let Some(run) = entry(at).and_then(|e| e.child) {
+            // SAFETY: the program's handler.
+            unsafe { run() };
+        }
+    }
+}
+
+fn entry(at: usize) -> Option<Entry> {
+    LIST.lock().get(at)
+}
+
+/// An object goes: its handlers do too.
+pub(crate) fn forget(dso: *mut c_void) {
+    if dso.is_null() {
+        return;
+    }
+    let mut list = LIST.lock();
+    let mut kept = 0;
+    for at in 0..list.len {
+        // SAFETY: both below `len`.
+        unsafe {
+            let entry = list.entries.add(at).read();
+            if entry.dso != dso {
+                list.entries.add(kept).write(entry);
+                kept += 1;
+            }
+        }
+    }
+    list.len = kept;
+}
+
+abi! { EXPORTS "libc.so.6":
+    /// pthread_atfork(3), as its static part calls it.
+    "GLIBC_2.3.2" fn __register_atfork(
+        prepare: Option<Handler>, parent: Option<Handler>, child: Option<Handler>, dso: *mut c_void,
+    ) -> c_int {
+        if LIST.lock().push(Entry { prepare, parent, child, dso }) { 0 } else { platform::Errno::ENOMEM.0 }
+    }
+}
+
+/// pthread_atfork(3) of old binaries.
+pub unsafe extern "C" fn pthread_atfork(
+    prepare: Option<Handler>,
+    parent: Option<Handler>,
+    child: Option<Handler>,
+) -> c_int {
+    // SAFETY: forwarded.
+    unsafe { __register_atfork(prepare, parent, child, null_mut()) }
+}
+
+exports! { ROWS "libc.so.6":
+    compat "GLIBC_2.2.5" "pthread_atfork" = pthread_atfork;
+}
