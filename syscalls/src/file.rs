@@ -8,7 +8,7 @@ use crate::hub::{Events, Hub};
 use crate::{Errno, Result};
 use alloc::boxed::Box;
 use core::any::Any;
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicU32, AtomicUsize, Ordering};
 use platform::sync::Lock;
 
 /// `O_APPEND`
@@ -30,6 +30,8 @@ pub struct OpenFile {
     pub offset: Lock<u64>,
     /// Descriptors that refer to it, in all tables and in messages under way (SCM_RIGHTS).
     pub descriptors: AtomicUsize,
+    /// Who F_SETOWN named: a process, or a negative process group.
+    pub owner: AtomicI32,
     /// Registrations of the description in epolls.
     pub watched: crate::epoll::Links,
 }
@@ -47,6 +49,7 @@ impl OpenFile {
             flags: AtomicU32::new(flags),
             offset: Lock::new(0),
             descriptors: AtomicUsize::new(0),
+            owner: AtomicI32::new(0),
             watched: crate::epoll::Links::new(),
         }
     }

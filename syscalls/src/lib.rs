@@ -15,41 +15,57 @@ extern crate alloc;
 extern crate std;
 
 pub mod args;
+pub mod buffer;
 pub mod context;
+pub mod dir;
 pub mod entry;
 pub mod epoll;
 pub mod errno;
 pub mod eventfd;
+pub mod extent;
+pub mod fcntl;
 pub mod fd;
 pub mod file;
 pub mod futex;
+pub mod host_file;
 pub mod host_signal;
 pub mod hub;
 mod inet_option;
 mod inet_socket;
 pub mod info;
+pub mod ioctl;
+pub mod memory;
+pub mod mounts;
 pub mod net_interface;
 pub mod net_poll;
+pub mod path;
+pub mod pipe;
 pub mod poll;
 pub mod posix_timer;
+pub mod proc;
 pub mod process;
 pub mod rt;
+pub mod rw;
 pub mod signal;
 pub mod signal_frame;
 pub mod signalfd;
 pub mod sockaddr;
 pub mod socket;
+pub mod splice;
+pub mod stat;
 pub mod table;
 pub mod task;
+#[cfg(test)]
+pub mod testing;
 pub mod thread;
 pub mod time;
 pub mod timerfd;
 pub mod trace;
-mod unix_socket;
+pub mod tree_file;
+pub mod unix_socket;
 pub mod user;
 pub mod wait;
-#[cfg(test)]
-pub mod testing;
+pub mod xattr;
 
 pub use platform::Errno;
 /// What every handler answers: a value, or the error number for the program.
@@ -63,6 +79,12 @@ pub use process::Config;
 /// the scheduler was started with [`hooks`].
 pub fn init(config: &Config) {
     let process = process::start(config);
+    // execve(2): what was ignored stays ignored (nohup).
+    let ignored = sched::signal::ignored_at_start();
+    for signal in (1..=signal::SIGNALS).filter(|&signal| ignored & signal::bit(signal) != 0) {
+        let action = signal::Action { handler: signal::SIG_IGN, ..Default::default() };
+        process.actions.set(signal, action);
+    }
     task::Task::first(&process).attach();
 }
 

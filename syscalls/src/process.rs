@@ -52,6 +52,8 @@ pub struct Root {
     next_id: AtomicU32,
     /// Threads that wait on user addresses.
     pub futexes: futex::Table,
+    /// Names of AF_UNIX sockets.
+    pub unix: crate::unix_socket::Names,
     /// What uname(2) calls `nodename` (sethostname(2) changes it).
     pub hostname: Lock<String>,
     /// Held while an epoll is put into an epoll.
@@ -94,6 +96,7 @@ pub fn start(config: &Config) -> Arc<Process> {
         processes: Lock::new(BTreeMap::new()),
         next_id: AtomicU32::new(config.pid),
         futexes: futex::Table::new(),
+        unix: crate::unix_socket::Names::new(),
         hostname: Lock::new(String::from(config.hostname)),
         epoll_nesting: Lock::new(()),
         missed: [const { AtomicU64::new(0) }; MISSED_WORDS],
@@ -177,6 +180,12 @@ pub struct Process {
     pub fds: FdTable,
     /// User and group ids.
     pub credentials: Lock<Credentials>,
+    /// The tree as it sees it: root and working directory.
+    pub view: crate::path::ViewCell,
+    /// brk(2).
+    pub heap: crate::memory::Heap,
+    /// What it runs, for /proc.
+    pub image: Lock<crate::proc::Image>,
     /// umask(2).
     pub umask: AtomicU32,
     /// What each signal does.
@@ -204,6 +213,9 @@ impl Process {
             session: AtomicU32::new(pid),
             fds: FdTable::new(),
             credentials: Lock::new(credentials),
+            view: crate::path::ViewCell::new(),
+            heap: crate::memory::Heap::new(),
+            image: Lock::default(),
             umask: AtomicU32::new(host_umask()),
             actions: Actions::new(),
             pending: Pending::new(),

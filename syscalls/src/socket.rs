@@ -97,6 +97,8 @@ pub struct Outgoing {
 pub struct Incoming {
     /// `MSG_*` as the program gave them.
     pub flags: u32,
+    /// Room that the program has for control messages: descriptors that do not fit are not made.
+    pub control_room: usize,
     /// Who sent it.
     pub from: Option<SockAddr>,
     /// Control messages.
@@ -179,7 +181,13 @@ pub fn socket(ctx: &Ctx, domain: Domain, kind: SocketType, protocol: i32) -> Res
 }
 
 /// socketpair(2).
-pub fn socketpair(ctx: &Ctx, domain: Domain, kind: SocketType, protocol: i32, out: UserPtr<[i32; 2]>) -> Result {
+pub fn socketpair(
+    ctx: &Ctx,
+    domain: Domain,
+    kind: SocketType,
+    protocol: i32,
+    out: UserPtr<[i32; 2]>,
+) -> Result {
     let (kind, flags) = split_type(kind)?;
     match u16::try_from(domain.0) {
         Ok(AF_UNIX) => {}
@@ -435,13 +443,15 @@ pub fn getsockopt(
 
 /// `struct timeval`: seconds, microseconds.
 fn set_timeout(timeouts: &Timeouts, name: i32, bytes: &[u8]) -> Result<()> {
-    let word = |at: usize| bytes.get(at..at + 8).map(|b| i64::from_ne_bytes(b.try_into().unwrap_or_default()));
+    let word =
+        |at: usize| bytes.get(at..at + 8).map(|b| i64::from_ne_bytes(b.try_into().unwrap_or_default()));
     let (Some(sec), Some(usec)) = (word(0), word(8)) else { return Err(Errno::EINVAL) };
     if !(0..1_000_000).contains(&usec) {
         return Err(Errno::EDOM);
     }
     // As Linux: a negative number of seconds is a timeout that has passed.
-    let ns = if sec < 0 { 1 } else { (sec as u64).saturating_mul(SECOND) + usec as u64 * (MILLISECOND / 1000) };
+    let ns =
+        if sec < 0 { 1 } else { (sec as u64).saturating_mul(SECOND) + usec as u64 * (MILLISECOND / 1000) };
     let cell = if name == SO_RCVTIMEO { &timeouts.receive } else { &timeouts.send };
     cell.store(ns, core::sync::atomic::Ordering::Relaxed);
     Ok(())
@@ -526,7 +536,8 @@ fn receive_all(
     message: &mut Incoming,
 ) -> Result {
     let dont_wait = message.flags & (MSG_DONTWAIT | MSG_ERRQUEUE) != 0 || open.nonblocking();
-    let wait_all = message.flags & (MSG_WAITALL | MSG_PEEK) == MSG_WAITALL && socket.is_stream() && !dont_wait;
+    let wait_all =
+        message.flags & (MSG_WAITALL | MSG_PEEK) == MSG_WAITALL && socket.is_stream() && !dont_wait;
     let how = Waiting::for_events(Events::READABLE | Events::RDHUP)
         .until(Timeouts::deadline(&socket.timeouts().receive));
     let mut received = 0;
@@ -567,7 +578,8 @@ fn receive_message(ctx: &Ctx, open: &OpenFile, at: UserPtr<MsgHdr>, flags: u32) 
     let mut header = at.read()?;
     let mut into = UserVec::new(UserPtr::<Iovec>::new(header.iov), header.iov_count)
         .map_err(|e| if e == Errno::EINVAL { Errno::EMSGSIZE } else { e })?;
-    let mut message = Incoming { flags, ..Incoming::default() };
+    let control_room = if header.control == 0 { 0 } else { header.control_len };
+    let mut message = Incoming { flags, control_room, ..Incoming::default() };
     let received = receive_all(ctx, open, socket, &mut into, &mut message)?;
     let from = message.from.unwrap_or(SockAddr::EMPTY);
     if header.name != 0 {
@@ -577,9 +589,7 @@ fn receive_message(ctx: &Ctx, open: &OpenFile, at: UserPtr<MsgHdr>, flags: u32) 
     }
     let (control_len, cut) = write_control(header.control, header.control_len, &message.control)?;
     header.control_len = control_len;
-    header.flags = message.result_flags
-        | if cut { MSG_CTRUNC } else { 0 }
-        | flags & MSG_CMSG_CLOEXEC;
+    header.flags = message.result_flags | if cut { MSG_CTRUNC } else { 0 } | flags & MSG_CMSG_CLOEXEC;
     at.write(header)?;
     Ok(received)
 }

@@ -1,0 +1,144 @@
+//! The first process's tree: host root, volumes, tmpfs, /dev, /proc, /sys, and files put over others.
+
+use crate::host_file::HostFile;
+use crate::proc::GuestProvider;
+use crate::process::Process;
+use crate::{Errno, Result};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use fs::host::O_PATH;
+use fs::{Cred, HostFd, Node, Tree, View, devfs, procfs, ramfs, sysfs};
+use platform::host;
+
+/// A host directory or file to be seen in the guest.
+#[derive(Clone, Copy, Debug)]
+pub struct Volume<'a> {
+    /// Path on the host.
+    pub source: &'a [u8],
+    /// Path in the guest.
+    pub target: &'a [u8],
+    /// Whether writing gives EROFS.
+    pub read_only: bool,
+}
+
+/// What the tree shall be made of.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Plan<'a> {
+    /// The host directory that is the guest's root; empty for `/`.
+    pub root: &'a [u8],
+    /// Whether the root is read-only.
+    pub read_only: bool,
+    /// Host directories and files.
+    pub volumes: &'a [Volume<'a>],
+    /// Where memory file systems are.
+    pub tmpfs: &'a [&'a [u8]],
+    /// Files with these texts instead of what the root has (`/etc/resolv.conf`).
+    pub files: &'a [(&'a [u8], &'a [u8])],
+    /// The first working directory; empty for `/`.
+    pub cwd: &'a [u8],
+    /// Processors of the guest.
+    pub processors: usize,
+    /// Limit on memory that /sys/fs/cgroup tells.
+    pub memory: Option<u64>,
+}
+
+/// A part of the plan that failed: what it was about, and why.
+#[derive(Debug)]
+pub struct Failure<'a> {
+    /// `root`, `volume`, `working directory`, `tmpfs`.
+    pub what: &'static str,
+    /// The path.
+    pub path: &'a [u8],
+    /// Why.
+    pub error: Errno,
+}
+
+/// Device numbers of the inner file systems: anonymous ones (major 0), as Linux has for its own.
+const FIRST_DEVICE: u64 = 0x40;
+
+/// Builds the tree and gives it to the process.
+pub fn start<'a>(process: &Process, plan: &Plan<'a>) -> core::result::Result<(), Failure<'a>> {
+    let root: &[u8] = if plan.root.is_empty() { b"/" } else { plan.root };
+    let fail = |what, path| move |error| Failure { what, path, error };
+    let tree = Tree::host(root, plan.read_only).map_err(fail("root", plan.root))?;
+    let tree = Arc::new(tree);
+    let cred = {
+        let now = process.credentials.lock();
+        Cred { uid: now.fsuid, gid: now.fsgid, groups: now.groups[..].into() }
+    };
+    let view = View::new(tree.clone(), cred.clone(), 0);
+    let mut device = FIRST_DEVICE;
+    let mut next = || {
+        device += 1;
+        device
+    };
+    let processors = plan.processors.max(1);
+    let inner = |node| Node::Inner(node);
+    tree.mount(b"/dev", inner(devfs::new(next())), "devtmpfs", b"udev", false);
+    tree.mount(b"/dev/shm", inner(ramfs::new(next(), u64::MAX, 0o1777, 0, 0)), "tmpfs", b"tmpfs", false);
+    let provider = Arc::new(GuestProvider { processors });
+    tree.mount(b"/proc", inner(procfs::new(next(), provider)), "proc", b"proc", false);
+    tree.mount(b"/sys", inner(sysfs::new(next(), processors)), "sysfs", b"sysfs", true);
+    let cgroup = sysfs::cgroup(next(), processors, plan.memory);
+    tree.mount(b"/sys/fs/cgroup", inner(cgroup), "cgroup2", b"cgroup2", true);
+    for target in plan.tmpfs {
+        let node = ramfs::new(next(), u64::MAX, 0o1777, cred.uid, cred.gid);
+        let at = canonical(&view, target).map_err(fail("tmpfs", target))?;
+        tree.mount(&at, inner(node), "tmpfs", b"tmpfs", false);
+    }
+    for volume in plan.volumes {
+        let source = HostFd::open_host(volume.source, O_PATH, 0).map_err(fail("volume", volume.source))?;
+        let at = canonical(&view, volume.target).map_err(fail("volume", volume.target))?;
+        tree.mount(&at, Node::Host(Arc::new(source)), "ext4", volume.source, volume.read_only);
+    }
+    for (path, text) in plan.files {
+        let at = canonical(&view, path).map_err(fail("file", path))?;
+        tree.mount(&at, inner(ramfs::file(next(), 0o644, text)), "tmpfs", b"tmpfs", false);
+    }
+    let cwd: &[u8] = if plan.cwd.is_empty() { b"/" } else { plan.cwd };
+    let cwd = view.directory(&view.cwd, cwd).map_err(fail("working directory", plan.cwd))?;
+    process.view.set(View { cwd, ..view });
+    Ok(())
+}
+
+/// The canonical path for a mount: its existing part with links resolved, the rest as it is. As with
+/// containers, the place need not exist.
+fn canonical(view: &View, path: &[u8]) -> Result<Vec<u8>> {
+    if !path.starts_with(b"/") {
+        return Err(Errno::EINVAL);
+    }
+    let mut at = view.root.clone();
+    let mut missing: Vec<u8> = Vec::new();
+    for name in path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && *name != b".") {
+        if name == b".." {
+            return Err(Errno::EINVAL);
+        }
+        if missing.is_empty() {
+            match view.locate(&at, name, true) {
+                Ok(place) => {
+                    at = place;
+                    continue;
+                }
+                Err(Errno::ENOENT) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        missing = fs::mount::join(&missing, name);
+    }
+    let path = fs::mount::join(&at.path, &missing);
+    if path == b"/" { Err(Errno::EBUSY) } else { Ok(path) }
+}
+
+/// Gives the process the host's descriptors 0, 1 and 2, as far as they are open.
+pub fn inherit(process: &Process) -> Result<()> {
+    const F_GETFD: usize = 1;
+    for fd in 0..3 {
+        // SAFETY: plain numbers.
+        if unsafe { host!(fcntl, fd, F_GETFD) }.is_err() {
+            continue;
+        }
+        let open = HostFile::inherited(HostFd::new(fd))?;
+        process.fds.replace(fd, Arc::new(open), false)?;
+    }
+    Ok(())
+}
