@@ -381,7 +381,7 @@ impl Shard {
         if *packet.get(9)? != 6 {
             return None;
         }
-        let word = |at: usize| Some(<[u8; 4]>::try_from(packet.get(at..at + 4)?).ok()?);
+        let word = |at: usize| <[u8; 4]>::try_from(packet.get(at..at + 4)?).ok();
         let [a, b, c, d] = word(ports)?;
         let key = FlowKey {
             local: word(16)?.into(),
@@ -390,7 +390,7 @@ impl Shard {
             remote_port: u16::from_be_bytes([a, b]),
         };
         let index = self.tcp.find(&key)?;
-        *touched = touched.wrapping_add(self.tcp.sockets[index].cwnd);
+        *touched = touched.wrapping_add(self.tcp.sockets[index].touch());
         Some(index)
     }
 
@@ -439,9 +439,10 @@ impl Shard {
         }
         self.raw.input(packet);
         match packet.protocol {
-            6 if !to_all && !for_all => self.input_tcp(packet, sum_ok, hint, loopback, own),
+            6 if !to_all && !for_all => self.input_tcp(packet, sum_ok, hint, loopback),
             17 => {
-                if !self.udp.input(packet, sum_ok, to_all) && !for_all {
+                let known = self.udp.input(packet, sum_ok, to_all);
+                if !known && !for_all {
                     self.udp_unreachable(packet);
                 }
             }
@@ -472,7 +473,7 @@ impl Shard {
     }
 
     #[inline]
-    fn input_tcp(&mut self, packet: &Packet<'_>, sum_ok: bool, hint: Option<u32>, loopback: bool, own: bool) {
+    fn input_tcp(&mut self, packet: &Packet<'_>, sum_ok: bool, hint: Option<u32>, loopback: bool) {
         let Some((segment, src_port, dst_port)) =
             Segment::parse(packet.payload, packet.src, packet.dst, sum_ok)
         else {
@@ -481,7 +482,7 @@ impl Shard {
         let key =
             FlowKey { local: packet.dst, remote: packet.src, local_port: dst_port, remote_port: src_port };
         let mtu = if loopback { crate::device::loopback::MTU } else { self.mtu };
-        let facts = LocalFacts { mtu: mtu.min(65_535) as u16, loopback, own };
+        let facts = LocalFacts { mtu: mtu.min(65_535) as u16, loopback };
         self.tcp.input(&key, &segment, hint, self.now, &self.config, facts);
     }
 

@@ -114,7 +114,7 @@ impl Match {
                 let room = (socket.send_capacity() - socket.send_queue()).min(2000);
                 let bytes =
                     socket.recv(|bytes| (bytes.len().min(room), bytes[..bytes.len().min(room)].to_vec()));
-                assert_eq!(socket.send_slice(&bytes.unwrap()).unwrap() > 0, true);
+                assert!(socket.send_slice(&bytes.unwrap()).unwrap() > 0);
             }
             self.tick();
             let back = drain(&mut self.shard, id);

@@ -43,11 +43,11 @@ impl Device for Switch {
 
     fn receive(&mut self, budget: usize, sink: &mut dyn FnMut(&[RxFrame<'_>])) -> usize {
         // A poll begins with `receive`: the boundary. A second change waits until the first is settled.
-        if self.draining.is_none() {
-            if let Some(next) = self.next.take() {
-                self.active.flush();
-                self.draining = Some(core::mem::replace(&mut self.active, next));
-            }
+        if self.draining.is_none()
+            && let Some(next) = self.next.take()
+        {
+            self.active.flush();
+            self.draining = Some(core::mem::replace(&mut self.active, next));
         }
         let mut count = 0;
         if let Some(old) = &mut self.draining {

@@ -48,17 +48,14 @@ impl Tcp {
         }
         let wants_in = segment.has(Control::SYN) && !segment.has(Control::ACK);
         match self.listener_for(key) {
+            // RFC 9293 leaves a SYN with FIN open; Linux drops it.
+            Some(_) if wants_in && segment.has(Control::FIN) => {}
             Some(listener) if wants_in => {
-                // RFC 9293 leaves a SYN with FIN open; Linux drops it.
-                if !segment.has(Control::FIN) {
-                    self.passive_open(Some(listener), key, segment, least_isn, now, config, local);
-                }
+                self.passive_open(Some(listener), key, segment, least_isn, now, config, local);
             }
             Some(_) => self.replies.reset_for(key, segment),
             None if wants_in && config.ask_incoming && !local.loopback => {
-                if self.held < config.limits.incoming {
-                    self.passive_open(None, key, segment, least_isn, now, config, local);
-                }
+                self.passive_open(None, key, segment, least_isn, now, config, local);
             }
             None if config.answer_closed || local.loopback => self.replies.reset_for(key, segment),
             None => {}
@@ -91,7 +88,9 @@ impl Tcp {
         config: &Config,
         local: LocalFacts,
     ) {
-        if self.sockets.len() >= config.limits.tcp_sockets || !self.listener_has_room(listener) {
+        let too_many_held = listener.is_none() && self.held >= config.limits.incoming;
+        let full = self.sockets.len() >= config.limits.tcp_sockets || too_many_held;
+        if full || !self.listener_has_room(listener) {
             return;
         }
         let index = self.sockets.take();
@@ -148,6 +147,7 @@ impl Tcp {
         tcb.flags |= (from.flags & kept) | Flags::CHILD;
         tcb.parent = (parent, from.generation);
         tcb.options = from.options;
+        (tcb.low_at, tcb.not_sent_low_at) = (from.low_at, from.not_sent_low_at);
         (tcb.sndbuf, tcb.rcvbuf) = (from.sndbuf, from.rcvbuf);
         (tcb.hop_limit, tcb.traffic_class) = (from.hop_limit, from.traffic_class);
         tcb.congestion.algorithm = from.congestion.algorithm;

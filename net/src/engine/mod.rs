@@ -310,6 +310,8 @@ impl Tcp {
     pub(crate) fn timers(&mut self, now: Now, config: &Config) {
         let mut due = core::mem::take(&mut self.due);
         self.wheel.advance(now.ms, &mut due);
+        let touched = due.iter().fold(0, |sum, (index, _)| sum ^ self.sockets[*index].touch());
+        core::hint::black_box(touched);
         for (index, at) in due.drain(..) {
             let tcb = &mut self.sockets[index];
             if tcb.filed_at != at {
@@ -478,8 +480,6 @@ pub(crate) struct LocalFacts {
     pub(crate) mtu: u16,
     /// The peer is this shard.
     pub(crate) loopback: bool,
-    /// The destination is an address of ours, not one taken for somebody else.
-    pub(crate) own: bool,
 }
 
 /// No parent.

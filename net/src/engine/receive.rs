@@ -91,7 +91,7 @@ impl Tcb {
             && segment.timestamp.is_some_and(|(value, _)| (value.wrapping_sub(self.ts_recent) as i32) < 0)
             && ctx.now.ms - self.ts_recent_ms < PAWS_IDLE_MS;
         let outside = segment.end().before(self.last_ack) || segment.seq.after(self.rcv_adv);
-        if !(old && !segment.has(Control::RST)) && !outside {
+        if (!old || segment.has(Control::RST)) && !outside {
             return true;
         }
         if !segment.has(Control::RST) {
@@ -432,7 +432,7 @@ impl Tcb {
         self.rcv_nxt += bytes;
         self.bytes_received += u64::from(bytes);
         self.measure_receiver_rtt(ctx);
-        if self.rx.len() >= self.options.low_at {
+        if self.rx.len() >= self.low_at {
             self.news |= Ready::READABLE;
         }
     }
@@ -507,12 +507,12 @@ impl Tcb {
             return;
         }
         if self.grow.rtt_since_us != 0 {
-            let us = (ctx.now.us - self.grow.rtt_since_us).clamp(1, 1_000_000) as u32;
+            let us = (ctx.now.us as u32).wrapping_sub(self.grow.rtt_since_us).clamp(1, 1_000_000);
             let old = self.grow.rtt_us;
             self.grow.rtt_us = if old == 0 || us < old { us } else { old - old / 8 + us / 8 };
         }
         self.grow.rtt_seq = self.rcv_adv.latest(self.rcv_nxt + 1);
-        self.grow.rtt_since_us = ctx.now.us;
+        self.grow.rtt_since_us = (ctx.now.us as u32).max(1);
     }
 
     /// The reader took bytes: grow the buffer if it takes more than half of it in a round trip.

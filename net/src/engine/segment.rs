@@ -2,7 +2,7 @@
 
 use core::net::Ipv4Addr;
 
-use smoltcp::wire::{IpAddress, IpProtocol, TcpOption as WireOption, TcpPacket, TcpSeqNumber, checksum};
+use smoltcp::wire::{IpAddress, IpProtocol, TcpOption as WireOption, TcpPacket, checksum};
 
 use super::demux::FlowKey;
 use super::seq::Seq;
@@ -202,17 +202,16 @@ impl Header {
             },
         );
         let options_len = usize::from(self.options_len);
-        let mut header = TcpPacket::new_unchecked(&mut *tcp);
-        header.set_src_port(self.key.local_port);
-        header.set_dst_port(self.key.remote_port);
-        header.set_seq_number(TcpSeqNumber(self.seq.0 as i32));
-        header.set_ack_number(TcpSeqNumber(self.ack.0 as i32));
-        header.clear_flags();
-        header.set_header_len((20 + options_len) as u8);
-        header.set_window_len(self.window);
-        header.set_checksum(0);
-        header.set_urgent_at(0);
-        tcp[13] = self.control.bits();
+        // As in `write_fragment_header`: at once. Checksum and urgent pointer stay zero.
+        let mut bytes = [0; 20];
+        bytes[0..2].copy_from_slice(&self.key.local_port.to_be_bytes());
+        bytes[2..4].copy_from_slice(&self.key.remote_port.to_be_bytes());
+        bytes[4..8].copy_from_slice(&self.seq.0.to_be_bytes());
+        bytes[8..12].copy_from_slice(&self.ack.0.to_be_bytes());
+        bytes[12] = (20 + self.options_len) << 2;
+        bytes[13] = self.control.bits();
+        bytes[14..16].copy_from_slice(&self.window.to_be_bytes());
+        tcp[..20].copy_from_slice(&bytes);
         tcp[20..20 + options_len].copy_from_slice(&self.options[..options_len]);
         fill(&mut tcp[20 + options_len..]);
         if with_checksum {

@@ -87,7 +87,7 @@ impl Datagram {
     fn add(&mut self, packet: &Packet<'_>) -> Option<bool> {
         let (start, more) = packet.fragment;
         let end = start + packet.payload.len();
-        let odd = more && packet.payload.len() % 8 != 0;
+        let odd = more && !packet.payload.len().is_multiple_of(8);
         if odd || packet.payload.is_empty() || end > 65_515 || self.pieces.len() >= MAX_PIECES {
             return None;
         }

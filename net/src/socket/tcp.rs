@@ -272,7 +272,7 @@ impl Shard {
         }
         let key = self.flow_to(index, remote)?;
         let least_isn = self.replace_time_wait(&key)?;
-        let local = self.local_facts(key.remote, true);
+        let local = self.local_facts(key.remote);
         // A socket that failed before begins anew, with its options.
         let mut tcb = core::mem::take(&mut self.tcp.sockets[index]);
         tcb.clear_buffers(&mut self.tcp.pool);
@@ -292,6 +292,8 @@ impl Shard {
             flags: (tcb.flags & kept) | Flags::ACTIVE | Flags::SEND_SYN,
             cookie: tcb.cookie,
             options: tcb.options,
+            low_at: tcb.low_at,
+            not_sent_low_at: tcb.not_sent_low_at,
             sndbuf: tcb.sndbuf,
             rcvbuf: tcb.rcvbuf,
             hop_limit: tcb.hop_limit,
@@ -360,10 +362,10 @@ impl Shard {
     }
 
     /// What a new connection needs to know of its addresses.
-    pub(crate) fn local_facts(&self, remote: Ipv4Addr, own: bool) -> LocalFacts {
+    pub(crate) fn local_facts(&self, remote: Ipv4Addr) -> LocalFacts {
         let loopback = self.routes.is_local(remote);
         let mtu = if loopback { crate::device::loopback::MTU } else { self.mtu };
-        LocalFacts { mtu: mtu.min(65_535) as u16, loopback, own }
+        LocalFacts { mtu: mtu.min(65_535) as u16, loopback }
     }
 
     /// Takes an established connection from a listener's queue. The new socket inherits the options; its
@@ -776,12 +778,12 @@ impl Shard {
                 tcb.update_mss();
             }
             TcpOption::MaxSegment(_) => return Err(Error::Invalid),
-            TcpOption::ReceiveLowAt(bytes) => tcb.options.low_at = bytes.max(1),
+            TcpOption::ReceiveLowAt(bytes) => tcb.low_at = bytes.max(1),
             TcpOption::DeferAccept(ms) => tcb.options.defer_accept = ms,
             TcpOption::SynCount(count) => tcb.options.syn_count = count.max(1),
             TcpOption::Linger2(ms) => tcb.options.linger2 = ms.min(120_000),
             TcpOption::Congestion(algorithm) => tcb.congestion = Congestion::new(algorithm),
-            TcpOption::NotSentLowAt(bytes) => tcb.options.not_sent_low_at = bytes,
+            TcpOption::NotSentLowAt(bytes) => tcb.not_sent_low_at = bytes,
             TcpOption::HopLimit(hops) => tcb.hop_limit = hops,
             TcpOption::TrafficClass(class) => tcb.traffic_class = class,
             _ => {}
@@ -811,12 +813,12 @@ impl Shard {
             receive_buffer: tcb.rcvbuf as usize,
             max_segment: if tcb.is_synchronized() { tcb.mss } else { tcb.options.max_segment },
             quick_ack: !tcb.has(Flags::INTERACTIVE),
-            receive_low_at: tcb.options.low_at,
+            receive_low_at: tcb.low_at,
             defer_accept: tcb.options.defer_accept,
             syn_count: tcb.options.syn_count,
             linger2: tcb.options.linger2,
             congestion: tcb.congestion.algorithm,
-            not_sent_low_at: tcb.options.not_sent_low_at,
+            not_sent_low_at: tcb.not_sent_low_at,
             hop_limit: tcb.hop_limit,
             traffic_class: tcb.traffic_class,
         })
