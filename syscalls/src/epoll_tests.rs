@@ -83,10 +83,10 @@ impl World for Guest {
         Ok(events[..count].iter().map(|e| (e.events, e.data)).collect())
     }
     fn write(&self, fd: i32) -> Result {
-        testing::write(&*self.0.file(Fd(fd))?, &ONE.to_ne_bytes())
+        testing::write(&self.0.file(Fd(fd))?, &ONE.to_ne_bytes())
     }
     fn read(&self, fd: i32) -> Result {
-        testing::read(&*self.0.file(Fd(fd))?, &mut [0; 8])
+        testing::read(&self.0.file(Fd(fd))?, &mut [0; 8])
     }
     fn dup(&self, fd: i32) -> i32 {
         self.0.install(self.0.file(Fd(fd)).unwrap(), false).unwrap() as i32
@@ -116,7 +116,7 @@ fn script(world: &dyn World, seed: u64) -> Vec<std::string::String> {
             3 if random.below(3) == 0 => {
                 std::format!("del {at} {:?}", world.ctl(inner, EPOLL_CTL_DEL, fd, event))
             }
-            4 | 5 | 6 => std::format!("write {at} {:?}", world.write(fd)),
+            4..=6 => std::format!("write {at} {:?}", world.write(fd)),
             7 => std::format!("read {at} {:?}", world.read(fd)),
             8 if fds.len() < 8 => {
                 fds.push(world.dup(fd));

@@ -307,7 +307,7 @@ mod tests {
         assert!(now().since(start) >= 20 * MILLISECOND);
         let writer = spawn(ctx.process, move |ctx| {
             std::thread::sleep(Duration::from_millis(20));
-            write(&*ctx.file(Fd(fd)).unwrap(), &1u64.to_ne_bytes())
+            write(&ctx.file(Fd(fd)).unwrap(), &1u64.to_ne_bytes())
         });
         assert_eq!(poll(&ctx, user(&asked), 1, 5000), Ok(1));
         writer.join().unwrap().unwrap();
