@@ -424,7 +424,7 @@ fn read_zone(path: &[u8]) -> Option<Zone> {
 }
 
 /// A whole file, up to the size that a zone can sensibly have.
-fn read_file(path: &[u8]) -> Result<Vec<u8>, Errno> {
+pub(crate) fn read_file(path: &[u8]) -> Result<Vec<u8>, Errno> {
     const AT_FDCWD: i32 = -100;
     const O_CLOEXEC: c_int = 0o2000000;
     const LIMIT: usize = 1 << 20;

@@ -1,7 +1,8 @@
-/* Prints the tables of src/{unicode_tables,langinfo_table,strerror_table}.rs from the C library it
-   runs on (glibc 2.36): tables unicode|langinfo|strerror > FILE. */
+/* Prints the tables of src/{unicode_tables,langinfo_table,strerror_table,charset_tables}.rs from the C library it
+   runs on (glibc 2.36): tables unicode|langinfo|strerror|charsets > FILE. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <iconv.h>
 #include <langinfo.h>
 #include <locale.h>
 #include <signal.h>
@@ -113,11 +114,56 @@ static void strerr(void)
     printf("];\n");
 }
 
+static const char *const charsets[] = {
+    "ISO-8859-1", "ISO-8859-2", "ISO-8859-3", "ISO-8859-4", "ISO-8859-5", "ISO-8859-6", "ISO-8859-7",
+    "ISO-8859-8", "ISO-8859-9", "ISO-8859-10", "ISO-8859-11", "ISO-8859-13", "ISO-8859-14", "ISO-8859-15",
+    "ISO-8859-16", "CP1250", "CP1251", "CP1252", "CP1253", "CP1254", "CP1255", "CP1256", "CP1257", "CP1258",
+    "KOI8-R", "KOI8-U", "CP437", "CP850", "CP852", "CP866", "MACINTOSH", "TIS-620", 0};
+
+static void eightbit(void)
+{
+    printf("//! Eight-bit character sets, printed by `tools/tables.c charsets`: names, and the characters of the\n"
+           "//! bytes 0x80 to 0xff (0: none). The bytes below are ASCII.\n\n"
+           "/// By glibc's name.\n#[rustfmt::skip]\npub static CHARSETS: &[(&str, [u16; 128])] = &[\n");
+    for (const char *const *name = charsets; *name; name++) {
+        printf("    (\"%s\", [", *name);
+        for (int c = 0x80; c < 0x100; c++) {
+            iconv_t cd = iconv_open("UCS-4LE", *name);
+            char in[2] = {(char)c, 'a'}, out[16], *i = in, *o = out;
+            unsigned wide = 0;
+            size_t left = 2, room = 16;
+            if (cd == (iconv_t)-1) { fprintf(stderr, "no %s\n", *name); break; }
+            if (iconv(cd, &i, &left, &o, &room) != (size_t)-1 && o - out == 8) memcpy(&wide, out, 4);
+            iconv_close(cd);
+            printf("%s0x%x,", (c & 15) ? " " : "\n        ", wide);
+        }
+        printf("\n    ]),\n");
+    }
+    printf("];\n\n/// What `//TRANSLIT` makes of characters that a set lacks (glibc's C locale), in ASCII.\n"
+           "#[rustfmt::skip]\npub static TRANSLIT: &[(u32, &str)] = &[");
+    int n = 0;
+    for (unsigned c = 0x80; c < 0x20000; c++) {
+        if (c >= 0xd800 && c < 0xe000) continue;
+        iconv_t cd = iconv_open("ASCII//TRANSLIT", "UCS-4LE");
+        char out[64], *i = (char *)&c, *o = out;
+        size_t left = 4, room = 64;
+        if (iconv(cd, &i, &left, &o, &room) != (size_t)-1 && iconv(cd, 0, 0, &o, &room) != (size_t)-1
+            && !(o == out + 1 && *out == '?')) {
+            printf("%s(0x%x, \"", n++ % 6 ? " " : "\n    ", c);
+            for (char *p = out; p < o; p++) printf(*p == '"' || *p == '\\' ? "\\%c" : "%c", *p);
+            printf("\"),");
+        }
+        iconv_close(cd);
+    }
+    printf("\n];\n");
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 2 && !strcmp(argv[1], "unicode")) unicode();
     else if (argc == 2 && !strcmp(argv[1], "langinfo")) langinfo();
     else if (argc == 2 && !strcmp(argv[1], "strerror")) strerr();
+    else if (argc == 2 && !strcmp(argv[1], "charsets")) eightbit();
     else return 2;
     return 0;
 }
