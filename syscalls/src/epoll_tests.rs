@@ -83,10 +83,10 @@ impl World for Guest {
         Ok(events[..count].iter().map(|e| (e.events, e.data)).collect())
     }
     fn write(&self, fd: i32) -> Result {
-        testing::write(&self.0.file(Fd(fd))?, &ONE.to_ne_bytes())
+        testing::write(&*self.0.file(Fd(fd))?, &ONE.to_ne_bytes())
     }
     fn read(&self, fd: i32) -> Result {
-        testing::read(&self.0.file(Fd(fd))?, &mut [0; 8])
+        testing::read(&*self.0.file(Fd(fd))?, &mut [0; 8])
     }
     fn dup(&self, fd: i32) -> i32 {
         self.0.install(self.0.file(Fd(fd)).unwrap(), false).unwrap() as i32
