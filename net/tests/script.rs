@@ -243,3 +243,26 @@ fn initial_numbers_and_ports_are_spread() {
     numbers.dedup();
     assert!(numbers.len() > 20, "{numbers:?}");
 }
+
+#[test]
+fn overlapping_segments_are_trimmed_at_both_ends() {
+    let mut script = Script::new(|config| config.limits.rcvbuf = (2048, 2048));
+    let (id, ours) = script.established();
+    script.segment(5000, "A", 1001, ours, b"abcd");
+    script.segment(5000, "A", 1003, ours, b"cdef");
+    // Wholly old: acknowledged again, not delivered.
+    let old = script.segment(5000, "A", 1001, ours, b"abcd");
+    assert_eq!(old.last().unwrap().ack, 1007);
+    // Early pieces that overlap each other and what comes between.
+    script.segment(5000, "A", 1011, ours, b"klmn");
+    script.segment(5000, "A", 1009, ours, b"ijkl");
+    script.segment(5000, "A", 1005, ours, b"efghij");
+    assert_eq!(drain(&mut script.shard, id), b"abcdefghijklmn");
+    // What lies beyond the window is not taken: the buffer holds 2 KiB.
+    let window = script.segment(5000, "A", 1015, ours, &pattern(0, 1460));
+    let edge = window.last().unwrap();
+    assert_eq!(edge.ack, 1015 + 1460);
+    script.segment(5000, "A", 1015 + 1460, ours, &pattern(1460, 1460));
+    let got = drain(&mut script.shard, id);
+    assert!((1460..=2048).contains(&got.len()) && got == pattern(0, got.len()), "{}", got.len());
+}

@@ -98,6 +98,8 @@ impl Device for PairEnd {
     }
 
     fn transmit(&mut self, len: usize, meta: TxMeta, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), Full> {
+        let limit = if meta.segment == 0 { self.capabilities.mtu } else { self.capabilities.segmentation };
+        assert!(len <= 14 + limit, "{len} bytes in a frame for packets of {limit}");
         let mut wire = self.out.borrow_mut();
         if wire.frames.len() >= self.slots {
             return Err(Full);

@@ -278,7 +278,7 @@ impl Tcp {
         let reuse = tcb.has(Flags::REUSE_ADDR);
         let record = Record {
             key: tcb.key,
-            snd_nxt: tcb.snd_nxt,
+            snd_nxt: tcb.snd_max,
             rcv_nxt: tcb.rcv_nxt,
             ts_recent: tcb.ts_recent,
             ts_offset: tcb.ts_offset,

@@ -374,7 +374,7 @@ impl Tcb {
         let data_end = segment.seq + segment.payload.len() as u32;
         if closing && self.has(Flags::ORPHAN | Flags::READ_SHUT) && data_end.after(self.rcv_nxt) {
             // Nobody will read it: the peer must know (RFC 1122 section 4.2.2.13).
-            ctx.replies.reset(&self.key, self.snd_nxt, Some(self.rcv_nxt));
+            ctx.replies.reset(&self.key, self.snd_max, Some(self.rcv_nxt));
             self.fail(Error::Reset);
             return Act::CLOSED | Act::SEND;
         }

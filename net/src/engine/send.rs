@@ -3,6 +3,7 @@
 
 use super::queue::Pool;
 use super::receive::Act;
+use super::rtt::MAX_RTO_US;
 use super::segment::{Control, HEADERS, Header, TIMESTAMP_LEN};
 use super::seq::Seq;
 use super::tcb::{Ctx, Flags, NEVER, Now, T_ACK, T_KEEP, T_RESEND, Tcb};
@@ -34,6 +35,11 @@ impl Tcb {
             TcpState::SynSent => return Ok(()),
             TcpState::SynReceived => return self.send_acks(now, pool, link),
             _ => {}
+        }
+        if usize::from(self.path_mtu) > link.mtu && !self.has(Flags::LOOPBACK) {
+            // The device was switched for one with smaller packets.
+            self.path_mtu = link.mtu as u16;
+            self.update_mss();
         }
         self.send_data(now, pool, link)?;
         if self.has(Flags::SEND_PROBE) {
@@ -235,8 +241,9 @@ impl Tcb {
         while self.acks_owed > 0 || self.has(Flags::ACK_NOW) {
             self.acks_owed = self.acks_owed.saturating_sub(1);
             let owed = self.acks_owed;
-            // Clears ACK_NOW.
-            self.send_segment(self.snd_nxt, 0, Control::ACK, now, pool, link)?;
+            // At the highest number sent, also while an older one is being resent: below it the peer would
+            // take the segment for an old one and not look at its acknowledgement. Clears ACK_NOW.
+            self.send_segment(self.snd_max, 0, Control::ACK, now, pool, link)?;
             self.acks_owed = owed;
         }
         Ok(())
@@ -353,7 +360,11 @@ impl Tcb {
         if self.snd_una == self.snd_max {
             return Act::empty();
         }
-        if self.given_up(self.retries, ctx) {
+        // A peer that shut its window over data in flight but answers is alive (as in `persist_timeout`).
+        let answers = self.snd_wnd == 0
+            && !self.has(Flags::ORPHAN)
+            && ctx.now.ms < self.last_heard_ms + u64::from(MAX_RTO_US / 1000);
+        if !answers && self.given_up(self.retries, ctx) {
             self.fail(self.soft_error.unwrap_or(Error::TimedOut));
             return Act::CLOSED;
         }

@@ -731,8 +731,9 @@ impl Shard {
     fn reset_now(&mut self, index: u32) {
         let tcb = &self.tcp.sockets[index];
         if tcb.is_synchronized() || tcb.state == TcpState::SynReceived {
-            // At `snd_nxt`, where the peer takes it also under RFC 5961 if nothing was lost.
-            self.tcp.replies.reset(&tcb.key, tcb.snd_nxt, Some(tcb.rcv_nxt));
+            // At the highest number sent: where the peer is if nothing was lost. If something was, it
+            // answers with a challenge ACK (RFC 5961), and that gets a RST at the right place.
+            self.tcp.replies.reset(&tcb.key, tcb.snd_max, Some(tcb.rcv_nxt));
         }
         self.tcp.free(index);
     }
