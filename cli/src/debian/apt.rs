@@ -54,7 +54,9 @@ impl Apt {
     }
 
     fn run(&self, args: &[&str]) -> Result<String> {
-        let output = self.command().args(args).output().or_fail("cannot run apt-get (is this Debian?)")?;
+        // Away from the package files: `download --print-uris` leaves out what it finds beside itself.
+        let output = self.command().current_dir(&self.dir).args(args).output();
+        let output = output.or_fail("cannot run apt-get (is this Debian?)")?;
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
