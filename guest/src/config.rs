@@ -36,6 +36,8 @@ pub(crate) struct Net {
     pub(crate) ip: Option<([u8; 4], u8)>,
     pub(crate) gateway: Option<[u8; 4]>,
     pub(crate) dns: Option<[u8; 4]>,
+    /// Largest IP packet.
+    pub(crate) mtu: u32,
 }
 
 /// Everything. Byte strings are the user's (arguments and paths need not be UTF-8).
@@ -170,6 +172,7 @@ impl Net {
             b"net.mac" => self.mac = Some(mac(value).unwrap_or_else(|| malformed())),
             b"net.ip" => self.ip = Some(prefix(value).unwrap_or_else(|| malformed())),
             b"net.gateway" => self.gateway = Some(ip(value).unwrap_or_else(|| malformed())),
+            b"net.mtu" => self.mtu = number(key, value),
             b"net.dns" => self.dns = Some(ip(value).unwrap_or_else(|| malformed())),
             _ => malformed(),
         }

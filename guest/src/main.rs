@@ -13,6 +13,8 @@ mod config;
 mod heap;
 mod memory;
 mod message;
+#[cfg(feature = "program")]
+mod network;
 mod program;
 mod selftest;
 mod start;

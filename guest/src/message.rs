@@ -30,9 +30,14 @@ fn panic(info: &PanicInfo<'_>) -> ! {
 }
 
 /// Named by the unwind tables of debug builds of `core`; with `panic = "abort"` nothing ever calls it.
-#[cfg(debug_assertions)]
 #[unsafe(no_mangle)]
 extern "C" fn rust_eh_personality() {}
+
+/// The landing pads of the precompiled `alloc` name it; with panic=abort nobody unwinds into them.
+#[unsafe(no_mangle)]
+extern "C" fn _Unwind_Resume() -> ! {
+    die(format_args!("internal error: unwinding inside the runtime"))
+}
 
 /// A writer to a descriptor of the host, buffered to the end of the value's life or a full buffer.
 pub(crate) struct Line {

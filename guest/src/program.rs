@@ -33,16 +33,28 @@ mod with_loader {
     use alloc::boxed::Box;
     use alloc::vec::Vec;
     use core::ffi::c_void;
+    use crate::network;
     use loader::{LoadError, LoadRequest};
     use platform::mem::{Prot, map_private};
     use sched::thread::{self, Start};
+    use syscalls::context::Ctx;
+    use syscalls::mounts::{self, Plan, Volume};
+    use syscalls::process::Credentials;
 
     /// Stack of the loading thread; the program gets its own from the loader.
     const LOADER_STACK: usize = 1 << 20;
 
     /// The scheduler's hooks of a guest that runs a program.
     pub(crate) fn hooks() -> sched::Hooks {
-        syscalls::hooks(sched::Hooks::none())
+        let network = sched::Hooks {
+            poll: |_| syscalls::net_poll::poll(),
+            tick: |_| drop(syscalls::net_poll::poll()),
+            deadline: |_| syscalls::net_poll::deadline(),
+            before_sleep: |_| syscalls::net_poll::before_sleep(),
+            after_sleep: |_| syscalls::net_poll::after_sleep(),
+            ..sched::Hooks::none()
+        };
+        syscalls::hooks(network)
     }
 
     /// What the first thread needs.
@@ -72,6 +84,7 @@ mod with_loader {
         let job = unsafe { Box::from_raw(argument.cast::<Job>()) };
         let config = &job.config;
         sched::kernel(|| start_personality(config));
+        libc_abi::start::set_flush(libc_abi::stdio::flush_all);
         let request = LoadRequest {
             path: config.path,
             argv: &config.args,
@@ -93,11 +106,48 @@ mod with_loader {
         let Ok(hostname) = core::str::from_utf8(config.hostname) else {
             die(format_args!("the host name is not text"))
         };
-        syscalls::init(&syscalls::Config {
-            hostname,
-            pid: platform::thread::getpid() as u32,
-            credentials: None,
+        let credentials = config.uid.map(|uid| {
+            let gid = config.gid.unwrap_or(uid);
+            Credentials::new(uid, gid, alloc::vec![gid])
         });
+        let pid = platform::thread::getpid() as u32;
+        syscalls::init(&syscalls::Config { hostname, pid, credentials });
+        network::start(config);
+        start_files(config);
+        if let Some(set) = config.trace {
+            let set = core::str::from_utf8(set).unwrap_or("");
+            if let Err(word) = syscalls::trace::start(config.trace_fd.unwrap_or(2), set) {
+                die(format_args!("--trace: '{word}' is no system call and no family (see attacca run --help)"));
+            }
+        }
+    }
+
+    /// The tree of files, the working directory, and the descriptors that the caller left open.
+    fn start_files(config: &Config) {
+        let process = Ctx::current().process;
+        let volumes: Vec<Volume> = config
+            .volumes
+            .iter()
+            .map(|v| Volume { source: v.source, target: v.target, read_only: v.read_only })
+            .collect();
+        let texts = network::files(config);
+        let files: Vec<(&[u8], &[u8])> = texts.iter().map(|(path, text)| (*path, text.as_bytes())).collect();
+        let plan = Plan {
+            root: config.root,
+            read_only: config.read_only,
+            volumes: &volumes,
+            tmpfs: &config.tmpfs,
+            files: &files,
+            cwd: config.cwd,
+            processors: config.cpus as usize,
+            memory: None,
+        };
+        if let Err(failure) = mounts::start(process, &plan) {
+            die(format_args!("{} {}: {}", failure.what, failure.path.escape_ascii(), failure.error));
+        }
+        if let Err(error) = mounts::inherit(process) {
+            die(format_args!("the standard descriptors cannot be taken over: {error}"));
+        }
     }
 
     /// The shell's convention: 127 not found, 126 found but cannot run.
