@@ -123,9 +123,6 @@ impl Matcher<'_> {
             if is(here, b']') && !first {
                 return Some((hit != negated, p + 1));
             }
-            if is(here, b'/') && self.has(PATHNAME) {
-                return None;
-            }
             first = false;
             if is(here, b'[')
                 && pattern.get(p + 1).is_some_and(|&c| is(c, b':'))

@@ -171,7 +171,12 @@ impl Walk {
             Err(Errno(20)) => return Ok(()),
             Err(errno) => return self.failed(&prefix, errno),
         };
-        let mut flags = if self.has(PERIOD) { 0 } else { fnmatch::PERIOD };
+        let last = after.iter().all(|&c| c == b'/');
+        if last {
+            (*self.target).flags |= MAGCHAR;
+        }
+        // GLOB_PERIOD counts for the last part only, as in glibc.
+        let mut flags = if self.has(PERIOD) && last { 0 } else { fnmatch::PERIOD };
         flags |= fnmatch::PATHNAME | if self.escapes() { 0 } else { fnmatch::NOESCAPE };
         let pattern = c_string(part);
         for (name, kind) in names {
@@ -363,8 +368,7 @@ abi! { EXPORTS "libc.so.6":
         } else {
             patterns.push(text.to_vec());
         }
-        let magic = patterns.iter().any(|pattern| has_magic(pattern, escapes));
-        (*target).flags = flags & !MAGCHAR | if magic { MAGCHAR } else { 0 };
+        (*target).flags = flags & !MAGCHAR;
         // With several patterns a missing one is no error as long as another is there.
         let fallback = flags & (NOCHECK | NOMAGIC);
         let several = patterns.len() > 1;

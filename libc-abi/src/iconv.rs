@@ -346,14 +346,6 @@ abi! { EXPORTS "libc.so.6":
         let bytes = core::slice::from_raw_parts((*from).cast::<u8>().cast_const(), *from_left);
         let (mut at, mut replaced, mut skipped) = (0, 0, false);
         let mut failure = None;
-        if conversion.mark_out && !bytes.is_empty() {
-            let mark: &[u8] =
-                if matches!(conversion.to, Charset::Utf16(_)) { &[0xff, 0xfe] } else { &[0xff, 0xfe, 0, 0] };
-            match out.write(mark) {
-                Ok(()) => conversion.mark_out = false,
-                Err(errno) => failure = Some(errno),
-            }
-        }
         while failure.is_none() && at < bytes.len() {
             match conversion.mark(&bytes[at..]) {
                 Some(0) => {}
@@ -383,6 +375,15 @@ abi! { EXPORTS "libc.so.6":
                     break;
                 }
             };
+            if conversion.mark_out {
+                let mark: &[u8] =
+                    if matches!(conversion.to, Charset::Utf16(_)) { &[0xff, 0xfe] } else { &[0xff, 0xfe, 0, 0] };
+                if let Err(errno) = out.write(mark) {
+                    failure = Some(errno);
+                    break;
+                }
+                conversion.mark_out = false;
+            }
             match conversion.encoded(c, &mut out) {
                 Ok(transliterated) => replaced += transliterated as usize,
                 Err(EILSEQ) if conversion.ignore => skipped = true,
