@@ -29,10 +29,11 @@ pub fn is_on() -> bool {
 }
 
 /// Starts tracing to host descriptor `fd`. `set` is a comma-separated list of call names and
-/// families (`%file`, `%desc`, `%network`, `%memory`, `%signal`, `%process`, `%time`, `%poll`), after
-/// `!` all but those; empty for all. `Err` names what is unknown.
+/// families (`file`, `desc`, `network`, `memory`, `signal`, `process`, `time`, `poll`, with or without
+/// strace's `%`), after `!` all but those; empty or `all` for all. `Err` names what is unknown.
 pub fn start(fd: i32, set: &str) -> core::result::Result<(), &str> {
     let (negated, set) = set.strip_prefix('!').map_or((false, set), |rest| (true, rest));
+    let set = if set == "all" { "" } else { set };
     let mut chosen = [0u64; WORDS];
     for item in set.split(',').filter(|item| !item.is_empty()) {
         let mut known = false;
@@ -55,21 +56,21 @@ pub fn start(fd: i32, set: &str) -> core::result::Result<(), &str> {
 
 fn in_family(row: &Row, family: &str) -> bool {
     let named = |names: &[&str]| names.iter().any(|name| row.name.contains(name));
-    match family {
-        "%file" => row.kinds.iter().any(|kind| matches!(kind, Kind::Str | Kind::DirFd)),
-        "%desc" => row.kinds.iter().any(|kind| matches!(kind, Kind::Fd)),
-        "%network" | "%net" => {
+    match family.trim_start_matches('%') {
+        "file" => row.kinds.iter().any(|kind| matches!(kind, Kind::Str | Kind::DirFd)),
+        "desc" => row.kinds.iter().any(|kind| matches!(kind, Kind::Fd)),
+        "network" | "net" => {
             named(&["sock", "connect", "accept", "listen", "shutdown", "peername", "sendto", "recvfrom"])
                 || named(&["sendm", "recvm"])
                 || row.name == "bind"
         }
-        "%memory" => {
+        "memory" => {
             named(&["mmap", "munmap", "mprotect", "brk", "mremap", "msync", "mincore", "madvise", "mlock"])
         }
-        "%signal" => named(&["sig", "kill", "pause"]),
-        "%process" => named(&["clone", "fork", "exec", "wait4", "waitid", "exit"]),
-        "%time" => named(&["clock", "time", "sleep", "alarm"]),
-        "%poll" => named(&["poll", "select"]),
+        "signal" => named(&["sig", "kill", "pause"]),
+        "process" => named(&["clone", "fork", "exec", "wait4", "waitid", "exit"]),
+        "time" => named(&["clock", "time", "sleep", "alarm"]),
+        "poll" => named(&["poll", "select"]),
         _ => false,
     }
 }
