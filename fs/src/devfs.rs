@@ -22,7 +22,7 @@ pub fn new(dev: u64) -> Arc<dyn Vnode> {
     };
     let empty = |name: &'static [u8]| {
         let stat = kind.stat(S_IFDIR | 0o755, name);
-        Dir::new(kind, stat, |_| Err(Errno::ENOENT), || Ok(vec![]))
+        Dir::node(kind, stat, |_| Err(Errno::ENOENT), || Ok(vec![]))
     };
     Dir::fixed(
         kind,

@@ -198,7 +198,7 @@ impl Content {
     }
 
     /// Moves the bytes to a memfd.
-    fn to_host(&mut self) -> Result<Arc<HostFd>> {
+    fn move_to_host(&mut self) -> Result<Arc<HostFd>> {
         if let Bytes::Host(fd) = &self.bytes {
             return Ok(fd.clone());
         }
@@ -225,7 +225,7 @@ impl Content {
         }
         let end = at.saturating_add(from.len() as u64).min(MAX_SIZE);
         if end > SMALL {
-            self.to_host()?;
+            self.move_to_host()?;
         }
         // At most the pages of the range come anew. Where that may pass the limit, holes are counted.
         let span = end.div_ceil(PAGE) - at / PAGE;
@@ -262,7 +262,7 @@ impl Content {
             return Err(Errno::EFBIG);
         }
         if size > SMALL {
-            self.to_host()?;
+            self.move_to_host()?;
         }
         match &mut self.bytes {
             // SAFETY: plain numbers.
@@ -518,7 +518,7 @@ impl Vnode for RamNode {
 
     fn host(&self) -> Result<Arc<HostFd>> {
         let mut content = self.content().map_err(|_| Errno::ENODEV)?.lock();
-        let fd = content.to_host()?;
+        let fd = content.move_to_host()?;
         content.recount(&self.common);
         Ok(fd)
     }

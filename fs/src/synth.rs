@@ -62,7 +62,7 @@ pub struct Dir {
 
 impl Dir {
     /// A directory whose children come from `lookup` and are listed by `names` (with their modes).
-    pub fn new(
+    pub fn node(
         kind: Kind,
         stat: Stat,
         lookup: impl Fn(&[u8]) -> Result<Arc<dyn Vnode>> + Send + Sync + 'static,
@@ -79,7 +79,7 @@ impl Dir {
     ) -> Arc<dyn Vnode> {
         let children: Arc<[_]> = children.into();
         let listed = children.clone();
-        Dir::new(
+        Dir::node(
             kind,
             kind.stat(S_IFDIR | 0o555, identity),
             move |name| {
@@ -127,7 +127,7 @@ pub struct Text {
 
 impl Text {
     /// A file to read.
-    pub fn new(
+    pub fn node(
         kind: Kind,
         stat: Stat,
         render: impl Fn(&mut Vec<u8>) -> Result<()> + Send + Sync + 'static,
@@ -148,7 +148,7 @@ impl Text {
     /// A file with this text for ever.
     pub fn fixed(kind: Kind, identity: &[u8], text: impl Into<Vec<u8>>) -> Arc<dyn Vnode> {
         let text = text.into();
-        Text::new(kind, kind.stat(S_IFREG | 0o444, identity), move |out| {
+        Text::node(kind, kind.stat(S_IFREG | 0o444, identity), move |out| {
             out.extend_from_slice(&text);
             Ok(())
         })
@@ -156,7 +156,7 @@ impl Text {
 
     /// A file that shows a file of the host.
     pub fn of_host(kind: Kind, path: &'static [u8]) -> Arc<dyn Vnode> {
-        Text::new(kind, kind.stat(S_IFREG | 0o444, path), move |out| {
+        Text::node(kind, kind.stat(S_IFREG | 0o444, path), move |out| {
             out.extend_from_slice(&crate::host::HostFd::open_host(path, 0, 0)?.read_all()?);
             Ok(())
         })
@@ -228,11 +228,11 @@ pub struct Link {
 impl Link {
     /// A link with this text.
     pub fn fixed(kind: Kind, text: &'static [u8]) -> Arc<dyn Vnode> {
-        Link::new(kind, move || Ok(text.to_vec()))
+        Link::node(kind, move || Ok(text.to_vec()))
     }
 
     /// A link whose text is made when it is read.
-    pub fn new(kind: Kind, text: impl Fn() -> Result<Vec<u8>> + Send + Sync + 'static) -> Arc<dyn Vnode> {
+    pub fn node(kind: Kind, text: impl Fn() -> Result<Vec<u8>> + Send + Sync + 'static) -> Arc<dyn Vnode> {
         let stat = kind.stat(S_IFLNK | 0o777, b"link");
         Arc::new(Link { kind, stat, text: Box::new(text), follow: None })
     }

@@ -127,7 +127,7 @@ impl View {
     fn open_walking(&self, base: &Place, path: &[u8], flags: u32, mode: u32) -> Result<Opened> {
         let mut walker = Walker::new(self, base, path)?;
         loop {
-            let last = walker.to_last()?;
+            let last = walker.walk_to_last()?;
             let Last::Name(name) = last else {
                 return self.open_place(walker.special(&last)?, flags, mode);
             };
@@ -292,7 +292,7 @@ impl View {
     /// unlink(2), or rmdir(2) if `directory`.
     pub fn remove(&self, base: &Place, path: &[u8], directory: bool) -> Result<()> {
         let mut walker = Walker::new(self, base, path)?;
-        let name = match walker.to_last()? {
+        let name = match walker.walk_to_last()? {
             Last::Name(name) => name,
             // rmdir(2) ERRORS; unlink(2) of a directory.
             Last::Dot if directory => return Err(Errno::EINVAL),
@@ -330,7 +330,7 @@ impl View {
     pub fn link(&self, from: (&Place, &[u8]), to: (&Place, &[u8]), follow: bool) -> Result<()> {
         let mut walker = Walker::new(self, from.0, from.1)?;
         let (old, old_name) = loop {
-            let last = walker.to_last()?;
+            let last = walker.walk_to_last()?;
             let Last::Name(name) = last else { break (walker.special(&last)?, Vec::new()) };
             match walker.child(&name, follow)? {
                 Child::Link(target) => walker.follow(&target)?,
@@ -438,7 +438,7 @@ impl View {
     /// The directory and the last name of a path, nothing followed there; and whether it ends in `/`.
     fn spot(&self, (base, path): (&Place, &[u8])) -> Result<(Place, Option<Vec<u8>>, bool)> {
         let mut walker = Walker::new(self, base, path)?;
-        let name = match walker.to_last()? {
+        let name = match walker.walk_to_last()? {
             Last::Name(name) => Some(name),
             _ => None,
         };
@@ -573,7 +573,7 @@ impl View {
             Node::Inner(node) => {
                 let stat = node.stat();
                 let now = (NewTime::Now, NewTime::Now) == (atime, mtime);
-                if !self.cred.owns(&stat) && !(now && self.cred.permits(&stat, 2)) {
+                if !(self.cred.owns(&stat) || now && self.cred.permits(&stat, 2)) {
                     return Err(if now { Errno::EACCES } else { Errno::EPERM });
                 }
                 node.set_times(atime, mtime)

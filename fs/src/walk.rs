@@ -106,7 +106,7 @@ impl<'a> Walker<'a> {
     }
 
     /// Walks until one component is left.
-    pub(crate) fn to_last(&mut self) -> Result<Last> {
+    pub(crate) fn walk_to_last(&mut self) -> Result<Last> {
         self.skip_ahead()?;
         let mut only_slashes = self.at == 0;
         loop {
@@ -139,7 +139,7 @@ impl<'a> Walker<'a> {
     }
 
     /// The symbolic link that was found under the last name leads on: go to its target, then
-    /// [`Walker::to_last`] again.
+    /// [`Walker::walk_to_last`] again.
     pub(crate) fn follow(&mut self, target: &[u8]) -> Result<()> {
         self.links += 1;
         if self.links > MAX_LINKS {
@@ -164,7 +164,7 @@ impl<'a> Walker<'a> {
     /// the final name.
     pub(crate) fn finish(&mut self, follow: bool) -> Result<Place> {
         loop {
-            let last = self.to_last()?;
+            let last = self.walk_to_last()?;
             let Last::Name(name) = last else { return self.special(&last) };
             match self.child(&name, follow || self.must_be_dir)? {
                 Child::Place(place) => {

@@ -23,7 +23,7 @@ impl Random {
         from[self.next() as usize % from.len()]
     }
     fn path(&mut self) -> &'static [u8] {
-        let path = if self.next() % 6 == 0 { self.pick(&ODD) } else { self.pick(&NAMES) };
+        let path = if self.next().is_multiple_of(6) { self.pick(&ODD) } else { self.pick(&NAMES) };
         path.as_bytes()
     }
 }
@@ -135,9 +135,9 @@ fn random_op(random: &mut Random) -> Op {
         7 => Op::Remove(true),
         8 | 9 => Op::Remove(false),
         10 | 11 => Op::Rename(random.pick(&[0, 0, 0, 1, 2, 3])),
-        12 => Op::Link(random.next() % 2 == 0),
+        12 => Op::Link(random.next().is_multiple_of(2)),
         13 => Op::Symlink,
-        14 | 15 => Op::Stat(random.next() % 2 == 0),
+        14 | 15 => Op::Stat(random.next().is_multiple_of(2)),
         16 => Op::Readlink,
         17 => Op::Access(random.pick(&[0, 2, 4, 6])),
         18 => Op::Chdir,

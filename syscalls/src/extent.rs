@@ -37,10 +37,18 @@ pub fn truncate(open: &OpenFile, size: u64) -> Result<()> {
 
 /// fallocate(2).
 pub fn fallocate(ctx: &Ctx, fd: Fd, mode: i32, offset: i64, len: i64) -> Result {
-    let open = rw::writable(ctx, fd)?;
+    // The order of the checks is the kernel's (vfs_fallocate).
+    ctx.file(fd)?;
     if offset < 0 || len <= 0 {
         return Err(Errno::EINVAL);
     }
+    const KEEP_SIZE: i32 = 1;
+    const PUNCH_HOLE: i32 = 2;
+    const KNOWN: i32 = KEEP_SIZE | PUNCH_HOLE | 0x8 | 0x10 | 0x20 | 0x40;
+    if mode & !KNOWN != 0 || mode & (PUNCH_HOLE | KEEP_SIZE) == PUNCH_HOLE {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    let open = rw::writable(ctx, fd)?;
     let (host, inner) = backing(&open)?;
     let host = host.raw();
     let done = blocking(|| {

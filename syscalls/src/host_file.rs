@@ -95,15 +95,19 @@ impl HostFile {
             return self.preadv(buffers, at, 0);
         }
         match self.preadv(buffers, at, RWF_NOWAIT) {
-            // All, or the end of the file: a stop at a page's edge may also be the cache's end.
-            Ok(got) if got == asked || got % platform::layout::PAGE_SIZE != 0 => Ok(got),
-            Ok(0) if asked == 0 => Ok(0),
-            Ok(got) if got > 0 => {
+            Ok(got) if got == asked => Ok(got),
+            // Short at a page's edge: the end of the file, or of what the host has in its cache.
+            Ok(got) if self.at_page_edge(at, got) => {
                 let rest = skip(buffers, got);
                 let at = if at < 0 { at } else { at + got as i64 };
-                Ok(got + self.read_slowly(&rest, at).unwrap_or(0))
+                match self.read_slowly(&rest, at) {
+                    Ok(more) => Ok(got + more),
+                    Err(_) if got > 0 => Ok(got),
+                    Err(error) => Err(error),
+                }
             }
-            Ok(_) | Err(Errno::EAGAIN) => self.read_slowly(buffers, at),
+            Ok(got) => Ok(got),
+            Err(Errno::EAGAIN) => self.read_slowly(buffers, at),
             Err(Errno::EOPNOTSUPP) => {
                 self.notes.fetch_or(NO_NOWAIT, Ordering::Relaxed);
                 self.preadv(buffers, at, 0)
@@ -115,6 +119,12 @@ impl HostFile {
     /// Reads only what the host has in its cache: EAGAIN for the rest (RWF_NOWAIT).
     pub fn read_cached(&self, buffers: &[Iovec], at: i64) -> Result {
         self.preadv(buffers, at, RWF_NOWAIT)
+    }
+
+    /// Whether a read of `got` bytes at `at` (or at the file offset) ended at the edge of a page.
+    fn at_page_edge(&self, at: i64, got: usize) -> bool {
+        let end = if at < 0 { self.seek(0, 1).unwrap_or(0) } else { at as usize + got };
+        end % platform::layout::PAGE_SIZE == 0
     }
 
     fn read_slowly(&self, buffers: &[Iovec], at: i64) -> Result {

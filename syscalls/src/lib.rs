@@ -57,6 +57,8 @@ pub mod table;
 pub mod task;
 #[cfg(test)]
 pub mod testing;
+#[cfg(test)]
+mod file_tests;
 pub mod thread;
 pub mod time;
 pub mod timerfd;

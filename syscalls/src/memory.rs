@@ -38,7 +38,7 @@ pub fn mmap(
     fd: Fd,
     offset: usize,
 ) -> Result {
-    if offset % PAGE_SIZE != 0 || len == 0 {
+    if !offset.is_multiple_of(PAGE_SIZE) || len == 0 {
         return Err(Errno::EINVAL);
     }
     let fixed = flags.0 & (MAP_FIXED | MAP_FIXED_NOREPLACE) != 0;

@@ -123,7 +123,10 @@ fn canonical(view: &View, path: &[u8]) -> Result<Vec<u8>> {
                 Err(error) => return Err(error),
             }
         }
-        missing = fs::mount::join(&missing, name);
+        if !missing.is_empty() {
+            missing.push(b'/');
+        }
+        missing.extend_from_slice(name);
     }
     let path = fs::mount::join(&at.path, &missing);
     if path == b"/" { Err(Errno::EBUSY) } else { Ok(path) }

@@ -213,7 +213,7 @@ fn describe(process: &Process) -> Info {
         gids: [credentials.gid, credentials.egid, credentials.sgid, credentials.fsgid],
         groups: credentials.groups,
         umask: process.umask.load(Ordering::Relaxed),
-        threads: process.tasks().iter().map(|task| thread(task)).collect(),
+        threads: process.tasks().iter().map(thread).collect(),
         started_ticks: process.started.0 / TICK,
         caught_signals: caught,
         ignored_signals: ignored,
@@ -253,7 +253,7 @@ fn signals(process: &Process) -> (u64, u64) {
     const SIG_IGN: usize = 1;
     let (mut caught, mut ignored) = (0, 0);
     for signal in 1..=64 {
-        match process.actions.get(signal).handler as usize {
+        match process.actions.get(signal).handler {
             0 => {}
             SIG_IGN => ignored |= 1 << (signal - 1),
             _ => caught |= 1 << (signal - 1),

@@ -14,6 +14,7 @@ use crate::tree_file::Dir;
 use crate::user::{Iovec, UserBuffer, UserPtr, UserVec};
 use crate::wait::{self, Waiting};
 use crate::{Errno, Result, socket};
+use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 const O_PATH: u32 = 0o10000000;
@@ -66,7 +67,7 @@ pub fn writev(ctx: &Ctx, fd: Fd, vector: UserPtr<Iovec>, count: usize) -> Result
 
 /// pread(2).
 pub fn pread64(ctx: &Ctx, fd: Fd, buffer: UserPtr<u8>, len: usize, at: i64) -> Result {
-    let open = positioned(readable(ctx, fd)?, at)?;
+    let open = positioned(ctx, fd, at, readable)?;
     let mut into = UserBuffer::new(buffer.address(), len)?;
     if let Some(host) = regular(&open) {
         return host.read_regular(&[whole(&mut into)], at);
@@ -76,7 +77,7 @@ pub fn pread64(ctx: &Ctx, fd: Fd, buffer: UserPtr<u8>, len: usize, at: i64) -> R
 
 /// pwrite(2).
 pub fn pwrite64(ctx: &Ctx, fd: Fd, buffer: BytesIn, len: usize, at: i64) -> Result {
-    let open = positioned(writable(ctx, fd)?, at)?;
+    let open = positioned(ctx, fd, at, writable)?;
     let mut from = UserBuffer::new(buffer.0, len)?;
     if let Some(host) = regular(&open) {
         let (base, len) = Source::chunk(&mut from);
@@ -91,7 +92,7 @@ pub fn preadv(ctx: &Ctx, fd: Fd, vector: UserPtr<Iovec>, count: usize, at: usize
 }
 
 fn preadv_at(ctx: &Ctx, fd: Fd, vector: UserPtr<Iovec>, count: usize, at: i64) -> Result {
-    let open = positioned(readable(ctx, fd)?, at)?;
+    let open = positioned(ctx, fd, at, readable)?;
     let mut into = UserVec::new(vector, count)?;
     match regular(&open) {
         Some(host) => host.read_regular(into.iovecs(), at),
@@ -105,7 +106,7 @@ pub fn pwritev(ctx: &Ctx, fd: Fd, vector: UserPtr<Iovec>, count: usize, at: usiz
 }
 
 fn pwritev_at(ctx: &Ctx, fd: Fd, vector: UserPtr<Iovec>, count: usize, at: i64, flags: u32) -> Result {
-    let open = positioned(writable(ctx, fd)?, at)?;
+    let open = positioned(ctx, fd, at, writable)?;
     let mut from = UserVec::new(vector, count)?;
     match regular(&open) {
         Some(host) => host.write_regular(from.iovecs(), at, flags),
@@ -182,6 +183,9 @@ pub fn lseek(ctx: &Ctx, fd: Fd, offset: i64, whence: Whence) -> Result {
     if open.flags.load(Ordering::Relaxed) & O_PATH != 0 {
         return Err(Errno::EBADF);
     }
+    if !(0..=4).contains(&whence.0) {
+        return Err(Errno::EINVAL);
+    }
     if !open.file.seekable() {
         return Err(Errno::ESPIPE);
     }
@@ -207,6 +211,10 @@ pub fn lseek(ctx: &Ctx, fd: Fd, offset: i64, whence: Whence) -> Result {
 /// Reads from an open file that is not a regular one of the host, waiting if need be.
 pub fn read_open(ctx: &Ctx, open: &OpenFile, into: &mut dyn Sink) -> Result {
     if let Some(socket) = open.file.as_socket() {
+        // As System V: nothing asked is nothing given, even of a datagram (sock_read_iter).
+        if into.remaining() == 0 {
+            return Ok(0);
+        }
         return socket::read(ctx, open, socket, into);
     }
     if open.file.seekable() {
@@ -258,27 +266,35 @@ pub fn regular(open: &OpenFile) -> Option<&HostFile> {
 }
 
 /// An open file that was opened for reading.
-pub fn readable(ctx: &Ctx, fd: Fd) -> Result<alloc::sync::Arc<OpenFile>> {
+pub fn readable(ctx: &Ctx, fd: Fd) -> Result<Arc<OpenFile>> {
     let open = ctx.file(fd)?;
     let flags = open.flags.load(Ordering::Relaxed);
     if flags & O_ACCMODE == 1 || flags & O_PATH != 0 { Err(Errno::EBADF) } else { Ok(open) }
 }
 
 /// An open file that was opened for writing.
-pub fn writable(ctx: &Ctx, fd: Fd) -> Result<alloc::sync::Arc<OpenFile>> {
+pub fn writable(ctx: &Ctx, fd: Fd) -> Result<Arc<OpenFile>> {
     let open = ctx.file(fd)?;
     let flags = open.flags.load(Ordering::Relaxed);
     if flags & O_ACCMODE == 0 || flags & O_PATH != 0 { Err(Errno::EBADF) } else { Ok(open) }
 }
 
-fn positioned(open: alloc::sync::Arc<OpenFile>, at: i64) -> Result<alloc::sync::Arc<OpenFile>> {
+/// For reads and writes at a position: ESPIPE goes before a wrong mode, as in Linux (ksys_pread64).
+fn positioned(
+    ctx: &Ctx,
+    fd: Fd,
+    at: i64,
+    check: fn(&Ctx, Fd) -> Result<Arc<OpenFile>>,
+) -> Result<Arc<OpenFile>> {
     if at < 0 {
-        Err(Errno::EINVAL)
-    } else if open.file.seekable() {
-        Ok(open)
-    } else {
-        Err(Errno::ESPIPE)
+        return Err(Errno::EINVAL);
     }
+    let open = ctx.file(fd)?;
+    let path_only = open.flags.load(Ordering::Relaxed) & O_PATH != 0;
+    if !path_only && !open.file.seekable() {
+        return Err(Errno::ESPIPE);
+    }
+    check(ctx, fd)
 }
 
 fn whole(buffer: &mut UserBuffer) -> Iovec {

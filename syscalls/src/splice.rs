@@ -37,6 +37,11 @@ pub fn sendfile(ctx: &Ctx, out: Fd, input: Fd, offset: UserPtr<i64>, count: usiz
     if !from.file.seekable() || from.downcast::<Dir>().is_some() || rw::appends(&to) {
         return Err(Errno::EINVAL);
     }
+    // A pipe without a reader is found before the file's end is.
+    if to.downcast::<End>().is_some_and(End::poll_error) {
+        rw::raise_sigpipe(ctx);
+        return Err(Errno::EPIPE);
+    }
     let sent = pump(ctx, &from, at, &to, count.min(MOST), false)?;
     let end = at + sent as u64;
     if offset.is_null() {
@@ -146,9 +151,20 @@ fn into_pipe(
     no_wait: bool,
 ) -> Result {
     let given = offset.read_optional()?;
+    // From pipe to pipe, the one with the bytes is asked first (splice_pipe_to_pipe).
+    if let Some(source) = from.downcast::<End>() {
+        let attempt = || source.peek(&mut [0]);
+        let how = Waiting::for_events(Events::READABLE);
+        // Its end, too, comes after what is wrong with the other one.
+        if no_wait {
+            attempt()?
+        } else {
+            wait::block_on(ctx, from, how, attempt)?
+        };
+    }
     // No more is taken from the source than the pipe has room for: it could not be put back.
     let room_in_pipe = || match end.capacity() - end.len() {
-        0 if end.poll_error() => Err(Errno::EPIPE),
+        _ if end.poll_error() => Err(Errno::EPIPE),
         0 => Err(Errno::EAGAIN),
         room => Ok(room),
     };
@@ -278,8 +294,8 @@ pub fn copy_file_range(
     count: usize,
     flags: u32,
 ) -> Result {
-    let from = rw::readable(ctx, input)?;
-    let to = rw::writable(ctx, out)?;
+    // The order of the checks is the kernel's (vfs_copy_file_range): kinds before modes.
+    let (from, to) = (ctx.file(input)?, ctx.file(out)?);
     if from.downcast::<Dir>().is_some() || to.downcast::<Dir>().is_some() {
         return Err(Errno::EISDIR);
     }
@@ -287,6 +303,7 @@ pub fn copy_file_range(
     if flags != 0 || !is_file(&from) || !is_file(&to) {
         return Err(Errno::EINVAL);
     }
+    let (from, to) = (rw::readable(ctx, input)?, rw::writable(ctx, out)?);
     if rw::appends(&to) {
         return Err(Errno::EBADF);
     }

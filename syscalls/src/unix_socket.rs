@@ -146,6 +146,8 @@ struct Inbox {
     ended: bool,
     /// shutdown(2) has ended receiving, or the endpoint is gone.
     shut: bool,
+    /// The endpoint is gone.
+    dead: bool,
     /// The peer went without reading all (ECONNRESET, once).
     reset: bool,
     /// Senders that found it full.
@@ -301,6 +303,7 @@ impl Core {
         let (messages, blocked) = {
             let mut inbox = self.inbox.lock();
             inbox.shut = true;
+            inbox.dead = true;
             (core::mem::take(&mut inbox.messages), core::mem::take(&mut inbox.blocked))
         };
         match phase {
@@ -541,8 +544,11 @@ impl UnixSocket {
         }
         let name = self.0.name();
         let mut inbox = target.inbox.lock();
+        if inbox.dead && !self.0.connects() {
+            return Err(Errno::ECONNREFUSED);
+        }
         if inbox.shut {
-            return Err(if self.0.connects() { Errno::EPIPE } else { Errno::ECONNREFUSED });
+            return Err(Errno::EPIPE);
         }
         if !target.has_room(&inbox, len) {
             inbox.blocked.retain(|waiting| waiting.strong_count() > 0);
@@ -682,6 +688,7 @@ impl File for UnixSocket {
             let ended = inbox.ended || inbox.shut;
             events.set(Events::READABLE, !inbox.messages.is_empty() || ended);
             events.set(Events::RDHUP, ended);
+            events.set(Events::ERR, inbox.reset);
             ended
         };
         match now {
@@ -891,7 +898,12 @@ impl Socket for UnixSocket {
         let sent = if self.0.kind == SOCK_STREAM {
             self.send_stream(&target, from, rights, identity)
         } else {
-            self.send_message(&target, from, rights, identity)
+            self.send_message(&target, from, rights, identity).inspect_err(|&error| {
+                // The peer of a connected datagram socket is gone: it has none any more.
+                if error == Errno::ECONNREFUSED && message.to.is_none() {
+                    self.disconnect_datagram(Phase::Idle);
+                }
+            })
         }?;
         // Descriptors go with the first piece only.
         message.control.clear();
@@ -1037,8 +1049,7 @@ impl Socket for UnixSocket {
 impl UnixSocket {
     fn connect_datagram(&self, ctx: &Ctx, to: &SockAddr) -> Result<()> {
         if to.family() == AF_UNSPEC {
-            let old = core::mem::replace(&mut self.0.state.lock().phase, Phase::Idle);
-            drop(old);
+            self.disconnect_datagram(Phase::Idle);
             return Ok(());
         }
         let peer = match find(ctx, to)? {
@@ -1047,9 +1058,35 @@ impl UnixSocket {
             Found::Host(_) => return Err(Errno::ECONNREFUSED),
         };
         let identity = peer.identity;
-        let old = core::mem::replace(&mut self.0.state.lock().phase, Phase::Connected { peer, identity });
-        drop(old);
+        self.disconnect_datagram(Phase::Connected { peer, identity });
         Ok(())
+    }
+
+    /// A connected datagram socket leaves its peer. As Linux (unix_dgram_disconnected): what waited
+    /// unread is dropped, and a peer that was connected back hears of it as ECONNRESET.
+    fn disconnect_datagram(&self, to: Phase) {
+        let stays = |old: &Phase| match (old, &to) {
+            (Phase::Connected { peer: old, .. }, Phase::Connected { peer: new, .. }) => Arc::ptr_eq(old, new),
+            _ => false,
+        };
+        let old = {
+            let mut state = self.0.state.lock();
+            if stays(&state.phase) {
+                return;
+            }
+            core::mem::replace(&mut state.phase, to)
+        };
+        let Phase::Connected { peer, .. } = old else { return };
+        let (dropped, blocked) = {
+            let mut inbox = self.0.inbox.lock();
+            inbox.bytes = 0;
+            (core::mem::take(&mut inbox.messages), core::mem::take(&mut inbox.blocked))
+        };
+        if !dropped.is_empty() && peer.peer().is_some_and(|back| Arc::ptr_eq(&back, &self.0)) {
+            peer.inbox.lock().reset = true;
+            peer.hub.notify(Events::ERR | Events::READABLE);
+        }
+        self.0.made_room(blocked);
     }
 }
 

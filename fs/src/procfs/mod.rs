@@ -108,7 +108,7 @@ pub fn new(dev: u64, provider: Arc<dyn Provider>) -> Arc<dyn Vnode> {
         fixed.iter().map(|(name, node)| (name.to_vec(), node.stat().mode)).collect();
     let listing = proc.clone();
     let stat = proc.kind.stat(S_IFDIR | 0o555, b"/proc");
-    Dir::new(
+    Dir::node(
         proc.kind,
         stat,
         move |name| {
@@ -140,7 +140,7 @@ pub(crate) struct Proc {
 impl Proc {
     fn current_link(&self, thread: bool) -> Arc<dyn Vnode> {
         let provider = self.provider.clone();
-        Link::new(self.kind, move || {
+        Link::node(self.kind, move || {
             let (pid, tid) = provider.current();
             Ok(if thread { format!("{pid}/task/{tid}") } else { format!("{pid}") }.into_bytes())
         })
@@ -154,7 +154,7 @@ impl Proc {
         render: impl Fn(&dyn Provider) -> Result<Vec<u8>> + Send + Sync + 'static,
     ) -> Arc<dyn Vnode> {
         let provider = self.provider.clone();
-        Text::new(self.kind, self.kind.stat(S_IFREG | mode, identity), move |out| {
+        Text::node(self.kind, self.kind.stat(S_IFREG | mode, identity), move |out| {
             out.extend_from_slice(&render(&*provider)?);
             Ok(())
         })

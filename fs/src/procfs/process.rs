@@ -93,7 +93,7 @@ pub(crate) fn directory(proc: &Proc, pid: u32, tid: Option<u32>) -> Result<Arc<d
     (stat.uid, stat.gid) = (info.uids[1], info.gids[1]);
     let this = proc.clone();
     let lookup = move |name: &[u8]| child(&this, pid, tid, name);
-    Ok(Dir::new(proc.kind, stat, lookup, move || {
+    Ok(Dir::node(proc.kind, stat, lookup, move || {
         let mut names: Vec<(Vec<u8>, u32)> =
             FILES.iter().map(|(name, mode)| (name.as_bytes().to_vec(), S_IFREG | mode)).collect();
         let links = [&b"exe"[..], b"cwd", b"root"];
@@ -193,7 +193,7 @@ fn descriptors(proc: &Proc, pid: u32) -> Arc<dyn Vnode> {
         }
         Ok(magic(&this, pid, Target::Fd(fd)))
     };
-    Dir::new(proc.kind, stat, lookup, move || {
+    Dir::node(proc.kind, stat, lookup, move || {
         let fds = listing.provider.descriptors(pid);
         Ok(fds.into_iter().map(|fd| (format!("{fd}").into_bytes(), S_IFLNK)).collect())
     })
@@ -211,7 +211,7 @@ fn descriptor_infos(proc: &Proc, pid: u32) -> Arc<dyn Vnode> {
             Ok(format!("pos:\t{position}\nflags:\t0{flags:o}\nmnt_id:\t1\nino:\t0\n").into_bytes())
         }))
     };
-    Dir::new(proc.kind, stat, lookup, move || {
+    Dir::node(proc.kind, stat, lookup, move || {
         let fds = listing.provider.descriptors(pid);
         Ok(fds.into_iter().map(|fd| (format!("{fd}").into_bytes(), S_IFREG)).collect())
     })
@@ -223,7 +223,7 @@ fn tasks(proc: &Proc, pid: u32) -> Arc<dyn Vnode> {
         stat.nlink = 2 + info.threads.len() as u64;
     }
     let (this, listing) = (proc.clone(), proc.clone());
-    Dir::new(
+    Dir::node(
         proc.kind,
         stat,
         move |name| directory(&this, pid, Some(id(name)?)),

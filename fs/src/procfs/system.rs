@@ -49,9 +49,8 @@ fn cpuinfo(provider: &dyn Provider) -> Result<Vec<u8>> {
 
 fn first_processors(all: &[u8], count: usize) -> Vec<u8> {
     let mut seen = 0;
-    let mut lines = all.split_inclusive(|&byte| byte == b'\n').peekable();
     let mut out = Vec::new();
-    while let Some(line) = lines.next() {
+    for line in all.split_inclusive(|&byte| byte == b'\n') {
         if line.starts_with(b"processor") {
             seen += 1;
             if seen > count {
@@ -122,7 +121,7 @@ fn sys(proc: &Proc) -> Arc<dyn Vnode> {
             (b"poolsize", Text::fixed(kind, b"poolsize", "256\n")),
             (
                 b"uuid",
-                Text::new(kind, kind.stat(S_IFREG | 0o444, b"uuid"), |out| {
+                Text::node(kind, kind.stat(S_IFREG | 0o444, b"uuid"), |out| {
                     out.extend_from_slice((uuid() + "\n").as_bytes());
                     Ok(())
                 }),
