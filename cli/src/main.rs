@@ -4,6 +4,7 @@
 //! Exit codes follow the shell: the program's own status; 125 for a failure of Attacca, 126 for a
 //! program that cannot be run, 127 for one that is not there.
 
+mod check;
 mod debian;
 mod error;
 mod guest;
@@ -38,6 +39,8 @@ Examples:
 enum Command {
     /// Run a program in a new guest
     Run(run::Args),
+    /// List what a program imports: bound or missing
+    Check(check::Args),
     /// Fetch Debian packages into the cache without running them
     Pull(pull::Args),
     /// List running guests
@@ -47,6 +50,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // std ignores SIGPIPE, and a guest would inherit that. As any command, we end quietly when the
+    // reader of our output has gone.
+    // SAFETY: before any thread exists.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -57,6 +64,7 @@ fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Run(args) => run::run(args),
+        Command::Check(args) => check::run(&args),
         Command::Pull(args) => pull::run(&args),
         Command::Ps(args) => ps::run(&args),
         Command::Kill(args) => kill::run(&args),

@@ -116,11 +116,11 @@ fn find_program(args: &Args) -> Result<Program> {
                 "--root and debian:PACKAGE exclude each other: the package is the root",
             ));
         }
-        let image = debian::image(spec, &args.args, args.pull)?;
+        let image = debian::image(spec, args.pull)?;
         return Ok(Program {
+            args: image.arguments(&args.args),
             root: Some(image.root),
             path: image.program.into(),
-            args: image.args,
             user: image.user,
         });
     }

@@ -102,7 +102,8 @@ fn make_certificate(dir: &std::path::Path) {
 }
 
 fn curl(args: &[&str]) -> Vec<u8> {
-    let output = run_limited(native("curl", "curl").args(["-sS", "--max-time", "60"]).args(args), PATIENCE * 3);
+    let output =
+        run_limited(native("curl", "curl").args(["-sS", "--max-time", "60"]).args(args), PATIENCE * 3);
     assert!(output.status.success(), "curl {args:?}: {}", String::from_utf8_lossy(&output.stderr));
     output.stdout
 }

@@ -57,11 +57,14 @@ fn programs_do_as_on_linux() {
         let native = run_limited(Command::new(&binary).env("LC_ALL", "C.UTF-8"), LIMIT);
         assert!(native.status.success(), "{name} fails natively: {}", outcome(&native));
         let mut run = attacca();
-        let guest = run_limited(run.args(["run", "--net", "none"]).arg(&binary).env("LC_ALL", "C.UTF-8"), LIMIT);
+        let guest =
+            run_limited(run.args(["run", "--net", "none"]).arg(&binary).env("LC_ALL", "C.UTF-8"), LIMIT);
         let same = guest.status.success() && guest.stdout == native.stdout;
         match (same, known.contains(&name)) {
             (true, true) => wrong.push(format!("{name}: passes, but is listed as a known failure")),
-            (false, false) if guest.status.success() => wrong.push(format!("{name}: prints {}", difference(&native, &guest))),
+            (false, false) if guest.status.success() => {
+                wrong.push(format!("{name}: prints {}", difference(&native, &guest)))
+            }
             (false, false) => wrong.push(format!("{name}: {}", outcome(&guest))),
             _ => passed += 1,
         }

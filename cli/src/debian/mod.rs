@@ -21,24 +21,29 @@ pub(crate) struct Image {
     pub(crate) root: PathBuf,
     /// Path inside.
     pub(crate) program: String,
-    /// Its arguments.
-    pub(crate) args: Vec<OsString>,
+    recipe: Option<&'static recipes::Recipe>,
     /// The user it runs as, where it refuses root.
     pub(crate) user: Option<String>,
 }
 
 /// Fetches (unless it is cached) and prepares `PACKAGE[:PROGRAM]`.
-pub(crate) fn image(spec: &str, args: &[OsString], pull: bool) -> Result<Image> {
+pub(crate) fn image(spec: &str, pull: bool) -> Result<Image> {
     let (package, program) = spec.split_once(':').map_or((spec, None), |(p, q)| (p, Some(q)));
     let root = root(package, pull)?;
     let recipe = recipes::find(package);
     let program = choose_program(package, program, recipe, &root)?;
-    let args = recipes::arguments(recipe, &program, args);
     // A program that refuses root runs as its own user, as its service file would have it.
     // SAFETY: geteuid has no preconditions.
     let is_root = unsafe { libc::geteuid() } == 0;
     let user = recipe.and_then(|r| r.user).filter(|_| is_root).map(String::from);
-    Ok(Image { root, program, args, user })
+    Ok(Image { root, program, recipe, user })
+}
+
+impl Image {
+    /// The program's arguments: what it needs to run here comes first, and is said.
+    pub(crate) fn arguments(&self, given: &[OsString]) -> Vec<OsString> {
+        recipes::arguments(self.recipe, &self.program, given)
+    }
 }
 
 /// Debian Policy 5.6.1: lower case letters, digits, plus, minus and full stop.

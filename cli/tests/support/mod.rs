@@ -5,9 +5,10 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 /// How long a test waits for something that should come at once, on a machine that others share.
@@ -117,9 +118,7 @@ impl Guest {
 
     /// Resident memory in KiB.
     pub fn resident_kib(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
-        line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
+        resident_kib(self.pid())
     }
 }
 
@@ -133,7 +132,7 @@ impl Drop for Guest {
 }
 
 /// A published port accepts even before the guest listens; it is up when the connection is kept.
-fn listens(port: u16) -> bool {
+pub fn listens(port: u16) -> bool {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) else { return false };
     stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
@@ -222,4 +221,177 @@ pub fn pattern(len: usize) -> Vec<u8> {
     }
     bytes.truncate(len);
     bytes
+}
+
+/// Held by a test that loads the machine: those of one file run one after the other, so that each has the
+/// processors for itself and its time limits mean something.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    // A failed test poisons the lock; the next one is none the worse for it.
+    ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// Builds a C source with gcc; the binary stands below target/.
+pub fn compile(name: &str, source: &str, args: &[&str]) -> PathBuf {
+    let dir = scratch("c");
+    // Two tests may build the same program at once: each writes its own files, then renames.
+    let thread = format!("{:?}", std::thread::current().id()).replace(['(', ')'], "");
+    let (file, aside) = (dir.join(format!("{name}-{thread}.c")), dir.join(format!("{name}-{thread}")));
+    fs::write(&file, source).unwrap();
+    let built = Command::new("gcc")
+        .args(["-O1", "-g", "-Wall", "-Wextra", "-o"])
+        .args([&aside, &file])
+        .args(args)
+        .output()
+        .expect("gcc runs");
+    assert!(built.status.success(), "{name}: {}", String::from_utf8_lossy(&built.stderr));
+    let binary = dir.join(name);
+    fs::rename(&aside, &binary).unwrap();
+    let _ = fs::remove_file(file);
+    binary
+}
+
+/// The status as a shell shows it: 128+n for an end by signal n.
+pub fn shell_status(status: ExitStatus) -> i32 {
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap())
+}
+
+/// Processor time that a process's living threads have used, in milliseconds (finer than the ticks of
+/// /proc/PID/stat).
+pub fn cpu_ms(pid: i32) -> f64 {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return 0.0 };
+    let times = tasks.flatten().filter_map(|task| {
+        let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split_ascii_whitespace().next()?.parse::<f64>().ok()
+    });
+    times.sum::<f64>() / 1e6
+}
+
+/// Resident memory of a process in KiB.
+pub fn resident_kib(pid: i32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
+    line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// The processes of guests' own networks (supervisor and server) that log below this test's runtime
+/// directory; with a process id only those of that guest, if it was not given a name.
+pub fn network_processes(guest: Option<i32>) -> Vec<i32> {
+    let ours = |pid: &i32| {
+        let Ok(log) = fs::read_link(format!("/proc/{pid}/fd/2")) else { return false };
+        // An unlinked log reads "PATH (deleted)".
+        let log = log.to_string_lossy().into_owned();
+        let log = log.trim_end_matches(" (deleted)");
+        let its = guest.is_none_or(|guest| log.ends_with(&format!("-{guest}.net.log")));
+        its && Path::new(log).starts_with(runtime_dir()) && log.ends_with(".net.log")
+    };
+    let names = fs::read_dir("/proc").unwrap().flatten().map(|e| e.file_name());
+    names.filter_map(|name| name.to_str()?.parse().ok()).filter(ours).collect()
+}
+
+/// Waits until something holds; says whether it came to hold within `limit`.
+pub fn eventually(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + limit;
+    while !holds() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    true
+}
+
+/// A native server in the background; ended when dropped.
+pub struct Native(Child);
+
+impl Native {
+    /// Starts it and waits for its port.
+    pub fn start(command: &mut Command, port: u16) -> Native {
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut native = Native(child);
+        let up = eventually(PATIENCE, || {
+            assert!(matches!(native.0.try_wait(), Ok(None)), "the native server ended");
+            listens(port)
+        });
+        assert!(up, "the native server does not listen");
+        native
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> i32 {
+        self.0.id() as i32
+    }
+
+    /// Waits for its end.
+    pub fn wait(mut self) -> ExitStatus {
+        assert!(eventually(PATIENCE, || !matches!(self.0.try_wait(), Ok(None))), "the native server goes on");
+        self.0.wait().unwrap()
+    }
+}
+
+impl Drop for Native {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A Debian source package's upstream part, fetched into the cache and unpacked there once: for suites
+/// that a package's authors wrote. Fetched by an apt state of its own, as `debian:` packages are.
+pub fn debian_source(package: &str) -> PathBuf {
+    let sources = debian_root("xz-utils").parent().unwrap().parent().unwrap().join("sources");
+    let dir = sources.join(package);
+    fs::create_dir_all(&sources).unwrap();
+    let lock = fs::File::create(sources.join(format!(".{package}.lock"))).unwrap();
+    lock.lock().unwrap();
+    if dir.is_dir() {
+        return dir;
+    }
+    let apt = sources.join(format!(".{package}.apt"));
+    let fetched = Command::new("sh").arg("-euc").arg(FETCH_SOURCE).arg("sh").arg(&apt).arg(package).output();
+    let fetched = fetched.unwrap();
+    assert!(fetched.status.success(), "no source of {package}: {}", String::from_utf8_lossy(&fetched.stderr));
+    let files = fs::read_dir(&apt).unwrap().flatten().map(|e| e.path());
+    let archive = files.filter(|p| p.to_string_lossy().contains(".orig.tar.")).min().expect("a tar file");
+    unpack_source(&archive, &sources.join(format!(".{package}.new")), &dir);
+    fs::remove_dir_all(&apt).unwrap();
+    dir
+}
+
+/// $1: folder, $2: package. The system's lists and state are left alone.
+const FETCH_SOURCE: &str = r#"
+mkdir -p "$1/lists/partial" "$1/cache/archives/partial" "$1/parts"
+for file in /etc/apt/sources.list.d/*.sources; do
+    [ ! -e "$file" ] || sed 's/^Types:.*/Types: deb-src/' "$file" >"$1/parts/$(basename "$file")"
+done
+for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list; do
+    [ ! -e "$file" ] ||
+        sed -n 's/^deb\(-src\)\{0,1\} /deb-src /p' "$file" >"$1/parts/$(basename "$file" .list).list"
+done
+cd "$1"
+set -- "$2" -o Dir::State::Lists="$1/lists" -o Dir::Cache="$1/cache" -o Dir::Etc::SourceList=/dev/null \
+    -o Dir::Etc::SourceParts="$1/parts" -o APT::Sandbox::User=root -o Debug::NoLocking=1
+package=$1
+shift
+apt-get "$@" update >apt.log 2>&1
+apt-get "$@" source --download-only "$package" >>apt.log 2>&1 || { tail -3 apt.log >&2; exit 1; }
+"#;
+
+/// Unpacks beside its place and renames: a source is there whole or not at all.
+fn unpack_source(archive: &Path, aside: &Path, dir: &Path) {
+    let _ = fs::remove_dir_all(aside);
+    fs::create_dir_all(aside).unwrap();
+    let mut tar = Command::new("tar");
+    tar.args(["--extract", "--strip-components=1", "--no-same-owner", "--directory"]).arg(aside);
+    let unpacked = if archive.extension().is_some_and(|e| e == "xz") {
+        // A fresh machine's tar has no xz beside it.
+        let mut xz = native("xz-utils", "xz");
+        let mut packed = xz.arg("-dc").arg(archive).stdout(Stdio::piped()).spawn().unwrap();
+        let status = tar.args(["--file", "-"]).stdin(packed.stdout.take().unwrap()).status().unwrap();
+        packed.wait().unwrap().success() && status.success()
+    } else {
+        tar.arg("--file").arg(archive).status().unwrap().success()
+    };
+    assert!(unpacked, "cannot unpack {}", archive.display());
+    fs::rename(aside, dir).unwrap();
 }
