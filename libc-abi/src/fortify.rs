@@ -50,6 +50,10 @@ abi! { EXPORTS "libc.so.6":
     "GLIBC_2.3.4" fn __chk_fail() -> ! {
         die("*** buffer overflow detected ***: terminated\n")
     }
+    /// What `-fstack-protector` calls when the canary has changed.
+    "GLIBC_2.4" fn __stack_chk_fail() -> ! {
+        die("*** stack smashing detected ***: terminated\n")
+    }
     /// FD_SET's index, checked.
     "GLIBC_2.15" fn __fdelt_chk(fd: c_long) -> c_long {
         check((0..1024).contains(&fd));

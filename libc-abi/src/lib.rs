@@ -40,6 +40,9 @@ pub mod text_env;
 pub mod unicode_tables;
 pub mod wchar;
 pub mod wctype;
+pub mod regex;
+#[cfg(test)]
+mod regex_tests;
 pub mod iconv;
 pub mod glob;
 pub mod gettext;
@@ -114,6 +117,7 @@ pub static TABLES: &[&[Export]] = &[
     math_long::EXPORTS, math_long::IN_LIBC,
     complex::EXPORTS, complex::LONG,
     fenv::EXPORTS,
+    regex::EXPORTS, regex::MORE,
     argz::EXPORTS, fnmatch::EXPORTS, gettext::EXPORTS, gettext::MORE, glob::EXPORTS, glob::MORE, iconv::EXPORTS,
     stdio::bytes::EXPORTS, stdio::bytes::MORE,
     stdio::control::EXPORTS, stdio::control::MORE,

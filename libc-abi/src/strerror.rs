@@ -1,4 +1,4 @@
-//! Texts of errors: `strerror` and its relatives.
+//! Texts of errors and signals: `strerror` and its relatives, `strsignal`.
 //!
 //! The C and C.UTF-8 locales have English texts only; unknown numbers are formatted into a buffer
 //! of this process (glibc: of the thread; the texts differ only for numbers that no call gives).
@@ -7,7 +7,7 @@
 #![allow(unsafe_op_in_unsafe_fn)]
 
 use crate::errno;
-use crate::strerror_table::ERRORS;
+use crate::strerror_table::{ERRORS, SIGNALS};
 use crate::string::{copy, strlen};
 use crate::types::*;
 use core::ffi::CStr;
@@ -45,6 +45,16 @@ fn description(number: c_int) -> Option<&'static CStr> {
 fn unknown_error(number: c_int) -> Text<40> {
     let mut text = Text::new();
     let _ = write!(text, "Unknown error {number}");
+    text
+}
+
+fn unknown_signal(number: c_int) -> Text<40> {
+    let mut text = Text::new();
+    // SIGRTMIN 34 to SIGRTMAX 64.
+    let _ = match number {
+        34..=64 => write!(text, "Real-time signal {}", number - 34),
+        _ => write!(text, "Unknown signal {number}"),
+    };
     text
 }
 
@@ -112,6 +122,21 @@ abi! { EXPORTS "libc.so.6":
     "GLIBC_2.32" fn strerrorname_np(number: c_int) -> *const c_char {
         let row = usize::try_from(number).ok().and_then(|n| ERRORS.get(n)?.as_ref());
         row.map_or(null(), |(name, _)| name.as_ptr())
+    }
+    /// sigdescr_np(3).
+    "GLIBC_2.32" fn sigdescr_np(number: c_int) -> *const c_char {
+        let row = usize::try_from(number).ok().and_then(|n| SIGNALS.get(n)?.as_ref());
+        row.map_or(null(), |(_, text)| text.as_ptr())
+    }
+    /// sigabbrev_np(3).
+    "GLIBC_2.32" fn sigabbrev_np(number: c_int) -> *const c_char {
+        let row = usize::try_from(number).ok().and_then(|n| SIGNALS.get(n)?.as_ref());
+        row.map_or(null(), |(name, _)| name.as_ptr())
+    }
+    /// strsignal(3).
+    "GLIBC_2.2.5" fn strsignal(number: c_int) -> *mut c_char {
+        let known = sigdescr_np(number);
+        if known.is_null() { keep(unknown_signal(number).as_c_str()) } else { known.cast_mut() }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Texts of errors, printed by `tools/tables.c strerror`.
+//! Texts of errors and signals, printed by `tools/tables.c strerror`.
 
 use core::ffi::CStr;
 
@@ -139,4 +139,41 @@ pub static ERRORS: [Option<(&CStr, &CStr)>; 134] = [
     Some((c"ENOTRECOVERABLE", c"State not recoverable")),
     Some((c"ERFKILL", c"Operation not possible due to RF-kill")),
     Some((c"EHWPOISON", c"Memory page has hardware error")),
+];
+
+/// Abbreviation and description by signal number.
+#[rustfmt::skip]
+pub static SIGNALS: [Option<(&CStr, &CStr)>; 32] = [
+    None,
+    Some((c"HUP", c"Hangup")),
+    Some((c"INT", c"Interrupt")),
+    Some((c"QUIT", c"Quit")),
+    Some((c"ILL", c"Illegal instruction")),
+    Some((c"TRAP", c"Trace/breakpoint trap")),
+    Some((c"ABRT", c"Aborted")),
+    Some((c"BUS", c"Bus error")),
+    Some((c"FPE", c"Floating point exception")),
+    Some((c"KILL", c"Killed")),
+    Some((c"USR1", c"User defined signal 1")),
+    Some((c"SEGV", c"Segmentation fault")),
+    Some((c"USR2", c"User defined signal 2")),
+    Some((c"PIPE", c"Broken pipe")),
+    Some((c"ALRM", c"Alarm clock")),
+    Some((c"TERM", c"Terminated")),
+    Some((c"STKFLT", c"Stack fault")),
+    Some((c"CHLD", c"Child exited")),
+    Some((c"CONT", c"Continued")),
+    Some((c"STOP", c"Stopped (signal)")),
+    Some((c"TSTP", c"Stopped")),
+    Some((c"TTIN", c"Stopped (tty input)")),
+    Some((c"TTOU", c"Stopped (tty output)")),
+    Some((c"URG", c"Urgent I/O condition")),
+    Some((c"XCPU", c"CPU time limit exceeded")),
+    Some((c"XFSZ", c"File size limit exceeded")),
+    Some((c"VTALRM", c"Virtual timer expired")),
+    Some((c"PROF", c"Profiling timer expired")),
+    Some((c"WINCH", c"Window changed")),
+    Some((c"POLL", c"I/O possible")),
+    Some((c"PWR", c"Power failure")),
+    Some((c"SYS", c"Bad system call")),
 ];

@@ -5,6 +5,7 @@
 #include <iconv.h>
 #include <langinfo.h>
 #include <locale.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <wchar.h>
@@ -101,10 +102,14 @@ static void langinfo(void)
 
 static void strerr(void)
 {
-    printf("//! Texts of errors, printed by `tools/tables.c strerror`.\n\nuse core::ffi::CStr;\n\n"
+    printf("//! Texts of errors and signals, printed by `tools/tables.c strerror`.\n\nuse core::ffi::CStr;\n\n"
            "/// Name and description by errno.\n#[rustfmt::skip]\npub static ERRORS: [Option<(&CStr, &CStr)>; 134] = [\n");
     for (int i = 0; i < 134; i++)
         if (strerrordesc_np(i)) { printf("    Some(("); quoted(strerrorname_np(i)); printf(", "); quoted(strerrordesc_np(i)); printf(")),\n"); }
+        else printf("    None,\n");
+    printf("];\n\n/// Abbreviation and description by signal number.\n#[rustfmt::skip]\npub static SIGNALS: [Option<(&CStr, &CStr)>; 32] = [\n");
+    for (int i = 0; i < 32; i++)
+        if (sigdescr_np(i)) { printf("    Some(("); quoted(sigabbrev_np(i)); printf(", "); quoted(sigdescr_np(i)); printf(")),\n"); }
         else printf("    None,\n");
     printf("];\n");
 }
