@@ -89,6 +89,12 @@ pub mod stdio;
 pub mod strtod;
 pub mod va;
 
+// Names: users, groups, hosts, services, interfaces.
+pub mod grp;
+pub mod netdb;
+pub mod pwd;
+pub mod shadow;
+
 pub use abi::{Export, Kind};
 
 /// The export tables of all modules. A module that declares functions with `abi!` or `exports!`
@@ -96,6 +102,11 @@ pub use abi::{Export, Kind};
 #[rustfmt::skip]
 pub static TABLES: &[&[Export]] = &[
     errno::EXPORTS,
+    grp::EXPORTS, pwd::EXPORTS, shadow::EXPORTS,
+    netdb::addrinfo::EXPORTS, netdb::asynchronous::EXPORTS, netdb::asynchronous::OLD,
+    netdb::hostent::EXPORTS, netdb::inet::EXPORTS, netdb::inet::DATA, netdb::interfaces::EXPORTS,
+    netdb::nameinfo::EXPORTS, netdb::netent::EXPORTS, netdb::ns::EXPORTS, netdb::ns::NAMES, netdb::ns::OLD,
+    netdb::res::EXPORTS, netdb::res::OLD, netdb::servent::EXPORTS,
     ctype::EXPORTS, ctype::EXPORTS_L, ctype::MORE, ctype::ALIASES,
     locale::EXPORTS, locale::MORE,
     multibyte::EXPORTS, multibyte::MORE,

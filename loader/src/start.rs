@@ -51,7 +51,8 @@ pub struct LoadRequest<'a> {
 
 /// A program that is ready to run.
 pub struct Loaded {
-    stack: usize,
+    /// The initial stack pointer: argc, argv, envp, auxv as the psABI says.
+    pub stack: usize,
     entry: usize,
     fini: usize,
     /// The first stack: start and length, for /proc/self/maps and fault messages.
