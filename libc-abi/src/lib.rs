@@ -84,6 +84,17 @@ pub mod signal;
 pub mod start;
 pub mod tls;
 
+// One C header each: mostly a system call under its C name.
+pub mod ioctl;
+pub mod posix_timers;
+pub mod realpath;
+pub mod sem;
+pub mod syscall;
+pub mod sysinfo;
+pub mod tempfiles;
+pub mod termios;
+pub mod time_calls;
+
 // Streams, printf, scanf, and floating point in text.
 pub mod stdio;
 pub mod strtod;
@@ -153,4 +164,8 @@ pub static TABLES: &[&[Export]] = &[
     signal::EXPORTS, signal::ROWS,
     start::EXPORTS, start::ROWS, start::LD, start::PRIVATE,
     tls::EXPORTS,
+    // One C header each.
+    ioctl::EXPORTS, posix_timers::EXPORTS, posix_timers::ROWS, realpath::EXPORTS, realpath::MORE,
+    sem::EXPORTS, sem::ROWS, syscall::ROWS, sysinfo::EXPORTS, sysinfo::MORE,
+    tempfiles::EXPORTS, tempfiles::MORE, termios::EXPORTS, time_calls::EXPORTS, time_calls::ROWS,
 ];
