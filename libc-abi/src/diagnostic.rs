@@ -1,16 +1,11 @@
 //! Messages of library functions (getopt, err) to the standard error stream.
 
-use crate::kcall;
+use crate::stdio;
 
-/// Writes a whole message to descriptor 2; `stderr` is unbuffered, so the order with the program's
-/// own messages is kept.
-pub(crate) fn to_stderr(mut message: &[u8]) {
-    while !message.is_empty() {
-        // SAFETY: a live buffer of that length.
-        match unsafe { kcall!(write, 2, message.as_ptr(), message.len()) } {
-            Ok(written) => message = &message[written..],
-            Err(platform::Errno(4)) => {}
-            Err(_) => return,
-        }
+/// Writes a whole message to `stderr`, whatever the program has made of that.
+pub(crate) fn to_stderr(message: &[u8]) {
+    // SAFETY: `stderr` names an open stream; the message is a live buffer.
+    unsafe {
+        stdio::bytes::fwrite(message.as_ptr().cast(), 1, message.len(), stdio::file::STDERR.load());
     }
 }

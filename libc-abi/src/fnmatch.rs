@@ -154,9 +154,7 @@ impl Matcher<'_> {
     /// One character of a bracket expression: plain, escaped, `[.x.]` or `[=x=]`.
     fn element(&self, pattern: &[wchar_t], p: usize) -> Option<(wchar_t, usize)> {
         let here = *pattern.get(p)?;
-        if is(here, b'[')
-            && pattern.get(p + 1).is_some_and(|&c| is(c, b'.') || is(c, b'='))
-        {
+        if is(here, b'[') && pattern.get(p + 1).is_some_and(|&c| is(c, b'.') || is(c, b'=')) {
             let (kind, symbol) = (pattern[p + 1], *pattern.get(p + 2)?);
             let ends = pattern.get(p + 3) == Some(&kind) && pattern.get(p + 4).is_some_and(|&c| is(c, b']'));
             return ends.then_some((symbol, p + 5));
@@ -204,13 +202,9 @@ impl Matcher<'_> {
             group.alternatives.iter().any(|&(from, to)| part.matches(&pattern[from..to], t))
         };
         match group.kind {
-            b'?' => {
-                self.matches(rest, t) || ends(t).any(|end| alternative(end) && self.matches(rest, end))
-            }
+            b'?' => self.matches(rest, t) || ends(t).any(|end| alternative(end) && self.matches(rest, end)),
             b'@' => ends(t).any(|end| alternative(end) && self.matches(rest, end)),
-            b'!' => {
-                !self.hidden(t) && ends(t).any(|end| !alternative(end) && self.matches(rest, end))
-            }
+            b'!' => !self.hidden(t) && ends(t).any(|end| !alternative(end) && self.matches(rest, end)),
             // One and then more of the same, each at least one character long.
             _ => {
                 group.kind == b'*' && self.matches(rest, t)

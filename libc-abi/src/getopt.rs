@@ -117,10 +117,10 @@ impl Call {
             short = short.add(1);
         }
         let quiet = self.quiet || *short == b':';
-        if scan.next.is_null() || *scan.next == 0 {
-            if let Some(answer) = self.next_argument(scan, short, quiet) {
-                return answer;
-            }
+        if (scan.next.is_null() || *scan.next == 0)
+            && let Some(answer) = self.next_argument(scan, short, quiet)
+        {
+            return answer;
         }
         self.short_option(scan, short, quiet)
     }
@@ -187,7 +187,11 @@ impl Call {
 
     /// The long option at `scan.next`; `None` if it should be tried as short ones.
     unsafe fn long_option(
-        &self, scan: &mut Scan, short: *const u8, quiet: bool, prefix: &[u8],
+        &self,
+        scan: &mut Scan,
+        short: *const u8,
+        quiet: bool,
+        prefix: &[u8],
     ) -> Option<c_int> {
         let given = text(scan.next);
         let name = &given[..given.iter().position(|&c| c == b'=').unwrap_or(given.len())];
@@ -202,14 +206,18 @@ impl Call {
         if found.is_none() {
             // An abbreviation, if all that it fits mean the same.
             let fits: Vec<usize> = (0..table.len()).filter(|&i| known(table[i]).starts_with(name)).collect();
-            let same = |a: &LongOption, b: &LongOption| {
-                a.has_arg == b.has_arg && a.flag == b.flag && a.val == b.val
-            };
+            let same =
+                |a: &LongOption, b: &LongOption| a.has_arg == b.has_arg && a.flag == b.flag && a.val == b.val;
             let ambiguous = fits.iter().any(|&i| self.long_only || !same(table[i], table[fits[0]]));
             if ambiguous && fits.len() > 1 {
                 if !quiet {
-                    let mut parts: Vec<&[u8]> =
-                        alloc::vec![self.program(), b": option '", prefix, given, b"' is ambiguous; possibilities:"];
+                    let mut parts: Vec<&[u8]> = alloc::vec![
+                        self.program(),
+                        b": option '",
+                        prefix,
+                        given,
+                        b"' is ambiguous; possibilities:"
+                    ];
                     for &i in &fits {
                         parts.extend([b" '".as_slice(), prefix, known(table[i]), b"'"]);
                     }
@@ -245,7 +253,13 @@ impl Call {
             if option.has_arg == 0 {
                 if !quiet {
                     let name = known(option);
-                    complain(&[self.program(), b": option '", prefix, name, b"' doesn't allow an argument\n"]);
+                    complain(&[
+                        self.program(),
+                        b": option '",
+                        prefix,
+                        name,
+                        b"' doesn't allow an argument\n",
+                    ]);
                 }
                 *OPTOPT.get() = option.val;
                 return Some(b'?' as c_int);
@@ -325,7 +339,12 @@ impl Call {
 
     /// `-W foo` is `--foo` if the option string says `W;`.
     unsafe fn w_option(
-        &self, scan: &mut Scan, short: *const u8, quiet: bool, at_end: bool, letter: u8,
+        &self,
+        scan: &mut Scan,
+        short: *const u8,
+        quiet: bool,
+        at_end: bool,
+        letter: u8,
     ) -> c_int {
         if at_end {
             if *OPTIND.get() as usize == self.argc {
@@ -359,7 +378,11 @@ unsafe fn short_kind(short: *const u8, letter: u8) -> Option<Kind> {
 }
 
 unsafe fn scan(
-    argc: c_int, argv: *mut *mut c_char, short: *const c_char, long: *const LongOption, index: *mut c_int,
+    argc: c_int,
+    argv: *mut *mut c_char,
+    short: *const c_char,
+    long: *const LongOption,
+    index: *mut c_int,
     long_only: bool,
 ) -> c_int {
     let call = Call {
@@ -371,7 +394,8 @@ unsafe fn scan(
         long_only,
         quiet: *OPTERR.get() == 0,
     };
-    call.run(&mut *(&raw mut SCAN))
+    let state = &raw mut SCAN;
+    call.run(&mut *state)
 }
 
 abi! { EXPORTS "libc.so.6":

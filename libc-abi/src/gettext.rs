@@ -32,7 +32,10 @@ static CURRENT: Lock<Name> = Lock::new(Name(null_mut()));
 
 /// Sets a field of a domain if `value` is not null; answers it.
 unsafe fn bind(
-    name: *const c_char, value: *const c_char, default: *mut c_char, field: fn(&mut Domain) -> &mut *mut c_char,
+    name: *const c_char,
+    value: *const c_char,
+    default: *mut c_char,
+    field: fn(&mut Domain) -> &mut *mut c_char,
 ) -> *mut c_char {
     if name.is_null() || *name == 0 {
         return null_mut();

@@ -220,7 +220,8 @@ impl Walk {
             None if self.has(TILDE_CHECK) => return Err(NOMATCH),
             None => pattern.to_vec(),
         };
-        let magic = has_magic(&expanded, self.escapes());
+        // A bracket that is not closed matches itself, but counts (as in glibc).
+        let magic = has_magic(&expanded, self.escapes()) || expanded.contains(&b'[');
         self.walk(b"", &expanded)?;
         let mut found = core::mem::take(&mut self.found);
         if found.is_empty() {
@@ -285,8 +286,11 @@ fn braces(pattern: &[u8], escapes: bool, all: &mut Vec<Vec<u8>>) {
     }
 }
 
-/// The first brace that closes, `{}` aside: where it opens, its parts, where it closes.
-fn brace(pattern: &[u8], escapes: bool) -> Option<(usize, Vec<(usize, usize)>, usize)> {
+/// Where a brace opens, the bounds of its parts, where it closes.
+type Brace = (usize, Vec<(usize, usize)>, usize);
+
+/// The first brace that closes, `{}` aside.
+fn brace(pattern: &[u8], escapes: bool) -> Option<Brace> {
     let open = (0..pattern.len()).find(|&at| {
         pattern[at] == b'{'
             && !pattern[at..].starts_with(b"{}")

@@ -45,27 +45,90 @@ enum Charset {
 
 /// Names besides the tables' own, upper case without separators at the end.
 const ALIASES: &[(&str, &str)] = &[
-    ("LATIN1", "ISO-8859-1"), ("L1", "ISO-8859-1"), ("CP819", "ISO-8859-1"), ("IBM819", "ISO-8859-1"),
-    ("ISO_8859-1", "ISO-8859-1"), ("ISO8859-1", "ISO-8859-1"), ("ISO88591", "ISO-8859-1"), ("8859_1", "ISO-8859-1"),
-    ("ISO_8859-1:1987", "ISO-8859-1"), ("ISO-IR-100", "ISO-8859-1"), ("CSISOLATIN1", "ISO-8859-1"),
-    ("LATIN2", "ISO-8859-2"), ("L2", "ISO-8859-2"), ("ISO8859-2", "ISO-8859-2"), ("ISO_8859-2", "ISO-8859-2"),
-    ("LATIN3", "ISO-8859-3"), ("L3", "ISO-8859-3"), ("ISO8859-3", "ISO-8859-3"), ("ISO_8859-3", "ISO-8859-3"),
-    ("LATIN4", "ISO-8859-4"), ("L4", "ISO-8859-4"), ("ISO8859-4", "ISO-8859-4"), ("ISO_8859-4", "ISO-8859-4"),
-    ("CYRILLIC", "ISO-8859-5"), ("ISO8859-5", "ISO-8859-5"), ("ISO_8859-5", "ISO-8859-5"),
-    ("ARABIC", "ISO-8859-6"), ("ISO8859-6", "ISO-8859-6"), ("ISO_8859-6", "ISO-8859-6"),
-    ("GREEK", "ISO-8859-7"), ("ISO8859-7", "ISO-8859-7"), ("ISO_8859-7", "ISO-8859-7"),
-    ("HEBREW", "ISO-8859-8"), ("ISO8859-8", "ISO-8859-8"), ("ISO_8859-8", "ISO-8859-8"),
-    ("LATIN5", "ISO-8859-9"), ("L5", "ISO-8859-9"), ("ISO8859-9", "ISO-8859-9"), ("ISO_8859-9", "ISO-8859-9"),
-    ("LATIN6", "ISO-8859-10"), ("L6", "ISO-8859-10"), ("ISO8859-10", "ISO-8859-10"), ("ISO8859-11", "ISO-8859-11"),
-    ("LATIN7", "ISO-8859-13"), ("L7", "ISO-8859-13"), ("ISO8859-13", "ISO-8859-13"), ("ISO_8859-13", "ISO-8859-13"),
-    ("LATIN8", "ISO-8859-14"), ("L8", "ISO-8859-14"), ("ISO8859-14", "ISO-8859-14"), ("ISO_8859-14", "ISO-8859-14"),
-    ("LATIN-9", "ISO-8859-15"), ("LATIN9", "ISO-8859-15"), ("ISO8859-15", "ISO-8859-15"), ("ISO_8859-15", "ISO-8859-15"),
-    ("LATIN10", "ISO-8859-16"), ("L10", "ISO-8859-16"), ("ISO8859-16", "ISO-8859-16"), ("ISO_8859-16", "ISO-8859-16"),
-    ("WINDOWS-1250", "CP1250"), ("WINDOWS-1251", "CP1251"), ("WINDOWS-1252", "CP1252"), ("WINDOWS-1253", "CP1253"),
-    ("WINDOWS-1254", "CP1254"), ("WINDOWS-1255", "CP1255"), ("WINDOWS-1256", "CP1256"), ("WINDOWS-1257", "CP1257"),
-    ("WINDOWS-1258", "CP1258"), ("MS-ANSI", "CP1252"), ("MS-EE", "CP1250"), ("MS-CYRL", "CP1251"), ("MS-GREEK", "CP1253"),
-    ("KOI8R", "KOI8-R"), ("KOI8U", "KOI8-U"), ("IBM437", "CP437"), ("437", "CP437"), ("IBM850", "CP850"), ("850", "CP850"),
-    ("IBM852", "CP852"), ("852", "CP852"), ("IBM866", "CP866"), ("866", "CP866"), ("MAC", "MACINTOSH"), ("TIS620", "TIS-620"),
+    ("LATIN1", "ISO-8859-1"),
+    ("L1", "ISO-8859-1"),
+    ("CP819", "ISO-8859-1"),
+    ("IBM819", "ISO-8859-1"),
+    ("ISO_8859-1", "ISO-8859-1"),
+    ("ISO8859-1", "ISO-8859-1"),
+    ("ISO88591", "ISO-8859-1"),
+    ("8859_1", "ISO-8859-1"),
+    ("ISO_8859-1:1987", "ISO-8859-1"),
+    ("ISO-IR-100", "ISO-8859-1"),
+    ("CSISOLATIN1", "ISO-8859-1"),
+    ("LATIN2", "ISO-8859-2"),
+    ("L2", "ISO-8859-2"),
+    ("ISO8859-2", "ISO-8859-2"),
+    ("ISO_8859-2", "ISO-8859-2"),
+    ("LATIN3", "ISO-8859-3"),
+    ("L3", "ISO-8859-3"),
+    ("ISO8859-3", "ISO-8859-3"),
+    ("ISO_8859-3", "ISO-8859-3"),
+    ("LATIN4", "ISO-8859-4"),
+    ("L4", "ISO-8859-4"),
+    ("ISO8859-4", "ISO-8859-4"),
+    ("ISO_8859-4", "ISO-8859-4"),
+    ("CYRILLIC", "ISO-8859-5"),
+    ("ISO8859-5", "ISO-8859-5"),
+    ("ISO_8859-5", "ISO-8859-5"),
+    ("ARABIC", "ISO-8859-6"),
+    ("ISO8859-6", "ISO-8859-6"),
+    ("ISO_8859-6", "ISO-8859-6"),
+    ("GREEK", "ISO-8859-7"),
+    ("ISO8859-7", "ISO-8859-7"),
+    ("ISO_8859-7", "ISO-8859-7"),
+    ("HEBREW", "ISO-8859-8"),
+    ("ISO8859-8", "ISO-8859-8"),
+    ("ISO_8859-8", "ISO-8859-8"),
+    ("LATIN5", "ISO-8859-9"),
+    ("L5", "ISO-8859-9"),
+    ("ISO8859-9", "ISO-8859-9"),
+    ("ISO_8859-9", "ISO-8859-9"),
+    ("LATIN6", "ISO-8859-10"),
+    ("L6", "ISO-8859-10"),
+    ("ISO8859-10", "ISO-8859-10"),
+    ("ISO8859-11", "ISO-8859-11"),
+    ("LATIN7", "ISO-8859-13"),
+    ("L7", "ISO-8859-13"),
+    ("ISO8859-13", "ISO-8859-13"),
+    ("ISO_8859-13", "ISO-8859-13"),
+    ("LATIN8", "ISO-8859-14"),
+    ("L8", "ISO-8859-14"),
+    ("ISO8859-14", "ISO-8859-14"),
+    ("ISO_8859-14", "ISO-8859-14"),
+    ("LATIN-9", "ISO-8859-15"),
+    ("LATIN9", "ISO-8859-15"),
+    ("ISO8859-15", "ISO-8859-15"),
+    ("ISO_8859-15", "ISO-8859-15"),
+    ("LATIN10", "ISO-8859-16"),
+    ("L10", "ISO-8859-16"),
+    ("ISO8859-16", "ISO-8859-16"),
+    ("ISO_8859-16", "ISO-8859-16"),
+    ("WINDOWS-1250", "CP1250"),
+    ("WINDOWS-1251", "CP1251"),
+    ("WINDOWS-1252", "CP1252"),
+    ("WINDOWS-1253", "CP1253"),
+    ("WINDOWS-1254", "CP1254"),
+    ("WINDOWS-1255", "CP1255"),
+    ("WINDOWS-1256", "CP1256"),
+    ("WINDOWS-1257", "CP1257"),
+    ("WINDOWS-1258", "CP1258"),
+    ("MS-ANSI", "CP1252"),
+    ("MS-EE", "CP1250"),
+    ("MS-CYRL", "CP1251"),
+    ("MS-GREEK", "CP1253"),
+    ("KOI8R", "KOI8-R"),
+    ("KOI8U", "KOI8-U"),
+    ("IBM437", "CP437"),
+    ("437", "CP437"),
+    ("IBM850", "CP850"),
+    ("850", "CP850"),
+    ("IBM852", "CP852"),
+    ("852", "CP852"),
+    ("IBM866", "CP866"),
+    ("866", "CP866"),
+    ("MAC", "MACINTOSH"),
+    ("TIS620", "TIS-620"),
 ];
 
 impl Charset {
@@ -75,8 +138,10 @@ impl Charset {
             // The locale's own.
             "" if is_utf8() => Charset::Utf8,
             "" => Charset::Ascii,
-            "ASCII" | "US-ASCII" | "ANSI_X3.4-1968" | "ANSI_X3.4-1986" | "ANSI_X3.4" | "ISO646-US" | "ISO_646.IRV:1991"
-            | "ISO-IR-6" | "US" | "646" | "CP367" | "IBM367" | "CSASCII" => Charset::Ascii,
+            "ASCII" | "US-ASCII" | "ANSI_X3.4-1968" | "ANSI_X3.4-1986" | "ANSI_X3.4" | "ISO646-US"
+            | "ISO_646.IRV:1991" | "ISO-IR-6" | "US" | "646" | "CP367" | "IBM367" | "CSASCII" => {
+                Charset::Ascii
+            }
             "UTF-8" | "UTF8" | "ISO-IR-193" => Charset::Utf8,
             "UTF-16" | "UTF16" | "UNICODE" | "CSUNICODE" => Charset::Utf16(Marked),
             "UTF-16LE" | "UTF16LE" => Charset::Utf16(Little),
@@ -84,7 +149,9 @@ impl Charset {
             "UTF-32" | "UTF32" => Charset::Utf32(Marked),
             "UTF-32LE" | "UTF32LE" => Charset::Utf32(Little),
             "UTF-32BE" | "UTF32BE" => Charset::Utf32(Big),
-            "UCS-2" | "UCS2" | "ISO-10646-UCS-2" | "OSF00010100" | "UCS-2LE" | "UNICODELITTLE" => Charset::Ucs2(Little),
+            "UCS-2" | "UCS2" | "ISO-10646-UCS-2" | "OSF00010100" | "UCS-2LE" | "UNICODELITTLE" => {
+                Charset::Ucs2(Little)
+            }
             "UCS-2BE" | "UNICODEBIG" => Charset::Ucs2(Big),
             "UCS-4" | "UCS4" | "ISO-10646" | "10646-1:1993" | "10646-1:1993/UCS4" | "UCS-4BE" | "CSUCS4" => {
                 Charset::Ucs4(Big)
@@ -117,11 +184,13 @@ impl Charset {
                     wide => Ok((wide as u32, 1)),
                 },
             },
-            Charset::Utf8 => match multibyte::decode(&mut MbState::default(), &bytes[..bytes.len().min(6)], true) {
-                Step::Char(c, used) => Ok((c, used)),
-                Step::Partial => Err(EINVAL),
-                Step::Bad => Err(EILSEQ),
-            },
+            Charset::Utf8 => {
+                match multibyte::decode(&mut MbState::default(), &bytes[..bytes.len().min(6)], true) {
+                    Step::Char(c, used) => Ok((c, used)),
+                    Step::Partial => Err(EINVAL),
+                    Step::Bad => Err(EILSEQ),
+                }
+            }
             Charset::Utf16(_) => match unit(2)? {
                 high @ 0xd800..0xdc00 => {
                     let low = Charset::Ucs2(order).raw_16(bytes.get(2..4).ok_or(EINVAL)?, order);
@@ -220,7 +289,9 @@ impl Conversion {
         self.fresh_in = true;
         self.mark_out = matches!(self.to, Charset::Utf16(Order::Marked) | Charset::Utf32(Order::Marked));
         self.order = match self.from {
-            Charset::Utf16(order) | Charset::Utf32(order) | Charset::Ucs2(order) | Charset::Ucs4(order) => order,
+            Charset::Utf16(order) | Charset::Utf32(order) | Charset::Ucs2(order) | Charset::Ucs4(order) => {
+                order
+            }
             _ => Order::Little,
         };
     }
@@ -252,7 +323,8 @@ impl Conversion {
         let text = TRANSLIT.binary_search_by_key(&c, |row| row.0).map_or("?", |at| TRANSLIT[at].1);
         let mark = room.used;
         for c in text.bytes() {
-            let written = self.to.encode(c as u32).ok_or(EILSEQ).and_then(|b| room.write(&b.bytes[..b.length]));
+            let written =
+                self.to.encode(c as u32).ok_or(EILSEQ).and_then(|b| room.write(&b.bytes[..b.length]));
             if let Err(errno) = written {
                 room.used = mark;
                 return Err(errno);

@@ -40,6 +40,8 @@ pub mod text_env;
 pub mod unicode_tables;
 pub mod wchar;
 pub mod wctype;
+pub mod fts;
+pub mod err;
 pub mod regex;
 #[cfg(test)]
 mod regex_tests;
@@ -139,6 +141,7 @@ pub static TABLES: &[&[Export]] = &[
     math_long::EXPORTS, math_long::IN_LIBC,
     complex::EXPORTS, complex::LONG,
     fenv::EXPORTS,
+    err::EXPORTS, err::MORE, fts::EXPORTS, fts::FTW, fts::MORE,
     regex::EXPORTS, regex::MORE,
     argz::EXPORTS, fnmatch::EXPORTS, gettext::EXPORTS, gettext::MORE, glob::EXPORTS, glob::MORE, iconv::EXPORTS,
     stdio::bytes::EXPORTS, stdio::bytes::MORE,

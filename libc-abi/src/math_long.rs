@@ -197,7 +197,13 @@ impl X {
     /// e^self: the argument is reduced by n ln 2 in two parts, so that no bits of it are lost.
     pub(crate) fn exp(self) -> X {
         if self.is_nan() || self.to_f64().abs() > 12000.0 {
-            return if self.is_nan() { self } else if self.0.negative() { X::of(0.0) } else { X::infinity(false) };
+            return if self.is_nan() {
+                self
+            } else if self.0.negative() {
+                X::of(0.0)
+            } else {
+                X::infinity(false)
+            };
         }
         const LN2_HIGH: X = X(LongDouble { mantissa: 0xb172_17f7_0000_0000, sign_exponent: 16382 });
         // ln 2 - LN2_HIGH = 0xd1cf79abc9e3b398 * 2^-96 (from the digits of ln 2 in base 16).
@@ -242,9 +248,19 @@ unsafe extern "C" fn pow_into(args: *const X, result: *mut X) {
     let is_whole = !y.is_nan() && y.sub(whole).is_zero();
     let odd = is_whole && whole.round_half_away().is_some_and(|n| n & 1 != 0);
     // C99 F.9.4.4: pow(x, 0) and pow(1, y) are 1; the special cases are those of double.
-    if y.is_zero() || x.is_zero() || x.is_nan() || y.is_nan() || x.is_infinite() || y.is_infinite() || xd == 1.0 && x.sub(X::of(1.0)).is_zero() {
+    if y.is_zero()
+        || x.is_zero()
+        || x.is_nan()
+        || y.is_nan()
+        || x.is_infinite()
+        || y.is_infinite()
+        || xd == 1.0 && x.sub(X::of(1.0)).is_zero()
+    {
         let y = if odd { 1f64.copysign(yd) } else { yd };
-        *result = X::of(libm::pow(xd, if is_whole && !odd && !y.is_infinite() && yd != 0.0 { 2f64.copysign(yd) } else { y }));
+        *result = X::of(libm::pow(
+            xd,
+            if is_whole && !odd && !y.is_infinite() && yd != 0.0 { 2f64.copysign(yd) } else { y },
+        ));
         if x.is_zero() && yd < 0.0 {
             errno::set(Errno(34));
         }
@@ -327,6 +343,32 @@ unsafe extern "C" fn llround_of(x: *const X) -> c_long {
     (*x).round_half_away().unwrap_or(c_long::MIN)
 }
 
+/// sincosl(3): pointers in rdi and rsi.
+#[unsafe(naked)]
+pub unsafe extern "C" fn sincosl() {
+    naked_asm!(
+        "fld tbyte ptr [rsp+8]",
+        "fsincos",
+        "fnstsw ax",
+        "test ah, 4",
+        "jz 3f",
+        "fldpi",
+        "fadd st(0), st(0)",
+        "fxch st(1)",
+        "2:",
+        "fprem1",
+        "fnstsw ax",
+        "test ah, 4",
+        "jnz 2b",
+        "fstp st(1)",
+        "fsincos",
+        "3:",
+        "fstp tbyte ptr [rsi]",
+        "fstp tbyte ptr [rdi]",
+        "ret",
+    )
+}
+
 /// nexttoward(3): the `long double` is on the stack.
 #[unsafe(naked)]
 pub unsafe extern "C" fn nexttoward() {
@@ -366,6 +408,7 @@ exports! { EXPORTS "libm.so.6":
     alias "GLIBC_2.2.5" "log10l" = log10l;
     alias "GLIBC_2.2.5" "sinl" = sinl;
     alias "GLIBC_2.2.5" "cosl" = cosl;
+    alias "GLIBC_2.2.5" "sincosl" = sincosl;
     alias "GLIBC_2.2.5" "tanl" = tanl;
     alias "GLIBC_2.2.5" "copysignl" = copysignl;
     alias "GLIBC_2.2.5" "lrintl" = lrintl;

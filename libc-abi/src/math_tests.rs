@@ -28,8 +28,23 @@ fn ulps_single(a: f32, b: f32) -> u64 {
 
 /// Arguments of all sizes, and the strange ones.
 fn arguments() -> Vec<f64> {
-    let mut all = std::vec![0.0, -0.0, 1.0, -1.0, 0.5, 2.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, f64::MAX];
-    all.extend([f64::MIN_POSITIVE, 5e-324, 1e-300, 709.0, 710.0, -745.0, -746.0, 1e22, 0.1, 3.5, 2.5, -2.5, 170.5]);
+    let mut all =
+        std::vec![0.0, -0.0, 1.0, -1.0, 0.5, 2.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, f64::MAX];
+    all.extend([
+        f64::MIN_POSITIVE,
+        5e-324,
+        1e-300,
+        709.0,
+        710.0,
+        -745.0,
+        -746.0,
+        1e22,
+        0.1,
+        3.5,
+        2.5,
+        -2.5,
+        170.5,
+    ]);
     let mut state = 88172645463325252u64;
     for i in 0..6000 {
         state ^= state << 13;
@@ -49,7 +64,7 @@ fn arguments() -> Vec<f64> {
 
 macro_rules! compare {
     ($($bound:literal: $($name:ident)*;)*) => {{
-        mod host { unsafe extern "C" { $($(pub fn $name(x: f64) -> f64;)*)* } }
+        mod host { unsafe extern "C" { $($(pub(super) fn $name(x: f64) -> f64;)*)* } }
         $($({
             let mut worst = (0, 0.0, 0.0, 0.0);
             for &x in &arguments() {
@@ -66,7 +81,7 @@ macro_rules! compare {
 
 macro_rules! compare_single {
     ($($bound:literal: $($name:ident)*;)*) => {{
-        mod host { unsafe extern "C" { $($(pub fn $name(x: f32) -> f32;)*)* } }
+        mod host { unsafe extern "C" { $($(pub(super) fn $name(x: f32) -> f32;)*)* } }
         $($({
             let mut worst = (0, 0.0, 0.0, 0.0);
             for &x in &arguments() {
@@ -101,18 +116,18 @@ fn double_and_float() {
 fn of_two_arguments() {
     mod host {
         unsafe extern "C" {
-            pub fn pow(x: f64, y: f64) -> f64;
-            pub fn atan2(x: f64, y: f64) -> f64;
-            pub fn fmod(x: f64, y: f64) -> f64;
-            pub fn hypot(x: f64, y: f64) -> f64;
-            pub fn remainder(x: f64, y: f64) -> f64;
-            pub fn remquo(x: f64, y: f64, q: *mut i32) -> f64;
-            pub fn lgamma_r(x: f64, sign: *mut i32) -> f64;
-            pub fn ldexp(x: f64, n: i32) -> f64;
-            pub fn frexp(x: f64, n: *mut i32) -> f64;
-            pub fn modf(x: f64, w: *mut f64) -> f64;
-            pub fn lrint(x: f64) -> i64;
-            pub fn lround(x: f64) -> i64;
+            pub(super) fn pow(x: f64, y: f64) -> f64;
+            pub(super) fn atan2(x: f64, y: f64) -> f64;
+            pub(super) fn fmod(x: f64, y: f64) -> f64;
+            pub(super) fn hypot(x: f64, y: f64) -> f64;
+            pub(super) fn remainder(x: f64, y: f64) -> f64;
+            pub(super) fn remquo(x: f64, y: f64, q: *mut i32) -> f64;
+            pub(super) fn lgamma_r(x: f64, sign: *mut i32) -> f64;
+            pub(super) fn ldexp(x: f64, n: i32) -> f64;
+            pub(super) fn frexp(x: f64, n: *mut i32) -> f64;
+            pub(super) fn modf(x: f64, w: *mut f64) -> f64;
+            pub(super) fn lrint(x: f64) -> i64;
+            pub(super) fn lround(x: f64) -> i64;
         }
     }
     let all = arguments();
@@ -135,7 +150,11 @@ fn of_two_arguments() {
                 worst[at] = worst[at].max(ulps(got, want));
             }
             let (mut p, mut q) = (0, 0);
-            assert_eq!(ulps(crate::math::remquo(x, y, &mut p), host::remquo(x, y, &mut q)), 0, "remquo {x} {y}");
+            assert_eq!(
+                ulps(crate::math::remquo(x, y, &mut p), host::remquo(x, y, &mut q)),
+                0,
+                "remquo {x} {y}"
+            );
             if y != 0.0 && x.is_finite() && y.is_finite() {
                 assert_eq!(p, q, "remquo {x} {y}");
             }
@@ -156,7 +175,10 @@ fn of_two_arguments() {
         }
     }
     std::println!("pow, pow, atan2, hypot, fmod, remainder: {worst:?} ulps");
-    assert!(worst[0] <= 1 && worst[1] <= 1 && worst[2] <= 2 && worst[3] <= 1 && worst[4..] == [0, 0], "{worst:?}");
+    assert!(
+        worst[0] <= 1 && worst[1] <= 1 && worst[2] <= 2 && worst[3] <= 1 && worst[4..] == [0, 0],
+        "{worst:?}"
+    );
 }
 
 /// Calls a function of `long double`s, which Rust has no type for.
@@ -182,29 +204,36 @@ use crate::va::LongDouble;
 fn long_double() {
     mod host {
         unsafe extern "C" {
-            pub fn sqrtl();
-            pub fn floorl();
-            pub fn ceill();
-            pub fn truncl();
-            pub fn roundl();
-            pub fn expl();
-            pub fn logl();
-            pub fn sinl();
-            pub fn cosl();
-            pub fn cbrtl();
-            pub fn sinhl();
-            pub fn fabsl();
-            pub fn rintl();
+            pub(super) fn sqrtl();
+            pub(super) fn floorl();
+            pub(super) fn ceill();
+            pub(super) fn truncl();
+            pub(super) fn roundl();
+            pub(super) fn expl();
+            pub(super) fn logl();
+            pub(super) fn sinl();
+            pub(super) fn cosl();
+            pub(super) fn cbrtl();
+            pub(super) fn sinhl();
+            pub(super) fn fabsl();
+            pub(super) fn rintl();
         }
     }
     type Row = (&'static str, unsafe extern "C" fn(), unsafe extern "C" fn(), u64);
     use crate::math_long as own;
     let rows: [Row; 13] = [
-        ("sqrtl", own::sqrtl, host::sqrtl, 0), ("floorl", own::floorl, host::floorl, 0),
-        ("ceill", own::ceill, host::ceill, 0), ("truncl", own::truncl, host::truncl, 0),
-        ("roundl", own::roundl, host::roundl, 0), ("fabsl", own::fabsl, host::fabsl, 0),
-        ("rintl", own::rintl, host::rintl, 0), ("expl", own::expl, host::expl, 2), ("logl", own::logl, host::logl, 2),
-        ("sinl", own::sinl, host::sinl, 4), ("cosl", own::cosl, host::cosl, 4), ("cbrtl", own::cbrtl, host::cbrtl, 2),
+        ("sqrtl", own::sqrtl, host::sqrtl, 0),
+        ("floorl", own::floorl, host::floorl, 0),
+        ("ceill", own::ceill, host::ceill, 0),
+        ("truncl", own::truncl, host::truncl, 0),
+        ("roundl", own::roundl, host::roundl, 0),
+        ("fabsl", own::fabsl, host::fabsl, 0),
+        ("rintl", own::rintl, host::rintl, 0),
+        ("expl", own::expl, host::expl, 2),
+        ("logl", own::logl, host::logl, 2),
+        ("sinl", own::sinl, host::sinl, 4),
+        ("cosl", own::cosl, host::cosl, 4),
+        ("cbrtl", own::cbrtl, host::cbrtl, 2),
         ("sinhl", own::sinhl, host::sinhl, 4),
     ];
     for (name, ours, theirs, bound) in rows {

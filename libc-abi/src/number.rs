@@ -137,7 +137,13 @@ unsafe fn unsigned<U: Unit>(s: *const U, end: *mut *mut U, base: c_int) -> u64 {
     let Some(scanned) = finish(s, end, base) else { return 0 };
     match scanned.magnitude {
         // C: a minus sign negates in the unsigned type.
-        Some(m) => if scanned.negative { m.wrapping_neg() } else { m },
+        Some(m) => {
+            if scanned.negative {
+                m.wrapping_neg()
+            } else {
+                m
+            }
+        }
         None => {
             range();
             u64::MAX

@@ -6,8 +6,8 @@
 // C's contract in every function: pointers valid as the manual page says.
 #![allow(unsafe_op_in_unsafe_fn)]
 
-use crate::kcall;
 use crate::errno;
+use crate::kcall;
 use crate::types::*;
 use core::ptr::null_mut;
 use platform::Errno;

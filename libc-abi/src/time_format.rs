@@ -229,11 +229,8 @@ unsafe fn convert<U: Unit>(out: &mut Out<U>, mut spec: Spec, modifier: u8, conve
             text(out, spec, words, conversion == b'P' || spec.swap);
         }
         b'Z' => {
-            let zone: &[u8] = if tm.tm_zone.is_null() {
-                b""
-            } else {
-                core::ffi::CStr::from_ptr(tm.tm_zone).to_bytes()
-            };
+            let zone: &[u8] =
+                if tm.tm_zone.is_null() { b"" } else { core::ffi::CStr::from_ptr(tm.tm_zone).to_bytes() };
             text(out, spec, zone, spec.swap);
         }
         b'c' => composite(out, spec, b"%a %b %e %H:%M:%S %Y", tm),

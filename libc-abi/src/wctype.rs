@@ -73,7 +73,7 @@ pub fn class_number(name: &[u8]) -> usize {
 fn mapped(runs: &[(u32, u32, u32, i32)], c: u32) -> u32 {
     let at = runs.partition_point(|run| run.1 < c);
     match runs.get(at) {
-        Some(&(first, _, step, delta)) if c >= first && (c - first) % step == 0 => {
+        Some(&(first, _, step, delta)) if c >= first && (c - first).is_multiple_of(step) => {
             c.wrapping_add_signed(delta)
         }
         _ => c,
@@ -105,7 +105,7 @@ pub fn width(c: wint_t, utf8: bool) -> c_int {
     match c {
         0 => 0,
         0x20..0x7f => 1,
-        0..0xa0 => -1,
+        0x01..0x20 | 0x7f..0xa0 => -1,
         _ if !utf8 => -1,
         _ if within(&unicode::WIDE, c) => 2,
         _ if within(&unicode::ZERO_WIDTH, c) => 0,

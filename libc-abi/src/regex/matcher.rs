@@ -115,11 +115,11 @@ impl Program {
                     Some(max) => {
                         for _ in min..max {
                             let head = self.steps.len();
-                                self.steps.push(Step::Split(head + 1, 0));
+                            self.steps.push(Step::Split(head + 1, 0));
                             splits.push(head);
                             self.emit(inner)?;
                         }
-                        }
+                    }
                 }
                 let end = self.steps.len();
                 for split in splits {
@@ -442,7 +442,11 @@ impl Search<'_> {
 
     /// Calls `then` for every way in which the node matches at `at`, until it says to stop.
     fn attempt(
-        &self, node: NodeId, at: usize, groups: &mut Groups, then: &mut dyn FnMut(usize, &mut Groups) -> bool,
+        &self,
+        node: NodeId,
+        at: usize,
+        groups: &mut Groups,
+        then: &mut dyn FnMut(usize, &mut Groups) -> bool,
     ) -> bool {
         match &self.program.tree.nodes[node] {
             Node::Empty => then(at, groups),
@@ -467,15 +471,21 @@ impl Search<'_> {
             Node::BackReference(number) => {
                 let Some((from, to)) = groups[*number] else { return false };
                 let size = to - from;
-                let same = |i: usize| self.program.rules.same(self.text.chars[from + i], self.text.chars[at + i]);
+                let same =
+                    |i: usize| self.program.rules.same(self.text.chars[from + i], self.text.chars[at + i]);
                 at + size <= self.length() && (0..size).all(same) && then(at + size, groups)
             }
-            _ => at < self.length() && self.program.consumes(node, self.text.chars[at]) && then(at + 1, groups),
+            _ => {
+                at < self.length() && self.program.consumes(node, self.text.chars[at]) && then(at + 1, groups)
+            }
         }
     }
 
     fn attempt_all(
-        &self, parts: &[NodeId], at: usize, groups: &mut Groups,
+        &self,
+        parts: &[NodeId],
+        at: usize,
+        groups: &mut Groups,
         then: &mut dyn FnMut(usize, &mut Groups) -> bool,
     ) -> bool {
         let Some((&first, rest)) = parts.split_first() else { return then(at, groups) };
@@ -483,7 +493,12 @@ impl Search<'_> {
     }
 
     fn attempt_repeat(
-        &self, inner: NodeId, min: u32, max: Option<u32>, at: usize, groups: &mut Groups,
+        &self,
+        inner: NodeId,
+        min: u32,
+        max: Option<u32>,
+        at: usize,
+        groups: &mut Groups,
         then: &mut dyn FnMut(usize, &mut Groups) -> bool,
     ) -> bool {
         if max != Some(0) {

@@ -105,7 +105,8 @@ fn compile(pattern: &[u8], syntax: u64) -> Result<Program, Error> {
 
 fn characters(bytes: &[u8]) -> Text {
     let utf8 = is_utf8();
-    let mut text = Text { chars: Vec::with_capacity(bytes.len()), offsets: Vec::with_capacity(bytes.len() + 1) };
+    let mut text =
+        Text { chars: Vec::with_capacity(bytes.len()), offsets: Vec::with_capacity(bytes.len() + 1) };
     let mut at = 0;
     while at < bytes.len() {
         text.offsets.push(at);
@@ -125,7 +126,14 @@ fn characters(bytes: &[u8]) -> Text {
 }
 
 /// The first match that starts in `from..=last` (character indexes), groups if they are wanted.
-fn search(program: &Program, text: &Text, options: Options, from: usize, last: usize, groups: bool) -> Option<Groups> {
+fn search(
+    program: &Program,
+    text: &Text,
+    options: Options,
+    from: usize,
+    last: usize,
+    groups: bool,
+) -> Option<Groups> {
     let search = Search { program, text, options };
     if program.needs_trying() {
         return (from..=last).find_map(|at| search.try_at(at));
@@ -158,7 +166,8 @@ unsafe fn store(registers: *mut Registers, regex: *mut Regex, groups: &Groups, t
     }
     for at in 0..(*registers).count as usize {
         let bounds = groups.get(at).copied().flatten();
-        let (start, end) = bounds.map_or((-1, -1), |(s, e)| (text.offsets[s] as c_int, text.offsets[e] as c_int));
+        let (start, end) =
+            bounds.map_or((-1, -1), |(s, e)| (text.offsets[s] as c_int, text.offsets[e] as c_int));
         *(*registers).start.add(at) = start;
         *(*registers).end.add(at) = end;
     }
@@ -167,7 +176,12 @@ unsafe fn store(registers: *mut Registers, regex: *mut Regex, groups: &Groups, t
 
 /// re_search(3) and re_match(3): the byte offset of the match and its length, -1 or -2.
 unsafe fn gnu_search(
-    regex: *mut Regex, string: *const c_char, length: c_int, start: c_int, range: c_int, stop: c_int,
+    regex: *mut Regex,
+    string: *const c_char,
+    length: c_int,
+    start: c_int,
+    range: c_int,
+    stop: c_int,
     registers: *mut Registers,
 ) -> Result<(c_int, c_int), c_int> {
     if start < 0 || start > length || (*regex).buffer.is_null() {

@@ -458,7 +458,9 @@ impl Parser {
             }
             count = match (count, self.byte(0)) {
                 (Count::None, digit @ b'0'..=b'9') => Count::Number((digit - b'0') as i64),
-                (Count::Number(n), digit @ b'0'..=b'9') => Count::Number((n * 10 + (digit - b'0') as i64).min(1 << 20)),
+                (Count::Number(n), digit @ b'0'..=b'9') => {
+                    Count::Number((n * 10 + (digit - b'0') as i64).min(1 << 20))
+                }
                 _ => Count::Bad,
             };
             self.at += 1;
@@ -528,7 +530,9 @@ impl Parser {
     fn class(&mut self) -> Result<i32, Error> {
         let start = self.at + 2;
         let mut end = start;
-        while end + 1 < self.text.len() && !(self.text[end] == b':' as u32 && self.text[end + 1] == b']' as u32) {
+        while end + 1 < self.text.len()
+            && !(self.text[end] == b':' as u32 && self.text[end + 1] == b']' as u32)
+        {
             end += 1;
         }
         if end + 1 >= self.text.len() {
@@ -587,7 +591,8 @@ impl Rules {
     pub(crate) fn same(&self, a: u32, b: u32) -> bool {
         a == b
             || self.icase
-                && (self.lower(a) == self.lower(b) || wctype::upper(a, self.utf8) == wctype::upper(b, self.utf8))
+                && (self.lower(a) == self.lower(b)
+                    || wctype::upper(a, self.utf8) == wctype::upper(b, self.utf8))
     }
     pub(crate) fn any(&self, c: u32) -> bool {
         // A byte that is no character is matched by nothing but itself.
