@@ -6,12 +6,12 @@
 #![allow(unsafe_op_in_unsafe_fn)]
 
 use crate::errno;
+use crate::futex::Lock;
 use crate::string::{strcmp, strdup};
 use crate::types::*;
 use alloc::vec::Vec;
 use core::ptr::null_mut;
 use platform::Errno;
-use platform::sync::Lock;
 
 /// A text domain as bindtextdomain(3) and bind_textdomain_codeset(3) know it.
 struct Domain {

@@ -9,6 +9,7 @@
 #![allow(unsafe_op_in_unsafe_fn)]
 
 use crate::ctype;
+use crate::futex::Lock;
 use crate::langinfo_table::{MESSAGES, MONETARY, NUMERIC, TIME};
 use crate::malloc;
 use crate::strerror::fail;
@@ -18,7 +19,6 @@ use crate::types::*;
 use alloc::vec::Vec;
 use core::ffi::CStr;
 use core::ptr::{null_mut, read, write};
-use platform::sync::Lock;
 
 const ENOENT: i32 = 2;
 const EINVAL: i32 = 22;

@@ -7,11 +7,11 @@
 #![allow(unsafe_op_in_unsafe_fn)]
 
 use crate::errno;
+use crate::futex::Lock;
 use crate::kcall;
 use crate::types::*;
 use core::ptr::null_mut;
 use platform::Errno;
-use platform::sync::Lock;
 
 /// `struct random_data`
 #[repr(C)]

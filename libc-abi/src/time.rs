@@ -8,6 +8,7 @@
 
 use crate::data::DataCell;
 use crate::errno;
+use crate::futex::Lock;
 use crate::strerror::Text;
 use crate::string::copy;
 use crate::text_env::getenv;
@@ -18,7 +19,6 @@ use core::ffi::CStr;
 use core::fmt::Write;
 use core::ptr::{null, null_mut};
 use platform::Errno;
-use platform::sync::Lock;
 
 /// `struct tm`
 #[repr(C)]

@@ -3,11 +3,11 @@
 //! A [`Zone`] answers which local time type holds at an instant. Its abbreviations live for ever
 //! (they are handed out as `tm_zone` and `tzname`), once each.
 
+use crate::futex::Lock;
 use crate::kcall;
 use crate::types::*;
 use alloc::vec::Vec;
 use platform::Errno;
-use platform::sync::Lock;
 
 /// A local time type.
 #[derive(Clone, Copy, Debug, PartialEq)]
