@@ -26,6 +26,7 @@ pub mod thread;
 pub mod types;
 
 // Text, numbers, time and tables of C: pure library code.
+pub mod assert;
 pub mod ctype;
 pub mod langinfo_table;
 pub mod locale;
@@ -141,6 +142,7 @@ pub static TABLES: &[&[Export]] = &[
     math_long::EXPORTS, math_long::IN_LIBC,
     complex::EXPORTS, complex::LONG,
     fenv::EXPORTS,
+    assert::EXPORTS,
     err::EXPORTS, err::MORE, fts::EXPORTS, fts::FTW, fts::MORE,
     regex::EXPORTS, regex::MORE,
     argz::EXPORTS, fnmatch::EXPORTS, gettext::EXPORTS, gettext::MORE, glob::EXPORTS, glob::MORE, iconv::EXPORTS,
