@@ -6,7 +6,7 @@
 use crate::closure::{Closure, Options};
 use crate::debug::{self, Change, LinkMap};
 use crate::dynamic::{DF_1_NOOPEN, Version};
-use crate::error::{Fault, LoadError, Text};
+use crate::error::{Fault, LoadError};
 use crate::find;
 use crate::init::{self, Arguments, Call};
 use crate::map;
@@ -14,7 +14,6 @@ use crate::object::{Body, Namespace, Object, ObjectId};
 use crate::relocate::{self, Relocator};
 use crate::resolve::Found;
 use crate::symbols::{Class, Name, Want, sysv_hash};
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 use goblin::elf::sym::STT_TLS;
 
@@ -536,17 +535,4 @@ pub unsafe fn finish() {
 fn locked<R>(work: impl FnOnce(&mut Namespace) -> Result<R, LoadError>) -> Result<R, LoadError> {
     crate::state::try_with(work)
         .unwrap_or(Err(LoadError::Usage("the loader is busy (called from an IFUNC resolver)")))
-}
-
-/// An error as dlerror has it: a C string.
-pub fn error_text(error: &LoadError) -> Box<[u8]> {
-    let mut text = alloc::format!("{error}").into_bytes();
-    text.retain(|&b| b != 0);
-    text.push(0);
-    text.into_boxed_slice()
-}
-
-/// Text of bytes, for messages elsewhere.
-pub fn text(bytes: &[u8]) -> Text<'_> {
-    Text(bytes)
 }

@@ -187,6 +187,34 @@ impl fmt::Display for LoadError {
     }
 }
 
+impl LoadError {
+    /// The error in dlerror(3)'s words: programs and their tests know glibc's by heart.
+    pub fn dlerror(&self) -> String {
+        match self {
+            LoadError::LibraryNotFound(library, _) => {
+                alloc::format!("{}: cannot open shared object file: No such file or directory", Text(library))
+            }
+            LoadError::File(path, Fault::NotElf | Fault::Script) => {
+                alloc::format!("{}: invalid ELF header", Text(path))
+            }
+            LoadError::File(path, Fault::Empty) => alloc::format!("{}: file too short", Text(path)),
+            LoadError::Missing(list) => {
+                let Some(first) = list.first() else { return String::new() };
+                let mut text =
+                    alloc::format!("{}: undefined symbol: {}", Text(&first.object), Text(&first.name));
+                if let Some(version) = &first.version {
+                    text.push_str(&alloc::format!(", version {}", Text(version)));
+                }
+                if list.len() > 1 {
+                    text.push_str(&alloc::format!(" (and {} more)", list.len() - 1));
+                }
+                text
+            }
+            other => alloc::format!("{other}"),
+        }
+    }
+}
+
 /// One missing name is told whole; of many the first few, with the command that lists all.
 fn write_missing(f: &mut fmt::Formatter<'_>, list: &[Missing]) -> fmt::Result {
     const SHOWN: usize = 6;

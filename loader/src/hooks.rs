@@ -13,7 +13,7 @@ use libc_abi::dl::{DlFindObject, DlInfo, Hooks, PhdrCallback};
 pub(crate) static HOOKS: Hooks = Hooks { open, sym, close, addr, info, iterate, find_object, init_main };
 
 fn told<T>(result: Result<T, LoadError>) -> Result<T, String> {
-    result.map_err(|error| error.to_string())
+    result.map_err(|error| error.dlerror())
 }
 
 unsafe fn text<'a>(pointer: *const c_char) -> Option<&'a [u8]> {
