@@ -64,6 +64,7 @@ impl Token {
 
 /// Serves until the supervisor closes `orders`. Runs in a process of its own.
 pub(crate) fn run(orders: OwnedFd, port_map: &PortMap) -> ! {
+    sys::set_name(c"attacca-server");
     let outcome = port_map.reader().and_then(|reader| serve(orders, reader));
     if let Err(error) = &outcome {
         eprintln!("attacca: network server: {error}");
@@ -73,6 +74,7 @@ pub(crate) fn run(orders: OwnedFd, port_map: &PortMap) -> ! {
 
 /// The server's loop, in this thread.
 pub(crate) fn serve(orders: OwnedFd, reader: Reader) -> io::Result<()> {
+    sys::use_fast_clock();
     Server::new(orders, reader)?.serve()
 }
 
