@@ -77,6 +77,8 @@ pub mod diagnostic;
 
 // Memory, threads, start and end, and the system calls under their C names.
 pub mod wrap;
+#[cfg(test)]
+mod exports_check;
 pub mod auxv;
 pub mod dl;
 pub mod env;
@@ -86,6 +88,28 @@ pub mod setjmp;
 pub mod signal;
 pub mod start;
 pub mod tls;
+pub mod c11threads;
+pub mod dirent;
+pub mod epoll;
+pub mod fcntl;
+pub mod getrandom;
+pub mod ids;
+pub mod ipc;
+pub mod mman;
+pub mod mqueue;
+pub mod poll;
+pub mod prctl;
+pub mod process;
+pub mod pty;
+pub mod resource;
+pub mod sched;
+pub mod socket;
+pub mod spawn;
+pub mod stat;
+pub mod ucontext;
+pub mod uio;
+pub mod unistd;
+pub mod xattr;
 
 // One C header each: mostly a system call under its C name.
 pub mod ioctl;
@@ -173,4 +197,26 @@ pub static TABLES: &[&[Export]] = &[
     ioctl::EXPORTS, posix_timers::EXPORTS, posix_timers::ROWS, realpath::EXPORTS, realpath::MORE,
     sem::EXPORTS, sem::ROWS, syscall::ROWS, sysinfo::EXPORTS, sysinfo::MORE,
     tempfiles::EXPORTS, tempfiles::MORE, termios::EXPORTS, time_calls::EXPORTS, time_calls::ROWS,
+    c11threads::EXPORTS,
+    dirent::EXPORTS, dirent::ALIASES,
+    epoll::EXPORTS, epoll::MORE,
+    fcntl::EXPORTS, fcntl::MORE, fcntl::ALIASES,
+    getrandom::EXPORTS,
+    ids::EXPORTS, ids::MORE,
+    ipc::EXPORTS,
+    mman::EXPORTS, mman::MORE, mman::ALIASES,
+    mqueue::EXPORTS, mqueue::MORE,
+    poll::EXPORTS, poll::MORE, poll::ALIASES,
+    prctl::EXPORTS, prctl::MORE,
+    process::EXPORTS, process::MORE, process::ALIASES,
+    pty::EXPORTS,
+    resource::EXPORTS, resource::MORE, resource::ALIASES,
+    sched::EXPORTS, sched::MORE, sched::ALIASES,
+    socket::EXPORTS, socket::MORE, socket::ALIASES,
+    spawn::EXPORTS,
+    stat::EXPORTS, stat::MORE, stat::ALIASES,
+    ucontext::ROWS,
+    uio::EXPORTS, uio::MORE, uio::ALIASES,
+    unistd::EXPORTS, unistd::MORE, unistd::ALIASES,
+    xattr::EXPORTS,
 ];

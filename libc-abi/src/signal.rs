@@ -50,6 +50,7 @@ const LAST: c_int = 64;
 /// `SIGRTMIN`: 32 and 33 are libc's.
 const RT_MIN: c_int = 34;
 
+#[cfg(test)]
 const SIG_DFL: usize = 0;
 const SIG_IGN: usize = 1;
 const SIG_ERR: usize = usize::MAX;
@@ -113,6 +114,82 @@ pub(crate) unsafe fn change_mask(how: c_int, set: *const u64, old: *mut u64) -> 
             &raw const wanted
         };
         kcall!(rt_sigprocmask, how, given, old, SET_BYTES).map(drop)
+    }
+}
+
+/// Blocks every signal; the mask before.
+pub(crate) fn block_all() -> u64 {
+    let (all, mut before) = (u64::MAX, 0u64);
+    // SAFETY: our own words.
+    let _ = unsafe { kcall!(rt_sigprocmask, SIG_SETMASK, &raw const all, &raw mut before, SET_BYTES) };
+    before
+}
+
+/// Sets the mask.
+pub(crate) fn restore(mask: u64) {
+    // SAFETY: our own word.
+    let _ = unsafe { kcall!(rt_sigprocmask, SIG_SETMASK, &raw const mask, 0, SET_BYTES) };
+}
+
+/// In a child that is about to execute: handlers become default actions (they are code of the parent's),
+/// and so do the signals of `defaults`.
+pub(crate) fn prepare_exec(defaults: u64) {
+    let mut action = KernelAction::default();
+    // SAFETY: our own structs.
+    unsafe {
+        for signal in 1..=LAST {
+            let known = kcall!(rt_sigaction, signal, 0, &raw mut action, SET_BYTES).is_ok();
+            if known && (action.handler > SIG_IGN || action.handler == SIG_IGN && defaults & bit(signal) != 0)
+            {
+                let default = KernelAction::default();
+                let _ = kcall!(rt_sigaction, signal, &raw const default, 0, SET_BYTES);
+            }
+        }
+    }
+}
+
+/// Two signals ignored and some blocked, until it is dropped: what system(3) does around its shell.
+pub(crate) struct Ignored {
+    signals: [c_int; 2],
+    before: [KernelAction; 2],
+    mask: u64,
+}
+
+impl Ignored {
+    /// Starts to ignore.
+    pub(crate) fn new(signals: [c_int; 2], block: u64) -> Ignored {
+        let ignore = KernelAction { handler: SIG_IGN, flags: SA_RESTORER, restorer: restorer(), mask: 0 };
+        let mut it = Ignored { signals, before: [KernelAction::default(); 2], mask: 0 };
+        // SAFETY: our own structs.
+        unsafe {
+            for at in 0..2 {
+                let _ =
+                    kcall!(rt_sigaction, signals[at], &raw const ignore, &raw mut it.before[at], SET_BYTES);
+            }
+            let _ = kcall!(rt_sigprocmask, SIG_BLOCK, &raw const block, &raw mut it.mask, SET_BYTES);
+        }
+        it
+    }
+
+    /// The mask before.
+    pub(crate) fn mask(&self) -> u64 {
+        self.mask
+    }
+
+    /// The signals that were not ignored before.
+    pub(crate) fn to_default(&self) -> u64 {
+        (0..2).filter(|&at| self.before[at].handler != SIG_IGN).map(|at| bit(self.signals[at])).sum()
+    }
+}
+
+impl Drop for Ignored {
+    fn drop(&mut self) {
+        for at in 0..2 {
+            // SAFETY: our own structs.
+            let _ =
+                unsafe { kcall!(rt_sigaction, self.signals[at], &raw const self.before[at], 0, SET_BYTES) };
+        }
+        restore(self.mask);
     }
 }
 
@@ -395,31 +472,11 @@ abi! { EXPORTS "libc.so.6":
     "GLIBC_2.2.5" fn __libc_current_sigrtmax() -> c_int {
         LAST
     }
-    /// strsignal(3).
-    "GLIBC_2.2.5" fn strsignal(signal: c_int) -> *mut c_char {
-        if let Some(text) = description(signal) {
-            return text.as_ptr().cast_mut();
-        }
-        let text = if (RT_MIN..=LAST).contains(&signal) {
-            alloc::format!("Real-time signal {}\0", signal - RT_MIN)
-        } else {
-            alloc::format!("Unknown signal {signal}\0")
-        };
-        keep_text(&text)
-    }
-    /// sigabbrev_np(3): "INT", or null.
-    "GLIBC_2.32" fn sigabbrev_np(signal: c_int) -> *const c_char {
-        NAMES.iter().find(|n| n.0 == signal).map_or(null(), |n| n.1.as_ptr())
-    }
-    /// sigdescr_np(3): "Interrupt", or null.
-    "GLIBC_2.32" fn sigdescr_np(signal: c_int) -> *const c_char {
-        description(signal).map_or(null(), core::ffi::CStr::as_ptr)
-    }
     /// psignal(3): to standard error.
     "GLIBC_2.2.5" fn psignal(signal: c_int, prefix: *const c_char) {
         // SAFETY: the program's string, our own texts.
         unsafe {
-            let text = core::ffi::CStr::from_ptr(strsignal(signal)).to_bytes();
+            let text = core::ffi::CStr::from_ptr(crate::strerror::strsignal(signal)).to_bytes();
             let prefix = if prefix.is_null() { &[][..] } else { core::ffi::CStr::from_ptr(prefix).to_bytes() };
             let mut line = alloc::vec::Vec::with_capacity(prefix.len() + text.len() + 3);
             line.extend_from_slice(prefix);
@@ -504,60 +561,6 @@ unsafe fn combine(out: *mut SigSet, a: *const SigSet, b: *const SigSet, with: fn
     0
 }
 
-/// Keeps a text for the calling thread until its next strsignal(3).
-fn keep_text(text: &str) -> *mut c_char {
-    use crate::malloc::imp;
-    // SAFETY: the thread's own slot; a fresh block of the text's length.
-    unsafe {
-        let slot = &mut (*thread::current()).slots[thread::slot::STRSIGNAL];
-        imp::free(*slot);
-        *slot = imp::malloc(text.len());
-        if !slot.is_null() {
-            core::ptr::copy_nonoverlapping(text.as_ptr(), slot.cast(), text.len());
-        }
-        slot.cast()
-    }
-}
-
-fn description(signal: c_int) -> Option<&'static core::ffi::CStr> {
-    NAMES.iter().find(|n| n.0 == signal).map(|n| n.2)
-}
-
-/// Number, name, text (sigdescr_np(3)).
-static NAMES: [(c_int, &core::ffi::CStr, &core::ffi::CStr); 31] = [
-    (1, c"HUP", c"Hangup"),
-    (2, c"INT", c"Interrupt"),
-    (3, c"QUIT", c"Quit"),
-    (4, c"ILL", c"Illegal instruction"),
-    (5, c"TRAP", c"Trace/breakpoint trap"),
-    (6, c"ABRT", c"Aborted"),
-    (7, c"BUS", c"Bus error"),
-    (8, c"FPE", c"Floating point exception"),
-    (9, c"KILL", c"Killed"),
-    (10, c"USR1", c"User defined signal 1"),
-    (11, c"SEGV", c"Segmentation fault"),
-    (12, c"USR2", c"User defined signal 2"),
-    (13, c"PIPE", c"Broken pipe"),
-    (14, c"ALRM", c"Alarm clock"),
-    (15, c"TERM", c"Terminated"),
-    (16, c"STKFLT", c"Stack fault"),
-    (17, c"CHLD", c"Child exited"),
-    (18, c"CONT", c"Continued"),
-    (19, c"STOP", c"Stopped (signal)"),
-    (20, c"TSTP", c"Stopped"),
-    (21, c"TTIN", c"Stopped (tty input)"),
-    (22, c"TTOU", c"Stopped (tty output)"),
-    (23, c"URG", c"Urgent I/O condition"),
-    (24, c"XCPU", c"CPU time limit exceeded"),
-    (25, c"XFSZ", c"File size limit exceeded"),
-    (26, c"VTALRM", c"Virtual timer expired"),
-    (27, c"PROF", c"Profiling timer expired"),
-    (28, c"WINCH", c"Window changed"),
-    (29, c"POLL", c"I/O possible"),
-    (30, c"PWR", c"Power failure"),
-    (31, c"SYS", c"Bad system call"),
-];
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -589,18 +592,6 @@ mod tests {
                 );
                 let host: [u64; 16] = core::mem::transmute(host);
                 assert_eq!(mine.words, host);
-            }
-        }
-    }
-
-    #[test]
-    fn texts_are_the_hosts() {
-        for signal in 0..70 {
-            // SAFETY: C strings of both libraries.
-            unsafe {
-                let ours = core::ffi::CStr::from_ptr(strsignal(signal));
-                let theirs = core::ffi::CStr::from_ptr(libc::strsignal(signal));
-                assert_eq!(ours, theirs, "{signal}");
             }
         }
     }

@@ -207,10 +207,6 @@ abi! { EXPORTS "libc.so.6":
             _exit(127)
         }
     }
-    /// The canary of a frame was overwritten.
-    "GLIBC_2.4" fn __stack_chk_fail() -> ! {
-        fatal("*** stack smashing detected ***: terminated\n")
-    }
 }
 
 exports! { ROWS "libc.so.6":

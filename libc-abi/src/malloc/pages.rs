@@ -466,6 +466,9 @@ impl Heap {
                 ..EMPTY
             });
             (*span).pages = pages as u32;
+            // At once: whoever inserts one of them looks at its neighbours' map words.
+            mark_ends(span);
+            mark_ends(rest);
             Some(rest)
         }
     }

@@ -64,16 +64,22 @@ pub struct Hook {
     pub child: fn(),
 }
 
-static HOOK: AtomicPtr<Hook> = AtomicPtr::new(null_mut());
+/// Outermost first: the loader's lock is held while constructors use streams.
+static HOOKS: [AtomicPtr<Hook>; 2] = [const { AtomicPtr::new(null_mut()) }; 2];
 
-/// Installs another module's part in a fork.
+/// Installs another module's part in a fork (the streams').
 pub fn set_hook(hook: &'static Hook) {
-    HOOK.store((&raw const *hook).cast_mut(), Ordering::Release);
+    HOOKS[1].store((&raw const *hook).cast_mut(), Ordering::Release);
 }
 
-fn hook() -> Option<&'static Hook> {
-    // SAFETY: null or from `set_hook`.
-    unsafe { HOOK.load(Ordering::Acquire).as_ref() }
+/// Installs the loader's part in a fork.
+pub fn set_loader_hook(hook: &'static Hook) {
+    HOOKS[0].store((&raw const *hook).cast_mut(), Ordering::Release);
+}
+
+fn hooks() -> impl DoubleEndedIterator<Item = &'static Hook> {
+    // SAFETY: null or from one of the two above.
+    HOOKS.iter().filter_map(|hook| unsafe { hook.load(Ordering::Acquire).as_ref() })
 }
 
 /// Our own locks, outermost first.
@@ -89,9 +95,10 @@ fn locks() -> [&'static RawLock; 6] {
     ]
 }
 
-/// Before a fork. Answers what [`parent`] and [`child`] need: how many handlers took part.
-pub(crate) fn prepare() -> usize {
-    let count = LIST.lock().len;
+/// Before a fork. Answers what [`parent`] and [`child`] need: how many handlers take part (none for
+/// vfork(2)).
+pub(crate) fn prepare(handlers: bool) -> usize {
+    let count = if handlers { LIST.lock().len } else { 0 };
     for at in (0..count).rev() {
         // Not under the lock: a handler may register others.
         if let Some(run) = entry(at).and_then(|e| e.prepare) {
@@ -99,9 +106,7 @@ pub(crate) fn prepare() -> usize {
             unsafe { run() };
         }
     }
-    if let Some(hook) = hook() {
-        (hook.prepare)();
-    }
+    hooks().for_each(|hook| (hook.prepare)());
     locks().iter().for_each(|lock| lock.lock());
     malloc::fork_prepare();
     count
@@ -114,9 +119,7 @@ pub(crate) fn parent(count: usize) {
         malloc::fork_done();
         locks().iter().rev().for_each(|lock| lock.unlock());
     }
-    if let Some(hook) = hook() {
-        (hook.parent)();
-    }
+    hooks().rev().for_each(|hook| (hook.parent)());
     for at in 0..count {
         if let Some(run) = entry(at).and_then(|e| e.parent) {
             // SAFETY: the program's handler.
@@ -136,15 +139,20 @@ pub(crate) fn child(count: usize) {
     }
     stack::forked();
     thread::forked();
-    if let Some(hook) = hook() {
-        (hook.child)();
-    }
+    hooks().rev().for_each(|hook| (hook.child)());
     for at in 0..count {
         if let Some(run) = entry(at).and_then(|e| e.child) {
             // SAFETY: the program's handler.
             unsafe { run() };
         }
     }
+}
+
+/// After `_Fork`: no lock was taken, and what other threads held stays held (the child may only call
+/// async-signal-safe functions). Its own thread is the only one.
+pub(crate) fn child_of_signal_handler() {
+    once::forked();
+    thread::forked();
 }
 
 fn entry(at: usize) -> Option<Entry> {

@@ -112,6 +112,7 @@ pub(crate) unsafe fn interruptible(number: usize, args: [usize; 6]) -> Result<us
 #[unsafe(naked)]
 unsafe extern "C" fn open_point(_number: usize, _args: *const [usize; 6], _point: *mut usize) -> isize {
     core::arch::naked_asm!(
+        ".cfi_startproc",
         "push rbp",
         ".cfi_adjust_cfa_offset 8",
         "push rbx",
@@ -147,6 +148,7 @@ unsafe extern "C" fn open_point(_number: usize, _args: *const [usize; 6], _point
         "pop rbp",
         ".cfi_adjust_cfa_offset -8",
         "ret",
+        ".cfi_endproc",
         inner = sym inner,
     )
 }

@@ -287,7 +287,8 @@ unsafe fn try_lock_robust(mutex: *mut Mutex) -> c_int {
         let head = robust_head();
         let me = tid() as u32;
         let seen = this.lock.load(Ordering::Relaxed);
-        if seen & TID == me && seen & OWNER_DIED == 0 && this.kind & TYPE == RECURSIVE {
+        // glibc answers EDEADLK here for an error-checking robust mutex, and EBUSY for a plain one.
+        if seen & TID == me && seen & OWNER_DIED == 0 && matches!(this.kind & TYPE, RECURSIVE | ERRORCHECK) {
             return relock(this);
         }
         (*head).pending = next_field(mutex);

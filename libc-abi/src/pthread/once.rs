@@ -79,6 +79,7 @@ unsafe fn finish(control: *const AtomicU32, value: u32) {
 #[unsafe(naked)]
 unsafe extern "C" fn guarded(_routine: unsafe extern "C" fn()) {
     core::arch::naked_asm!(
+        ".cfi_startproc",
         ".cfi_personality 0x1b, {personality}",
         "sub rsp, 8",
         ".cfi_adjust_cfa_offset 8",
@@ -86,6 +87,7 @@ unsafe extern "C" fn guarded(_routine: unsafe extern "C" fn()) {
         "add rsp, 8",
         ".cfi_adjust_cfa_offset -8",
         "ret",
+        ".cfi_endproc",
         personality = sym personality,
     )
 }
