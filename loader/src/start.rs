@@ -133,6 +133,7 @@ fn load_dynamic(
     let (entry, range) = program_place(&ns, program)?;
     state::install(ns);
     libc_abi::dl::set_hooks(&hooks::HOOKS);
+    libc_abi::pthread::atfork::set_loader_hook(&state::FORK);
     PROGRAM_STACK.store(first.pointer as *mut usize, Ordering::Relaxed);
     Ok(Loaded {
         stack: first.pointer,

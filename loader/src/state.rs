@@ -76,17 +76,13 @@ fn release() {
     }
 }
 
-/// In the child of a fork there is one thread, and it was not in the loader: whoever held the lock
-/// is not here.
-pub fn after_fork_in_child() {
-    let me = libc_abi::thread::current() as usize;
-    if STATE.owner.load(Ordering::Relaxed) != me {
-        // SAFETY: one thread.
-        unsafe { *STATE.depth.get() = 0 };
-        STATE.owner.store(0, Ordering::Relaxed);
-        STATE.borrowed.store(false, Ordering::Relaxed);
-        STATE.word.store(0, Ordering::Release);
-    }
+/// The lock is held over a fork, so the child's copy of the namespace is whole. The child's one
+/// thread has the same TCB, hence the same name here, and lets go as the parent does.
+pub(crate) static FORK: libc_abi::pthread::atfork::Hook =
+    libc_abi::pthread::atfork::Hook { prepare: || core::mem::forget(lock()), parent: unlock, child: unlock };
+
+fn unlock() {
+    drop(Guard(()));
 }
 
 /// Makes a namespace the process's own. Before any thread but the first runs.
