@@ -97,6 +97,7 @@ pub mod ids;
 pub mod ipc;
 pub mod mman;
 pub mod mqueue;
+pub mod old_names;
 pub mod poll;
 pub mod prctl;
 pub mod process;
@@ -187,7 +188,7 @@ pub static TABLES: &[&[Export]] = &[
     env::EXPORTS, env::DATA,
     pthread::atfork::EXPORTS, pthread::atfork::ROWS, pthread::attr::EXPORTS, pthread::barrier::EXPORTS,
     pthread::cancel::EXPORTS, pthread::cancel::ROWS, pthread::cond::EXPORTS,
-    pthread::control::EXPORTS, pthread::control::ROWS, pthread::key::EXPORTS, pthread::mutex::EXPORTS,
+    pthread::control::EXPORTS, pthread::control::ROWS, pthread::key::EXPORTS, pthread::key::ROWS, pthread::mutex::EXPORTS,
     pthread::once::EXPORTS, pthread::rwlock::EXPORTS, pthread::spin::EXPORTS, pthread::thread::EXPORTS,
     setjmp::EXPORTS, setjmp::ROWS,
     signal::EXPORTS, signal::ROWS,
@@ -219,4 +220,5 @@ pub static TABLES: &[&[Export]] = &[
     uio::EXPORTS, uio::MORE, uio::ALIASES,
     unistd::EXPORTS, unistd::MORE, unistd::ALIASES,
     xattr::EXPORTS,
+    old_names::ROWS,
 ];

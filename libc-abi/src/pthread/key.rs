@@ -122,6 +122,10 @@ abi! { EXPORTS "libc.so.6":
     }
 }
 
+exports! { ROWS "libc.so.6":
+    alias "GLIBC_2.34" "__pthread_key_create" = pthread_key_create;
+}
+
 /// Runs destructors while values are left, at most four rounds, and frees the blocks: the thread ends.
 pub(crate) fn run_destructors() {
     // SAFETY: the thread's own values. A destructor may set values again: hence `used` and the rounds.
