@@ -56,11 +56,7 @@ fn main() -> ExitCode {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            let _ = error.print();
-            // A request for help is no failure; anything else is ours, not the program's.
-            return ExitCode::from(if error.use_stderr() { 125 } else { 0 });
-        }
+        Err(error) => return explain(&error),
     };
     let result = match cli.command {
         Command::Run(args) => run::run(args),
@@ -70,4 +66,18 @@ fn main() -> ExitCode {
         Command::Kill(args) => kill::run(&args),
     };
     result.unwrap_or_else(Failure::report)
+}
+
+/// Help goes out as it is and is no failure; a mistake is one line like any other failure of ours.
+fn explain(error: &clap::Error) -> ExitCode {
+    use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    if !error.use_stderr() || error.kind() == DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = error.print();
+        return ExitCode::from(if error.use_stderr() { 125 } else { 0 });
+    }
+    // clap's first paragraph says what is wrong; usage and advice follow after empty lines.
+    let text = error.to_string();
+    let lines = text.lines().take_while(|line| !line.is_empty()).map(str::trim);
+    let what = lines.collect::<Vec<_>>().join(" ");
+    Failure::new(format_args!("{} (see --help)", what.trim_start_matches("error: "))).report()
 }

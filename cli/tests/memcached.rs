@@ -186,8 +186,8 @@ fn rows(path: &str) -> Vec<Vec<String>> {
 fn prepare_suite() -> PathBuf {
     let source = debian_source("memcached");
     let dir = scratch("memcached-suite");
-    let copied = Command::new("cp").arg("-a").arg(source.join("t")).arg(source.join("timedrun.c")).arg(&dir);
-    assert!({ copied }.status().unwrap().success());
+    let parts = ["t", "doc", "timedrun.c"].map(|part| source.join(part));
+    assert!(Command::new("cp").arg("-a").args(parts).arg(&dir).status().unwrap().success());
     let built = Command::new("gcc").args(["-O2", "-o", "timedrun", "timedrun.c"]).current_dir(&dir).status();
     assert!(built.unwrap().success());
     let wrapper = dir.join("memcached-debug");
@@ -225,22 +225,25 @@ exec "$ATTACCA" run $publish -v /tmp:/tmp -v "$PWD:$PWD" debian:memcached "$@"
 "#;
 
 /// A published port takes connections a moment before the guest listens, and resets them; the suite asks
-/// once and takes what it gets. So a connection counts when it is still there after a while.
+/// once and takes what it gets. So it first asks for an answer: for the version, in memcached's binary
+/// protocol, with a line's end for those who speak text only.
 fn patch_module(path: &Path) {
     let module = fs::read_to_string(path).unwrap();
     let connect = r#"$conn = IO::Socket::INET->new(PeerAddr => "127.0.0.1:$port");"#;
     assert_eq!(module.matches(connect).count(), 1, "another MemcachedTest.pm than expected");
-    let patient = r#"$conn = kept(IO::Socket::INET->new(PeerAddr => "127.0.0.1:$port"));"#;
-    let kept = r#"
-sub kept {
-    my $conn = shift or return;
+    let patient = r#"$conn = IO::Socket::INET->new(PeerAddr => "127.0.0.1:$port") if answers($port);"#;
+    let answers = r#"
+sub answers {
+    my $conn = IO::Socket::INET->new(PeerAddr => "127.0.0.1:$_[0]") or return 0;
+    local $SIG{PIPE} = 'IGNORE';
+    syswrite($conn, pack("CCnCCnNNNN", 0x80, 0x0b, (0) x 8) . "\r\n");
     my $readable = '';
     vec($readable, fileno($conn), 1) = 1;
-    return select($readable, undef, undef, 0.1) ? undef : $conn;
+    return select($readable, undef, undef, 2) && sysread($conn, my $answer, 64);
 }
 
 sub new_memcached {"#;
-    let patched = module.replace(connect, patient).replacen("\nsub new_memcached {", kept, 1);
+    let patched = module.replace(connect, patient).replacen("\nsub new_memcached {", answers, 1);
     fs::write(path, patched).unwrap();
 }
 

@@ -1,6 +1,6 @@
 //! What the tests of whole guests share: starting one, waiting for its port, running a client natively
 //! from an unpacked Debian package, and leaving nothing behind.
-#![allow(dead_code)] // each test file uses its part
+#![allow(dead_code, unreachable_pub)] // each test file uses its part
 
 use std::fs;
 use std::io::{Read, Write};
@@ -75,17 +75,18 @@ impl Guest {
         fs::read_to_string(&self.stderr).unwrap_or_default()
     }
 
-    /// Waits until a TCP connection to the port is answered with data or held open: the guest listens.
+    /// Waits until the program in the guest answers on the port. (The host's end of a published port takes
+    /// connections before the guest does, so that connecting alone says nothing.)
     pub fn wait_for_port(&mut self, port: u16) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 panic!("the guest ended with {status}:\n{}", self.output());
             }
-            if listens(port) {
+            if answers(port) {
                 return;
             }
-            assert!(Instant::now() < deadline, "nobody listens on {port}:\n{}", self.output());
+            assert!(Instant::now() < deadline, "nobody answers on {port}:\n{}", self.output());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -129,6 +130,14 @@ impl Drop for Guest {
             let _ = self.child.wait();
         }
     }
+}
+
+/// Whether somebody answers a line: memcached with its version, nginx with a complaint, an echo with itself.
+fn answers(port: u16) -> bool {
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) else { return false };
+    stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    stream.write_all(b"version\r\n").is_ok() && matches!(stream.read(&mut [0; 64]), Ok(1..))
 }
 
 /// A published port accepts even before the guest listens; it is up when the connection is kept.
@@ -301,14 +310,19 @@ pub fn eventually(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
     true
 }
 
-/// A native server in the background; ended when dropped.
+/// A native program in the background; ended when dropped.
 pub struct Native(Child);
 
 impl Native {
+    /// Starts it.
+    pub fn spawn(command: &mut Command) -> Native {
+        let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Native(quiet.spawn().unwrap())
+    }
+
     /// Starts it and waits for its port.
     pub fn start(command: &mut Command, port: u16) -> Native {
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let mut native = Native(child);
+        let mut native = Native::spawn(command);
         let up = eventually(PATIENCE, || {
             assert!(matches!(native.0.try_wait(), Ok(None)), "the native server ended");
             listens(port)
