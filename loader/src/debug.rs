@@ -133,3 +133,65 @@ pub fn fill_dt_debug(ns: &Namespace, id: ObjectId) {
         unsafe { (at.wrapping_add(elf.bias) as *mut usize).write_unaligned(&raw const R_DEBUG as usize) };
     }
 }
+
+/// Tells the host's debuggers which vector is the program's: gdb finds the load address of a
+/// position-independent program by AT_ENTRY in /proc/PID/auxv, which otherwise is the runtime's own.
+/// A kernel without PR_SET_MM_MAP (prctl(2)) leaves gdb to ask for the addresses; nothing else needs
+/// it.
+///
+/// # Safety
+/// `auxv` points to `len` bytes.
+pub(crate) unsafe fn announce(auxv: usize, len: usize) {
+    const PR_SET_MM: usize = 35;
+    const PR_SET_MM_MAP: usize = 14;
+    let Some(mut map) = memory_map() else { return };
+    map[11] = auxv as u64;
+    // Size of the vector, and no other executable (-1).
+    map[12] = len as u32 as u64 | 0xffff_ffff << 32;
+    // SAFETY: struct prctl_mm_map of 104 bytes with the process's own values.
+    let _ = unsafe { platform::host!(prctl, PR_SET_MM, PR_SET_MM_MAP, map.as_ptr(), size_of_val(&map), 0) };
+}
+
+/// struct prctl_mm_map with what the kernel has now: code, data, brk, stack, arguments, environment
+/// (fields of proc_pid_stat(5)), then room for vector and executable.
+fn memory_map() -> Option<[u64; 13]> {
+    // start_code, end_code, start_data, end_data, start_brk, brk, start_stack, arg_*, env_*.
+    const FIELDS: [Option<usize>; 11] = [
+        Some(26),
+        Some(27),
+        Some(45),
+        Some(46),
+        Some(47),
+        None,
+        Some(28),
+        Some(48),
+        Some(49),
+        Some(50),
+        Some(51),
+    ];
+    let files = crate::files::HostFiles::default();
+    let mut text = [0u8; 2048];
+    let path = c"/proc/self/stat".as_ptr();
+    use crate::files::Files;
+    use platform::sys::number;
+    // SAFETY: a C string and a buffer of ours; the descriptor is closed again.
+    let len = unsafe {
+        let fd = files.call(number::openat, [-100isize as usize, path as usize, 0, 0, 0, 0]).ok()?;
+        let got = files.call(number::read, [fd, text.as_mut_ptr() as usize, text.len(), 0, 0, 0]);
+        let _ = files.call(number::close, [fd, 0, 0, 0, 0, 0]);
+        got.ok()?
+    };
+    // The second field, a name in brackets, may hold blanks; the third stands behind the last one.
+    let text = core::str::from_utf8(text.get(..len)?).ok()?;
+    let fields: Vec<&str> = text.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+    let mut map = [0u64; 13];
+    for (i, field) in FIELDS.iter().enumerate() {
+        map[i] = match field {
+            Some(number) => fields.get(number - 3)?.parse().ok()?,
+            None => map[i - 1],
+        };
+    }
+    // SAFETY: brk(0) only asks.
+    map[5] = unsafe { platform::host!(brk, 0) }.ok()? as u64;
+    Some(map)
+}

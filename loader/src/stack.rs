@@ -69,6 +69,8 @@ pub struct Placed {
     pub pointer: usize,
     /// `argv[0]`, or 0.
     pub name: usize,
+    /// The auxiliary vector: address and bytes, its end included.
+    pub auxv: (usize, usize),
 }
 
 /// Lays the stack out for memory that ends at `top`: the bytes to write just below it, and where the
@@ -89,6 +91,7 @@ pub fn build(top: usize, room: usize, contents: &Contents<'_>) -> Option<(Vec<u8
     words.push(0);
     words.extend(envp.iter().map(|o| base + o));
     words.push(0);
+    let auxv = words.len();
     words.extend(contents.auxv.iter().flat_map(|&(kind, value)| [kind, value]));
     words.extend(fixed.iter().flat_map(|&(kind, offset)| [kind, base + offset]));
     words.extend([at::NULL, 0]);
@@ -101,7 +104,8 @@ pub fn build(top: usize, room: usize, contents: &Contents<'_>) -> Option<(Vec<u8
         bytes[i * 8..i * 8 + 8].copy_from_slice(&word.to_le_bytes());
     }
     bytes[base - pointer..base - pointer + strings.bytes.len()].copy_from_slice(&strings.bytes);
-    Some((bytes, Placed { pointer, name: argv.first().map_or(0, |o| base + o) }))
+    let auxv = (pointer + auxv * 8, (words.len() - auxv) * 8);
+    Some((bytes, Placed { pointer, name: argv.first().map_or(0, |o| base + o), auxv }))
 }
 
 struct Strings {
@@ -153,7 +157,7 @@ mod tests {
         let random = word(13) - placed.pointer;
         assert_eq!((word(12), &bytes[random..random + 16]), (at::RANDOM, &[7u8; 16][..]));
         assert_eq!(word(14), at::NULL);
-        assert_eq!(placed.name, word(1));
+        assert_eq!((placed.name, placed.auxv), (word(1), (placed.pointer + 6 * 8, 5 * 16)));
         assert!(build(top, 64, &contents).is_none());
     }
 }

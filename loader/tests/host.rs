@@ -50,20 +50,25 @@ fn is_glibc(path: &str) -> bool {
 
 #[test]
 fn bindings_are_those_of_ld_so() {
-    let programs = [
-        ("/usr/bin/gdb", "--version"),
-        ("/usr/bin/curl", "--version"),
-        ("/usr/bin/git", "--version"),
-        ("/usr/bin/perl", "-v"),
-        ("/usr/bin/python3", "-V"),
-        ("/usr/bin/openssl", "version"),
-        ("/usr/bin/ssh", "-V"),
-        ("/bin/ls", "--version"),
+    let installed = [
+        "/usr/bin/gdb --version",
+        "/usr/bin/curl --version",
+        "/usr/bin/git --version",
+        "/usr/bin/perl -v",
+        "/usr/bin/python3 -V",
+        "/usr/bin/openssl version",
+        "/usr/bin/ssh -V",
+        "/bin/ls --version",
     ];
+    // More of the form "PROGRAM ARGUMENT;PROGRAM ARGUMENT", with LD_LIBRARY_PATH for their libraries.
+    let more = std::env::var("LOADER_TEST_PROGRAMS").unwrap_or_default();
+    let programs = installed.into_iter().chain(more.split(';')).filter_map(|line| line.split_once(' '));
+    let library_path = std::env::var("LD_LIBRARY_PATH").unwrap_or_default().into_bytes();
+    let options = Options { library_path, ..Options::default() };
     let mut compared = 0;
-    for (program, argument) in programs.into_iter().filter(|(p, _)| Path::new(p).exists()) {
+    for (program, argument) in programs.filter(|(p, _)| Path::new(p).exists()) {
         let real = real_bindings(program, &[argument]);
-        let report = check(&FILES, program.as_bytes(), &Options::default(), libc_abi::TABLES).unwrap();
+        let report = check(&FILES, program.as_bytes(), &options, libc_abi::TABLES).unwrap();
         assert!(report.objects.len() > 1 && report.imports.len() > 20, "{program}");
         for import in &report.imports {
             let from = canonical(&String::from_utf8_lossy(&import.symbol.object));
