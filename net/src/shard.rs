@@ -342,6 +342,13 @@ impl Shard {
         [self.tcp.sockets.len(), self.udp.sockets.len(), self.raw.sockets.len(), self.tcp.time_wait.len()]
     }
 
+    /// Whether a closed connection still has data or its FIN to bring to the peer.
+    pub fn has_unfinished(&self) -> bool {
+        use crate::socket::tcp::TcpState;
+        let unfinished = |state| matches!(state, TcpState::FinWait1 | TcpState::Closing | TcpState::LastAck);
+        self.tcp.sockets.iter().any(|(_, tcb)| unfinished(tcb.state))
+    }
+
     fn announce(&mut self) {
         self.arp_out.extend(self.routes.addresses().map(|own| ([0xff; 6], own, own, true)));
     }

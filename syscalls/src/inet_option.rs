@@ -5,7 +5,7 @@
 //! ENOPROTOOPT, as for an option that the kernel was built without.
 
 use crate::context::Ctx;
-use crate::errno::{Linux, of_net};
+use crate::errno::Linux;
 use crate::inet_socket::{self, InetSocket, Kind};
 use crate::net_poll::access;
 use crate::socket::SOL_SOCKET;
@@ -200,13 +200,24 @@ fn get_socket(socket: &InetSocket, name: i32) -> Result<Vec<u8>> {
     number(match name {
         SO_REUSEADDR => bind.reuse_addr.into(),
         SO_REUSEPORT => bind.reuse_port.into(),
-        SO_TYPE => if is_tcp { 1 } else { 2 },
-        SO_PROTOCOL => if is_tcp { 6 } else { 17 },
+        SO_TYPE => {
+            if is_tcp {
+                1
+            } else {
+                2
+            }
+        }
+        SO_PROTOCOL => {
+            if is_tcp {
+                6
+            } else {
+                17
+            }
+        }
         SO_DOMAIN => inet_socket::domain(socket),
         SO_ACCEPTCONN => socket.is_listening().into(),
         SO_ERROR => {
-            let error = access().shard.take_error(socket.id);
-            error.map_or(0, |e| of_net(e).0 as u32)
+            socket.take_error().map_or(0, |errno| errno.0 as u32)
         }
         SO_KEEPALIVE if is_tcp => options()?.keep_alive.into(),
         SO_LINGER => {
@@ -241,21 +252,24 @@ fn set_tcp(socket: &InetSocket, name: i32, value: &[u8]) -> Result<()> {
     let in_range = |range: core::ops::RangeInclusive<u32>| {
         if range.contains(&value) { Ok(value) } else { Err(Errno::EINVAL) }
     };
-    tcp(socket, match name {
-        TCP_NODELAY => TcpOption::NoDelay(value != 0),
-        TCP_CORK => TcpOption::Cork(value != 0),
-        TCP_MAXSEG => TcpOption::MaxSegment(in_range(88..=32767)? as u16),
-        TCP_KEEPIDLE => TcpOption::KeepIdle(in_range(1..=32767)? * 1000),
-        TCP_KEEPINTVL => TcpOption::KeepInterval(in_range(1..=32767)? * 1000),
-        TCP_KEEPCNT => TcpOption::KeepCount(in_range(1..=127)? as u8),
-        TCP_SYNCNT => TcpOption::SynCount(in_range(1..=127)? as u8),
-        TCP_LINGER2 => TcpOption::Linger2(value.min(120) * 1000),
-        TCP_DEFER_ACCEPT => TcpOption::DeferAccept(value.min(4_000_000) * 1000),
-        TCP_QUICKACK => TcpOption::QuickAck(value != 0),
-        TCP_USER_TIMEOUT => TcpOption::UserTimeout(in_range(0..=i32::MAX as u32)?),
-        TCP_NOTSENT_LOWAT => TcpOption::NotSentLowAt(value),
-        _ => return Err(Errno::ENOPROTOOPT),
-    })
+    tcp(
+        socket,
+        match name {
+            TCP_NODELAY => TcpOption::NoDelay(value != 0),
+            TCP_CORK => TcpOption::Cork(value != 0),
+            TCP_MAXSEG => TcpOption::MaxSegment(in_range(88..=32767)? as u16),
+            TCP_KEEPIDLE => TcpOption::KeepIdle(in_range(1..=32767)? * 1000),
+            TCP_KEEPINTVL => TcpOption::KeepInterval(in_range(1..=32767)? * 1000),
+            TCP_KEEPCNT => TcpOption::KeepCount(in_range(1..=127)? as u8),
+            TCP_SYNCNT => TcpOption::SynCount(in_range(1..=127)? as u8),
+            TCP_LINGER2 => TcpOption::Linger2(value.min(120) * 1000),
+            TCP_DEFER_ACCEPT => TcpOption::DeferAccept(value.min(4_000_000) * 1000),
+            TCP_QUICKACK => TcpOption::QuickAck(value != 0),
+            TCP_USER_TIMEOUT => TcpOption::UserTimeout(in_range(0..=i32::MAX as u32)?),
+            TCP_NOTSENT_LOWAT => TcpOption::NotSentLowAt(value),
+            _ => return Err(Errno::ENOPROTOOPT),
+        },
+    )
 }
 
 fn algorithm(value: &[u8]) -> Result<Algorithm> {
@@ -326,7 +340,8 @@ fn tcp_info(info: &TcpInfo) -> Vec<u8> {
     bytes[2] = info.retransmits;
     bytes[3] = info.probes;
     // TCPI_OPT_TIMESTAMPS 1, SACK 2, WSCALE 4
-    bytes[5] = u8::from(info.timestamps) | u8::from(info.sack) << 1 | u8::from(info.window_scale.is_some()) << 2;
+    bytes[5] =
+        u8::from(info.timestamps) | u8::from(info.sack) << 1 | u8::from(info.window_scale.is_some()) << 2;
     let (send_scale, receive_scale) = info.window_scale.unwrap_or((0, 0));
     bytes[6] = send_scale & 0xf | receive_scale << 4;
     let mss = u32::from(info.send_mss).max(1);

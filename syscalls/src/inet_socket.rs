@@ -105,6 +105,13 @@ impl InetSocket {
         }
     }
 
+    /// SO_ERROR. A connection attempt that ended in one may be made again.
+    pub(crate) fn take_error(&self) -> Option<Errno> {
+        let error = access().shard.take_error(self.id)?;
+        let _ = self.phase.compare_exchange(CONNECTING, IDLE, Ordering::Relaxed, Ordering::Relaxed);
+        Some(of_net(error))
+    }
+
     /// Whether listen(2) was called.
     pub(crate) fn is_listening(&self) -> bool {
         self.phase.load(Ordering::Relaxed) == LISTENING
@@ -344,11 +351,10 @@ impl Socket for InetSocket {
     }
 
     fn connected(&self) -> Result<()> {
-        let mut stack = access();
-        if let Some(error) = stack.shard.take_error(self.id) {
-            self.phase.store(IDLE, Ordering::Relaxed);
-            return Err(of_net(error));
+        if let Some(error) = self.take_error() {
+            return Err(error);
         }
+        let stack = access();
         if stack.shard.peer(self.id).is_some()
             && stack.shard.ready(self.id).intersects(net::Ready::WRITABLE | net::Ready::HANGUP)
         {
@@ -507,4 +513,3 @@ impl Drop for InetSocket {
 pub(crate) fn domain(socket: &InetSocket) -> u32 {
     u32::from(if socket.v6 { AF_INET6 } else { AF_INET })
 }
-

@@ -138,6 +138,23 @@ impl Stack {
         total
     }
 
+    /// Polls until nothing is left to deliver, at most `limit_ns`; sleeps in between. Whether it is so.
+    fn finish(&mut self, limit_ns: u64, nap_ns: u64) -> bool {
+        let deadline = time::now().after(limit_ns);
+        while self.shard.has_unfinished() {
+            let now = time::now();
+            if now > deadline {
+                return false;
+            }
+            if self.poll(now) == 0 && nap_ns != 0 {
+                let nap = time::Timespec::from_ns(nap_ns);
+                // SAFETY: a timespec of ours.
+                let _ = unsafe { platform::host!(nanosleep, &raw const nap, 0) };
+            }
+        }
+        true
+    }
+
     /// Tells the hubs what changed, and the vCPUs when to poll at the latest.
     fn tell(&mut self, net: &Net) {
         while let Some(event) = self.shard.next_event() {
@@ -184,6 +201,43 @@ pub fn poll() -> bool {
     let frames = stack.poll(now);
     stack.tell(net);
     frames != 0
+}
+
+/// How long an ending process waits itself for its last bytes to be acknowledged.
+const FINISH_HERE_NS: u64 = 2_000_000;
+/// How long they are looked after when it has gone (tcp_orphan_retries of Linux ends in this order).
+const FINISH_BEHIND_NS: u64 = 60 * time::SECOND;
+
+/// The process has closed everything and ends: what its connections have not delivered yet goes on.
+///
+/// On Linux the kernel does that. Here the engine would end with the process, so the host process is
+/// forked: the child keeps the rings and the engine (both shared memory) and nothing else to do, the
+/// parent ends with its status at once. The stack's lock is taken first and never given back, so that
+/// no thread of the parent is inside the engine, then or later.
+pub(crate) fn finish() {
+    let Some(net) = net() else { return };
+    let mut stack = net.stack.lock();
+    if !stack.finish(FINISH_HERE_NS, 0) && fork_host() {
+        stack.finish(FINISH_BEHIND_NS, 500_000);
+        platform::thread::exit_group(0);
+    }
+    core::mem::forget(stack);
+}
+
+/// fork(2) of the host, without a signal to the parent. Whether this is the child; it has let go of
+/// the standard streams, whose readers wait for their end.
+fn fork_host() -> bool {
+    // SAFETY: the child has one thread, this one; it touches the engine (locked by us) and no other
+    // state of the scheduler.
+    unsafe {
+        let child = platform::host!(clone, 0, 0, 0, 0, 0) == Ok(0);
+        if child {
+            for fd in 0..3 {
+                let _ = platform::host!(close, fd);
+            }
+        }
+        child
+    }
 }
 
 /// When the network must be polled at the latest.
@@ -264,4 +318,3 @@ pub(crate) fn close(id: SocketId, cookie: u64) {
     stack.unregister(id, cookie);
     stack.shard.close(id);
 }
-

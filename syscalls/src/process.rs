@@ -280,6 +280,7 @@ impl Process {
     /// Ends the process: closes what it has open, so that peers see it, then leaves the host.
     pub fn exit(&self, status: i32) -> ! {
         self.fds.close_all();
+        crate::net_poll::finish();
         root().remove_process(self.pid);
         rt::exit_process(status)
     }

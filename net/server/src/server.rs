@@ -11,7 +11,7 @@ use crate::uplink::host::HostUplink;
 use net::device::{Capabilities, Device, Full, RxFrame, TxMeta};
 use net::ring::{Link, RingDevice, Role};
 use net::{Config, Endpoint, Shard};
-use platform::time::{Instant, now};
+use platform::time::{Instant, SECOND, now};
 use smoltcp::wire::{ArpPacket, EthernetAddress, EthernetFrame, EthernetProtocol, Ipv4Packet};
 use std::io;
 use std::net::Ipv4Addr;
@@ -21,6 +21,8 @@ use std::rc::Rc;
 /// Nanoseconds without work before the server sleeps. A sleep costs the next frame a wake (tens of
 /// microseconds); spinning longer takes the core from the guest or the client.
 const SPIN_NS: u64 = 30_000;
+/// How long a guest's last bytes may take to reach slow host sockets after it has gone.
+const LINGER_NS: u64 = 60 * SECOND;
 /// Host events looked at in one turn.
 const BATCH: usize = 256;
 
@@ -83,11 +85,15 @@ struct Server {
     epoll: Rc<Epoll>,
     reader: Rc<Reader>,
     ports: Vec<Port>,
+    /// The supervisor has closed: no more orders, and the end when all guests are gone.
+    closing: bool,
 }
 
 /// A guest as the server sees it. The fields that use the mapping stand before it: dropped first.
 struct Port {
     id: u32,
+    /// The guest has gone: what it sent is still delivered, until then at the latest.
+    ends: Option<Instant>,
     shard: Shard,
     device: GuestDevice,
     uplink: HostUplink,
@@ -99,7 +105,7 @@ impl Server {
     fn new(orders: OwnedFd, reader: Reader) -> io::Result<Server> {
         let epoll = Rc::new(Epoll::new()?);
         epoll.add(orders.as_raw_fd(), sys::IN, Token::Orders.pack())?;
-        Ok(Server { orders, epoll, reader: Rc::new(reader), ports: Vec::new() })
+        Ok(Server { orders, epoll, reader: Rc::new(reader), ports: Vec::new(), closing: false })
     }
 
     fn serve(&mut self) -> io::Result<()> {
@@ -107,6 +113,9 @@ impl Server {
         let mut last_work = now();
         loop {
             let mut worked = self.turn();
+            if self.closing && self.forget_orders() {
+                return Ok(());
+            }
             let idle = !worked && now().since(last_work) > SPIN_NS;
             let asleep = idle && self.ports.iter_mut().all(|p| p.device.ring.announce_sleep());
             let timeout = if asleep { self.until_deadline() } else { Some(0) };
@@ -118,11 +127,8 @@ impl Server {
                 worked = true;
                 let (word, ready) = (event.u64, event.events);
                 match Token::unpack(word) {
-                    Some(Token::Orders) => {
-                        if !self.take_order()? {
-                            return Ok(());
-                        }
-                    }
+                    Some(Token::Orders) if self.closing => {}
+                    Some(Token::Orders) => self.closing = !self.take_order()?,
                     Some(token) => self.host_event(token, ready),
                     None => {}
                 }
@@ -131,6 +137,13 @@ impl Server {
                 last_work = now();
             }
         }
+    }
+
+    /// No more orders come: guests end as if each had been removed. Whether all have.
+    fn forget_orders(&mut self) -> bool {
+        self.epoll.remove(self.orders.as_raw_fd());
+        self.ports.iter_mut().filter(|p| p.ends.is_none()).for_each(|p| p.guest_gone(now()));
+        self.ports.is_empty()
     }
 
     /// Polls every port once; whether there was work.
@@ -142,6 +155,7 @@ impl Server {
             worked |= port.turn(time);
             forwarded.append(&mut port.device.foreign);
         }
+        self.ports.retain(|p| !p.has_ended(time));
         for (to, frame) in forwarded {
             if let Some(port) = self.ports.iter_mut().find(|p| p.id == to) {
                 port.device.pass(&frame);
@@ -152,7 +166,7 @@ impl Server {
 
     fn until_deadline(&self) -> Option<u64> {
         let time = now();
-        let nearest = |p: &Port| [p.shard.deadline(), p.uplink.deadline()].into_iter().flatten().min();
+        let nearest = |p: &Port| [p.shard.deadline(), p.uplink.deadline(), p.ends].into_iter().flatten().min();
         self.ports.iter().filter_map(nearest).min().map(|at| at.since(time))
     }
 
@@ -167,7 +181,9 @@ impl Server {
                     Err(error) => eprintln!("attacca: network server: guest {id}: {error}"),
                 }
             }
-            Some((Order::Remove(id), _)) => self.ports.retain(|p| p.id != id),
+            Some((Order::Remove(id), _)) => {
+                self.ports.iter_mut().filter(|p| p.id == id).for_each(|p| p.guest_gone(now()));
+            }
         }
         Ok(true)
     }
@@ -222,9 +238,24 @@ impl Port {
             foreign: Vec::new(),
             dropped: 0,
         };
-        let mut port = Port { id, shard, device, uplink, doorbell: to_server, _mapping: mapping };
+        let mut port = Port { id, ends: None, shard, device, uplink, doorbell: to_server, _mapping: mapping };
         port.uplink.start(&mut port.shard);
         Ok(port)
+    }
+
+    /// The guest has gone. Its last frames are in the ring, and host sockets may be slow to take them.
+    fn guest_gone(&mut self, time: Instant) {
+        self.ends = Some(time.after(LINGER_NS));
+        self.uplink.stop_listening();
+        while self.shard.poll(time, &mut self.device) != 0 {
+            self.uplink.engine_events(&mut self.shard, time);
+        }
+        self.uplink.end_flows(&mut self.shard);
+    }
+
+    /// Whether nothing is left to do for it.
+    fn has_ended(&self, time: Instant) -> bool {
+        self.ends.is_some_and(|at| time >= at || self.uplink.is_idle())
     }
 
     fn turn(&mut self, time: Instant) -> bool {

@@ -190,6 +190,12 @@ impl Epoll {
         check(unsafe { libc::epoll_ctl(self.0.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &mut event) }).map(drop)
     }
 
+    /// Watches a descriptor no more.
+    pub(crate) fn remove(&self, fd: RawFd) {
+        // SAFETY: no memory arguments that are used.
+        unsafe { libc::epoll_ctl(self.0.as_raw_fd(), libc::EPOLL_CTL_DEL, fd, std::ptr::null_mut()) };
+    }
+
     /// Waits at most `timeout_ns` (`None`: for ever).
     pub(crate) fn wait(
         &self,

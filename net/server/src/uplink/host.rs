@@ -128,6 +128,39 @@ impl HostUplink {
         self.next_sweep
     }
 
+    /// The guest has gone: nobody comes in any more.
+    pub(crate) fn stop_listening(&mut self) {
+        self.listeners.clear();
+    }
+
+    /// The guest has gone: connections whose end it has sent live on until the host has everything, the
+    /// others were broken off and are reset.
+    pub(crate) fn end_flows(&mut self, shard: &mut Shard) {
+        let indices: Vec<usize> = self.flows.iter().map(|(index, _)| index).collect();
+        for index in indices {
+            self.pump(shard, index);
+            let Some(flow) = self.flows.get(index) else { continue };
+            if !flow.guest_done && !shard.ready(flow.id).contains(Ready::PEER_CLOSED) {
+                self.reset(shard, index);
+            }
+        }
+        self.finish_flows(shard);
+    }
+
+    /// Connections of a guest that has gone are over when the host has its bytes.
+    fn finish_flows(&mut self, shard: &mut Shard) {
+        let done: Vec<usize> = self.flows.iter().filter(|(_, f)| f.guest_done).map(|(index, _)| index).collect();
+        for index in done {
+            let flow = self.flows.remove(index);
+            shard.close(flow.id);
+        }
+    }
+
+    /// Whether no connection is left.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.flows.iter().all(|(_, flow)| flow.guest_done)
+    }
+
     /// Everything that the engine has to tell; whether there was something.
     pub(crate) fn engine_events(&mut self, shard: &mut Shard, now: Instant) -> bool {
         let mut worked = false;
