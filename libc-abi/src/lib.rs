@@ -113,6 +113,7 @@ pub mod unistd;
 pub mod xattr;
 
 // One C header each: mostly a system call under its C name.
+pub mod aio;
 pub mod ioctl;
 pub mod posix_timers;
 pub mod realpath;
@@ -195,6 +196,7 @@ pub static TABLES: &[&[Export]] = &[
     start::EXPORTS, start::ROWS, start::LD, start::PRIVATE,
     tls::EXPORTS,
     // One C header each.
+    aio::EXPORTS, aio::ROWS,
     ioctl::EXPORTS, posix_timers::EXPORTS, posix_timers::ROWS, realpath::EXPORTS, realpath::MORE,
     sem::EXPORTS, sem::ROWS, syscall::ROWS, sysinfo::EXPORTS, sysinfo::MORE,
     tempfiles::EXPORTS, tempfiles::MORE, termios::EXPORTS, time_calls::EXPORTS, time_calls::ROWS,

@@ -198,7 +198,11 @@ unsafe fn ensure_helper() -> Result<c_int, Errno> {
 }
 
 /// Starts a detached thread that has all signals blocked, libc's own too.
-unsafe fn start(function: *const (), argument: *mut c_void, given: Option<&Attr>) -> Result<(), Errno> {
+pub(crate) unsafe fn start(
+    function: *const (),
+    argument: *mut c_void,
+    given: Option<&Attr>,
+) -> Result<(), Errno> {
     const SIG_SETMASK: usize = 2;
     let mut attributes: Attr = core::mem::zeroed();
     attr::pthread_attr_init(&raw mut attributes);
