@@ -34,7 +34,7 @@ pub struct Account {
 /// `struct passwd`
 #[repr(C)]
 pub struct passwd {
-    pw_name: *mut c_char,
+    pub(crate) pw_name: *mut c_char,
     pw_passwd: *mut c_char,
     pw_uid: uid_t,
     pw_gid: gid_t,

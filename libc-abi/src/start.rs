@@ -15,7 +15,7 @@ use crate::thread::{self, Tcb};
 use crate::types::{c_char, c_int, c_void};
 use core::mem::transmute;
 use core::ptr::{null, null_mut};
-use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 /// `__libc_stack_end`: where the first stack began.
 pub static STACK_END: DataCell<*mut c_void> = DataCell::new(null_mut());
@@ -27,13 +27,6 @@ pub static PROGRAM_NAME: DataCell<*const c_char> = DataCell::new(c"".as_ptr());
 pub static PROGRAM_SHORT_NAME: DataCell<*const c_char> = DataCell::new(c"".as_ptr());
 /// `__libc_enable_secure`.
 pub static ENABLE_SECURE: DataCell<c_int> = DataCell::new(0);
-
-static FLUSH: AtomicPtr<()> = AtomicPtr::new(null_mut());
-
-/// Registers what exit(3) does about open streams.
-pub fn set_flush(flush: fn()) {
-    FLUSH.store(flush as *mut (), Ordering::Release);
-}
 
 /// The stack that a program starts with, as the psABI lays it out: argc, argv, null, envp, null, auxv.
 #[repr(transparent)]
@@ -60,6 +53,7 @@ pub unsafe fn init_process(stack: InitialStack) {
         STACK_END.store(stack.0.cast());
         ENABLE_SECURE.store(auxv::find(auxv::AT_SECURE).unwrap_or(0) as c_int);
         set_names(if argc > 0 { *argv } else { null() });
+        crate::stdio::lock::set_single_threaded(true);
         let tcb = thread::current();
         seed(tcb);
         crate::pthread::thread::adopt_main(tcb);
@@ -126,12 +120,7 @@ abi! { EXPORTS "libc.so.6":
     "GLIBC_2.2.5" fn exit(status: c_int) -> ! {
         run_thread_dtors();
         run_handlers(status);
-        let flush = FLUSH.load(Ordering::Acquire);
-        if !flush.is_null() {
-            // SAFETY: from `set_flush`.
-            let flush: fn() = unsafe { transmute(flush) };
-            flush();
-        }
+        crate::stdio::flush_all();
         // SAFETY: ends the process.
         unsafe { _exit(status) }
     }

@@ -1,12 +1,13 @@
 //! fork(2)'s handlers (pthread_atfork(3)), and this crate's own locks around a fork.
 //!
-//! Handlers run first (prepare in reverse order), then every lock of this crate is taken in one fixed
-//! order, so that the child's copy of what they guard is whole. The child lets go of them and keeps
-//! only its own thread.
+//! Handlers run first (prepare in reverse order), then the locks are taken in one fixed order (loader,
+//! list of streams, lists of this crate, malloc), so that the child's copy of what they guard is whole.
+//! The child lets go of them and keeps only its own thread.
 
 use super::{once, stack, thread};
 use crate::futex::{Lock, RawLock};
 use crate::malloc::{self, imp};
+use crate::stdio;
 use crate::types::{c_int, c_void};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, Ordering};
@@ -53,7 +54,7 @@ impl List {
     }
 }
 
-/// More locks to hold over a fork: other modules' (stdio's streams and their list).
+/// Locks of the loader, to hold over a fork.
 #[derive(Clone, Copy, Debug)]
 pub struct Hook {
     /// Takes the locks.
@@ -64,22 +65,17 @@ pub struct Hook {
     pub child: fn(),
 }
 
-/// Outermost first: the loader's lock is held while constructors use streams.
-static HOOKS: [AtomicPtr<Hook>; 2] = [const { AtomicPtr::new(null_mut()) }; 2];
+static LOADER: AtomicPtr<Hook> = AtomicPtr::new(null_mut());
 
-/// Installs another module's part in a fork (the streams').
-pub fn set_hook(hook: &'static Hook) {
-    HOOKS[1].store((&raw const *hook).cast_mut(), Ordering::Release);
-}
-
-/// Installs the loader's part in a fork.
+/// Installs the loader's part in a fork. Its lock is the outermost: it is held while constructors use
+/// streams.
 pub fn set_loader_hook(hook: &'static Hook) {
-    HOOKS[0].store((&raw const *hook).cast_mut(), Ordering::Release);
+    LOADER.store((&raw const *hook).cast_mut(), Ordering::Release);
 }
 
-fn hooks() -> impl DoubleEndedIterator<Item = &'static Hook> {
-    // SAFETY: null or from one of the two above.
-    HOOKS.iter().filter_map(|hook| unsafe { hook.load(Ordering::Acquire).as_ref() })
+fn loader() -> Option<&'static Hook> {
+    // SAFETY: null or from `set_loader_hook`.
+    unsafe { LOADER.load(Ordering::Acquire).as_ref() }
 }
 
 /// Our own locks, outermost first.
@@ -106,7 +102,10 @@ pub(crate) fn prepare(handlers: bool) -> usize {
             unsafe { run() };
         }
     }
-    hooks().for_each(|hook| (hook.prepare)());
+    if let Some(loader) = loader() {
+        (loader.prepare)();
+    }
+    stdio::lock::lock_all();
     locks().iter().for_each(|lock| lock.lock());
     malloc::fork_prepare();
     count
@@ -119,7 +118,10 @@ pub(crate) fn parent(count: usize) {
         malloc::fork_done();
         locks().iter().rev().for_each(|lock| lock.unlock());
     }
-    hooks().rev().for_each(|hook| (hook.parent)());
+    stdio::lock::unlock_all();
+    if let Some(loader) = loader() {
+        (loader.parent)();
+    }
     for at in 0..count {
         if let Some(run) = entry(at).and_then(|e| e.parent) {
             // SAFETY: the program's handler.
@@ -139,7 +141,10 @@ pub(crate) fn child(count: usize) {
     }
     stack::forked();
     thread::forked();
-    hooks().rev().for_each(|hook| (hook.child)());
+    stdio::lock::reset_all();
+    if let Some(loader) = loader() {
+        (loader.child)();
+    }
     for at in 0..count {
         if let Some(run) = entry(at).and_then(|e| e.child) {
             // SAFETY: the program's handler.

@@ -202,6 +202,7 @@ pub(crate) unsafe fn create(
         (record.start, record.argument, record.is_c11) = (start, argument, is_c11);
         record.hold.store(u32::from(wish.needs_setup()), Ordering::Relaxed);
         start::SINGLE_THREADED.store(0);
+        crate::stdio::lock::set_single_threaded(false);
         COUNT.fetch_add(1, Ordering::AcqRel);
         link(tcb);
         // The thread may run, end and be gone before spawn returns: its id must be out before.
