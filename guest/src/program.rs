@@ -34,11 +34,12 @@ mod with_loader {
     use alloc::vec::Vec;
     use core::ffi::c_void;
     use crate::network;
-    use loader::{LoadError, LoadRequest};
+    use loader::{LoadError, LoadRequest, Loaded};
     use platform::mem::{Prot, map_private};
     use sched::thread::{self, Start};
     use syscalls::context::Ctx;
     use syscalls::mounts::{self, Plan, Volume};
+    use syscalls::proc::Image;
     use syscalls::process::Credentials;
 
     /// Stack of the loading thread; the program gets its own from the loader.
@@ -97,12 +98,27 @@ mod with_loader {
             set_fs: thread::set_fs_base,
         };
         match loader::load(&request) {
-            Ok(loaded) => loaded.start(),
+            Ok(loaded) => {
+                sched::kernel(|| note_image(config, &loaded));
+                loaded.start()
+            }
             Err(error) => die_with(status(&error), format_args!("{error}")),
         }
     }
 
+    /// ps(1) and top(1) shall name the program, not the runtime.
+    fn take_name(path: &[u8]) {
+        const PR_SET_NAME: usize = 15;
+        let base = path.rsplit(|&b| b == b'/').next().unwrap_or(path);
+        let mut name = [0u8; 16];
+        let len = base.len().min(15);
+        name[..len].copy_from_slice(&base[..len]);
+        // SAFETY: sixteen bytes of ours, NUL-ended.
+        let _ = unsafe { platform::host!(prctl, PR_SET_NAME, name.as_ptr()) };
+    }
+
     fn start_personality(config: &Config) {
+        take_name(config.path);
         let Ok(hostname) = core::str::from_utf8(config.hostname) else {
             die(format_args!("the host name is not text"))
         };
@@ -119,6 +135,59 @@ mod with_loader {
             if let Err(word) = syscalls::trace::start(config.trace_fd.unwrap_or(2), set) {
                 die(format_args!("--trace: '{word}' is no system call and no family (see attacca run --help)"));
             }
+        }
+    }
+
+    /// What /proc/self tells of the program.
+    fn note_image(config: &Config, loaded: &Loaded) {
+        let process = Ctx::current().process;
+        let exe = process.view.get().and_then(|view| view.locate(&view.cwd, config.path, true).ok());
+        // SAFETY: the loader has just made this stack: argc, argv, envp, auxv, in the ABI's form.
+        let (arguments, environment, auxv) = unsafe { stack_parts(loaded.stack) };
+        *process.image.lock() = Image {
+            exe,
+            arguments,
+            environment,
+            auxv,
+            stack_start: loaded.stack,
+            code: loaded.program_range,
+            oom_score_adj: 0,
+        };
+    }
+
+    /// Where the argument and environment strings lie, and the auxiliary vector's bytes.
+    ///
+    /// # Safety
+    /// `stack` is an initial stack (psABI figure 3.9) whose strings follow each other.
+    unsafe fn stack_parts(stack: usize) -> ((usize, usize), (usize, usize), Vec<u8>) {
+        const AT_NULL: usize = 0;
+        // SAFETY: the caller's promise bounds every read below.
+        unsafe {
+            let words = stack as *const usize;
+            let argc = *words;
+            let argv = words.add(1);
+            let envp = argv.add(argc + 1);
+            let count = (0..).take_while(|&i| *envp.add(i) != 0).count();
+            let auxv = envp.add(count + 1);
+            let pairs = (0..).take_while(|&i| *auxv.add(2 * i) != AT_NULL).count() + 1;
+            let bytes = core::slice::from_raw_parts(auxv.cast::<u8>(), pairs * 16).to_vec();
+            (string_range(argv, argc), string_range(envp, count), bytes)
+        }
+    }
+
+    /// From the first string's start to the last one's end.
+    ///
+    /// # Safety
+    /// `pointers` are `count` pointers to strings.
+    unsafe fn string_range(pointers: *const usize, count: usize) -> (usize, usize) {
+        if count == 0 {
+            return (0, 0);
+        }
+        // SAFETY: the caller's promise.
+        unsafe {
+            let last = *pointers.add(count - 1);
+            let len = core::ffi::CStr::from_ptr(last as *const _).to_bytes_with_nul().len();
+            (*pointers, last + len)
         }
     }
 

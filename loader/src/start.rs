@@ -65,6 +65,8 @@ static FILES: GuestFiles = GuestFiles;
 static LIBC: Guest = Guest;
 
 const DEFAULT_STACK: usize = 8 << 20;
+/// On top of what the program asked for: system calls run on the caller's stack.
+const RUNTIME_STACK: usize = libc_abi::pthread::stack::HEADROOM;
 /// Where the kernel puts position-independent programs; gdb and people expect 0x55...
 const PIE_BASE: usize = 0x5555_5555_4000;
 
@@ -200,7 +202,8 @@ fn first_stack(
     let path = ns.get(program).map_or_else(Vec::new, |o| o.path.clone());
     let executable = ns.global.iter().filter_map(|&id| ns.elf(id)).any(|e| e.elf.exec_stack);
     let fail = |e| LoadError::Map(path.clone(), "the stack", e);
-    let size = map::page_up(if request.stack_size == 0 { DEFAULT_STACK } else { request.stack_size });
+    let asked = if request.stack_size == 0 { DEFAULT_STACK } else { request.stack_size };
+    let size = map::page_up(asked + RUNTIME_STACK);
     let start = map_stack(ns.files, size, executable).map_err(fail)?;
     let auxv = auxiliary(ns, program, interp, request);
     let contents =

@@ -602,3 +602,9 @@ pub fn membarrier(_ctx: &Ctx, command: i32, flags: u32, cpu: i32) -> Result {
 pub fn restart_syscall(_ctx: &Ctx) -> Result {
     Err(Errno::EINTR)
 }
+
+/// rseq(2): every libc tries it at start, and does without where a kernel lacks it. Guest threads move
+/// between processors in user space, so there is nothing to restart.
+pub fn rseq(_ctx: &Ctx, _area: Address, _len: u32, _flags: i32, _signature: u32) -> Result {
+    Err(Errno::ENOSYS)
+}

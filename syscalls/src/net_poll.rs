@@ -32,6 +32,8 @@ pub struct Stack {
     /// Hubs by the cookie of their socket, less 1.
     hubs: Vec<Option<Arc<Hub>>>,
     free: Vec<usize>,
+    /// Which life of the network server we know; 0 before the first.
+    server_generation: u64,
 }
 
 /// Rounds of one poll: a flood of frames must not keep a vCPU from its threads.
@@ -48,7 +50,7 @@ static NET: AtomicPtr<Net> = AtomicPtr::new(core::ptr::null_mut());
 
 /// Brings the network up. Called once, inside the kernel, before the first thread.
 pub fn init(shard: Shard, backend: Backend) {
-    let stack = Stack { shard, backend, hubs: Vec::new(), free: Vec::new() };
+    let stack = Stack { shard, backend, hubs: Vec::new(), free: Vec::new(), server_generation: 0 };
     let net = Box::new(Net { stack: Lock::new(stack), deadline: AtomicU64::new(u64::MAX) });
     NET.store(Box::into_raw(net), Ordering::Release);
 }
@@ -124,8 +126,23 @@ impl Stack {
         shard.flush(now, backend);
     }
 
-    /// Takes frames and runs timers; the frames taken.
+    /// Whether a poll would find something although no timer is due.
+    fn has_work(&mut self) -> bool {
+        self.backend.has_frames()
+            || self.shard.wants_flush()
+            || self.backend.server_generation() != self.server_generation
+    }
+
+    /// Takes frames and runs timers; the frames taken. After a new server has begun its life, what was
+    /// in flight is sent again and peers are woken, instead of waiting for retransmission timers.
     fn poll(&mut self, now: Instant) -> usize {
+        let generation = self.backend.server_generation();
+        if generation != self.server_generation {
+            if self.server_generation != 0 {
+                self.shard.kick();
+            }
+            self.server_generation = generation;
+        }
         let Stack { shard, backend, .. } = self;
         let mut total = 0;
         for _ in 0..ROUNDS {
@@ -195,7 +212,7 @@ pub fn poll() -> bool {
     let Some(mut stack) = net.stack.try_lock() else { return false };
     let now = time::now();
     let due = net.deadline.load(Ordering::Relaxed) <= now.0;
-    if !due && !stack.backend.has_frames() && !stack.shard.wants_flush() {
+    if !due && !stack.has_work() {
         return false;
     }
     let frames = stack.poll(now);
@@ -270,6 +287,13 @@ pub fn after_sleep() {
 }
 
 impl Backend {
+    fn server_generation(&self) -> u64 {
+        match self {
+            Backend::None => 0,
+            Backend::Ring(ring) => ring.link().server_generation(),
+        }
+    }
+
     fn has_frames(&mut self) -> bool {
         match self {
             Backend::None => false,

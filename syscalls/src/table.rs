@@ -483,7 +483,7 @@ table! {
     331 => pkey_free() missing "memory features without a user so far";
     332 => statx(DirFd, UserStr, AtFlags, u32, UserPtr<Statx>) full "" = crate::stat::statx;
     333 => io_pgetevents() missing "asynchronous I/O rings: programs fall back to plain calls";
-    334 => rseq(Address, u32, i32, u32) missing "restartable sequences: glibc does without";
+    334 => rseq(Address, u32, i32, u32) partial "always ENOSYS, unannounced: libcs try it and do without" = crate::info::rseq;
     424 => pidfd_send_signal() missing "administration of a machine, not of a guest";
     425 => io_uring_setup() missing "asynchronous I/O rings: programs fall back to plain calls";
     426 => io_uring_enter() missing "asynchronous I/O rings: programs fall back to plain calls";

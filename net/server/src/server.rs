@@ -223,6 +223,8 @@ impl Port {
         let link =
             unsafe { Link::open(mapping.base, mapping.len) }.map_err(|e| io::Error::other(e.to_string()))?;
         link.begin_server_generation();
+        // Asleep or not, the guest looks at the generation, and resends if it knew another one.
+        sys::ring(to_guest.as_raw_fd());
         let wake_guest = Box::new(move || sys::ring(to_guest.as_raw_fd()));
         // SAFETY: the supervisor runs one server at a time, and this is it.
         let ring = unsafe { RingDevice::new(link, Role::Server, 0, place.mtu as usize, wake_guest) }
@@ -259,6 +261,11 @@ impl Port {
     }
 
     fn turn(&mut self, time: Instant) -> bool {
+        if self.device.ring.is_corrupt() && self.ends.is_none() {
+            // It breaks the ring's rules: from here on it is served as one that has gone.
+            eprintln!("attacca: network server: guest {} wrote nonsense into its ring and is cut off", self.id);
+            self.guest_gone(time);
+        }
         let frames = self.shard.poll(time, &mut self.device);
         let work = self.uplink.engine_events(&mut self.shard, time);
         if self.shard.wants_flush() {

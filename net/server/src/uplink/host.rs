@@ -391,7 +391,12 @@ impl HostUplink {
         let fd = sys::connect(self.on_host(world), true).ok()?;
         let raw = fd.as_raw_fd();
         let index = self.add_udp_flow(UdpFlow { guest, world, via: UdpVia::Own(fd), used: now }, now)?;
-        self.epoll.add(raw, sys::IN, Token::UdpFlow(self.port, index as u32).pack()).ok()?;
+        if self.epoll.add(raw, sys::IN, Token::UdpFlow(self.port, index as u32).pack()).is_err() {
+            // A flow that could never hear an answer is none.
+            self.udp_index.remove(&(guest, world));
+            self.udp_flows.remove(index);
+            return None;
+        }
         Some(index)
     }
 
