@@ -282,6 +282,11 @@ unsafe extern "C" fn run(job: *mut c_void) -> *mut c_void {
     null_mut()
 }
 
+/// The lock, for fork(2).
+pub(crate) fn fork_lock() -> &'static crate::futex::RawLock {
+    HELPER.raw()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -335,6 +335,11 @@ unsafe fn close(sem: *mut Sem) -> Result<usize, Errno> {
     Err(Errno::EINVAL)
 }
 
+/// The lock, for fork(2).
+pub(crate) fn fork_lock() -> &'static crate::futex::RawLock {
+    LIST.raw()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -78,10 +78,13 @@ fn loader() -> Option<&'static Hook> {
     unsafe { LOADER.load(Ordering::Acquire).as_ref() }
 }
 
-/// Our own locks, outermost first.
-fn locks() -> [&'static RawLock; 6] {
+/// Our own locks, outermost first: those of modules that make threads while they hold theirs, then the rest.
+fn locks() -> [&'static RawLock; 9] {
     let [handlers, quick] = crate::start::fork_locks();
     [
+        crate::aio::fork_lock(),
+        crate::posix_timers::fork_lock(),
+        crate::sem::fork_lock(),
         crate::env::fork_lock(),
         handlers,
         quick,
