@@ -85,7 +85,6 @@ mod with_loader {
         let job = unsafe { Box::from_raw(argument.cast::<Job>()) };
         let config = &job.config;
         sched::kernel(|| start_personality(config));
-        libc_abi::start::set_flush(libc_abi::stdio::flush_all);
         let request = LoadRequest {
             path: config.path,
             argv: &config.args,
