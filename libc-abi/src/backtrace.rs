@@ -92,18 +92,15 @@ unsafe extern "C" fn note(context: *mut c_void, wish: *mut c_void) -> c_int {
 
 /// "file(symbol+0x12) [0x...]", "file(+0x12) [0x...]" or "[0x...]".
 unsafe fn describe(address: *mut c_void) -> String {
-    let mut info = DlInfo {
-        fname: core::ptr::null(),
-        fbase: null_mut(),
-        sname: core::ptr::null(),
-        saddr: null_mut(),
-    };
+    let mut info =
+        DlInfo { fname: core::ptr::null(), fbase: null_mut(), sname: core::ptr::null(), saddr: null_mut() };
     // SAFETY: our own struct; the loader's strings.
     unsafe {
         if dl::dladdr(address, &raw mut info) == 0 || info.fname.is_null() || *info.fname == 0 {
             return alloc::format!("[{address:#x}]", address = address as usize);
         }
-        let text = |name: *const c_char| String::from_utf8_lossy(CStr::from_ptr(name).to_bytes()).into_owned();
+        let text =
+            |name: *const c_char| String::from_utf8_lossy(CStr::from_ptr(name).to_bytes()).into_owned();
         let (symbol, base) = if info.sname.is_null() {
             (String::new(), info.fbase as usize)
         } else {

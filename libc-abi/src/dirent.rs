@@ -354,7 +354,9 @@ mod tests {
         unsafe {
             let dir = opendir(c"/usr/include".as_ptr());
             let name = |e: *mut Dirent| CStr::from_ptr((&raw const (*e).name).cast()).to_owned();
-            (0..3).for_each(|_| drop(readdir(dir)));
+            for _ in 0..3 {
+                readdir(dir);
+            }
             let position = telldir(dir);
             let fourth = name(readdir(dir));
             while !readdir(dir).is_null() {}

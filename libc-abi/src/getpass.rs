@@ -70,7 +70,8 @@ unsafe fn ask(prompt: &[u8]) -> Result<*mut c_char, platform::Errno> {
     static ANSWER: DataCell<[u8; PASS_MAX]> = DataCell::new([0; PASS_MAX]);
     // SAFETY: our own buffers and structs.
     unsafe {
-        let opened = kcall!(openat, AT_FDCWD, c"/dev/tty".as_ptr(), O_RDWR | crate::fcntl::O_CLOEXEC as usize, 0);
+        let opened =
+            kcall!(openat, AT_FDCWD, c"/dev/tty".as_ptr(), O_RDWR | crate::fcntl::O_CLOEXEC as usize, 0);
         let (input, output) = opened.map_or((0, 2), |fd| (fd as c_int, fd as c_int));
         let mut before: Termios = core::mem::zeroed();
         let is_terminal = tcgetattr(input, &raw mut before) == 0;
@@ -148,7 +149,8 @@ fn read_shells() -> Option<Vec<u8>> {
         // From the first slash, up to a space or comment.
         let Some(start) = line.iter().position(|&b| matches!(b, b'/' | b'#')) else { continue };
         if line[start] == b'/' {
-            let end = line[start..].iter().position(|b| b" \t#".contains(b)).map_or(line.len(), |e| start + e);
+            let end =
+                line[start..].iter().position(|b| b" \t#".contains(b)).map_or(line.len(), |e| start + e);
             shells.extend_from_slice(&line[start..end]);
             shells.push(0);
         }

@@ -110,6 +110,12 @@ pub mod stat;
 pub mod ucontext;
 pub mod uio;
 pub mod unistd;
+pub mod backtrace;
+pub mod getpass;
+pub mod mntent;
+pub mod popen;
+pub mod syslog;
+pub mod utmp;
 pub mod xattr;
 
 // One C header each: mostly a system call under its C name.
@@ -223,4 +229,6 @@ pub static TABLES: &[&[Export]] = &[
     unistd::EXPORTS, unistd::MORE, unistd::ALIASES,
     xattr::EXPORTS,
     old_names::ROWS,
+    backtrace::EXPORTS, getpass::EXPORTS, mntent::EXPORTS, popen::EXPORTS, popen::ROWS,
+    syslog::EXPORTS, syslog::ROWS, utmp::EXPORTS, utmp::ROWS,
 ];

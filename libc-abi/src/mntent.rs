@@ -1,6 +1,5 @@
 //! <mntent.h>: tables of mounts, /etc/fstab and /proc/self/mounts.
 
-use crate::errno;
 use crate::malloc::imp;
 use crate::stdio::{FILE, fclose, fgets, fopen, fputs};
 use crate::types::*;
@@ -146,14 +145,15 @@ unsafe fn decode(text: *mut u8) {
     // SAFETY: a C string; what is written is not longer than what was read.
     unsafe {
         while *from != 0 {
-            let (byte, used) = match core::slice::from_raw_parts(from, CStr::from_ptr(from.cast()).count_bytes().min(4)) {
-                b"\\040" => (b' ', 4),
-                b"\\011" => (b'\t', 4),
-                b"\\012" => (b'\n', 4),
-                b"\\134" => (b'\\', 4),
-                [b'\\', b'\\', ..] => (b'\\', 2),
-                _ => (*from, 1),
-            };
+            let (byte, used) =
+                match core::slice::from_raw_parts(from, CStr::from_ptr(from.cast()).count_bytes().min(4)) {
+                    b"\\040" => (b' ', 4),
+                    b"\\011" => (b'\t', 4),
+                    b"\\012" => (b'\n', 4),
+                    b"\\134" => (b'\\', 4),
+                    [b'\\', b'\\', ..] => (b'\\', 2),
+                    _ => (*from, 1),
+                };
             *to = byte;
             to = to.add(1);
             from = from.add(used);
@@ -180,7 +180,8 @@ mod tests {
 
     #[test]
     fn reads_lines_as_the_host() {
-        let path = std::ffi::CString::new(std::format!("/tmp/attacca-mntent-{}", std::process::id())).unwrap();
+        let path =
+            std::ffi::CString::new(std::format!("/tmp/attacca-mntent-{}", std::process::id())).unwrap();
         let text = "# comment\n\n  \t\nproc /proc proc rw,nosuid 0 1\n/dev/a\\040b /mnt\\011x ext4 ro,size=10 1\nonly\n";
         std::fs::write(path.to_str().unwrap(), text).unwrap();
         // SAFETY: one layout; our own file.
@@ -193,7 +194,12 @@ mod tests {
                 if a.is_null() {
                     break;
                 }
-                for (x, y) in [((*a).source, (*b).mnt_fsname), ((*a).folder, (*b).mnt_dir), ((*a).kind, (*b).mnt_type), ((*a).options, (*b).mnt_opts)] {
+                for (x, y) in [
+                    ((*a).source, (*b).mnt_fsname),
+                    ((*a).folder, (*b).mnt_dir),
+                    ((*a).kind, (*b).mnt_type),
+                    ((*a).options, (*b).mnt_opts),
+                ] {
                     assert_eq!(CStr::from_ptr(x), CStr::from_ptr(y));
                 }
                 assert_eq!(((*a).frequency, (*a).pass), ((*b).mnt_freq, (*b).mnt_passno));
@@ -207,6 +213,5 @@ mod tests {
             libc::endmntent(theirs);
         }
         std::fs::remove_file(path.to_str().unwrap()).unwrap();
-        let _ = errno::get();
     }
 }

@@ -77,11 +77,8 @@ unsafe fn start(command: *const c_char, mode: &[u8]) -> Result<*mut FILE, Errno>
         // Ours, the command's, and the command's number for it.
         let (ours, theirs, at) = if reads { (ends[0], ends[1], 1) } else { (ends[1], ends[0], 0) };
         let node: *mut Running = imp::malloc(size_of::<Running>()).cast();
-        let file = if node.is_null() {
-            null_mut()
-        } else {
-            fdopen(ours, if reads { c"r" } else { c"w" }.as_ptr())
-        };
+        let file =
+            if node.is_null() { null_mut() } else { fdopen(ours, if reads { c"r" } else { c"w" }.as_ptr()) };
         if file.is_null() {
             imp::free(node.cast());
             let _ = kcall!(close, ours);

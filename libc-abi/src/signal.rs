@@ -162,9 +162,8 @@ impl Ignored {
         let mut it = Ignored { signals, before: [KernelAction::default(); 2], mask: 0 };
         // SAFETY: our own structs.
         unsafe {
-            for at in 0..2 {
-                let _ =
-                    kcall!(rt_sigaction, signals[at], &raw const ignore, &raw mut it.before[at], SET_BYTES);
+            for (signal, before) in signals.iter().zip(&mut it.before) {
+                let _ = kcall!(rt_sigaction, *signal, &raw const ignore, &raw mut *before, SET_BYTES);
             }
             let _ = kcall!(rt_sigprocmask, SIG_BLOCK, &raw const block, &raw mut it.mask, SET_BYTES);
         }
@@ -432,7 +431,7 @@ abi! { EXPORTS "libc.so.6":
     /// sigfillset(3): all but libc's own.
     "GLIBC_2.2.5" fn sigfillset(set: *mut SigSet) -> c_int {
         // SAFETY: as above.
-        unsafe { fill(set, u64::MAX & !INTERNAL) }
+        unsafe { fill(set, !INTERNAL) }
     }
     /// sigaddset(3).
     "GLIBC_2.2.5" fn sigaddset(set: *mut SigSet, signal: c_int) -> c_int {

@@ -136,8 +136,8 @@ const S_IFIFO: mode_t = 0o010000;
 abi! { MORE "libc.so.6":
     /// fchmodat(2): without a flag that the kernel's call lacks.
     "GLIBC_2.4" fn fchmodat(dir: c_int, path: *const c_char, mode: mode_t, flags: c_int) -> c_int {
-        // SAFETY: the program's path.
         errno::int(match flags {
+            // SAFETY: the program's path.
             0 => unsafe { kcall!(fchmodat, dir, path, mode) },
             // SAFETY: as above.
             AT_SYMLINK_NOFOLLOW => unsafe { chmod_unless_link(dir, path, mode) },

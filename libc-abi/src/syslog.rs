@@ -203,7 +203,8 @@ impl Log {
 
 /// "Jan  2 15:04:05", local time.
 fn date() -> alloc::string::String {
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     // SAFETY: our own time and struct.
     unsafe {
         let now = crate::time_calls::time(null_mut());
@@ -213,7 +214,11 @@ fn date() -> alloc::string::String {
         }
         alloc::format!(
             "{} {:2} {:02}:{:02}:{:02}",
-            MONTHS[tm.tm_mon as usize % 12], tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec
+            MONTHS[tm.tm_mon as usize % 12],
+            tm.tm_mday,
+            tm.tm_hour,
+            tm.tm_min,
+            tm.tm_sec
         )
     }
 }
@@ -228,7 +233,8 @@ fn to_console(line: &[u8]) {
     const O_WRONLY_NOCTTY: usize = 0o401;
     // SAFETY: our own path.
     unsafe {
-        if let Ok(fd) = kcall!(openat, AT_FDCWD, c"/dev/console".as_ptr(), O_WRONLY_NOCTTY | SOCK_CLOEXEC, 0) {
+        if let Ok(fd) = kcall!(openat, AT_FDCWD, c"/dev/console".as_ptr(), O_WRONLY_NOCTTY | SOCK_CLOEXEC, 0)
+        {
             write_all(fd, line);
             let _ = kcall!(close, fd);
         }

@@ -335,7 +335,9 @@ impl State {
                 self.close();
                 match self.find_id(record) {
                     Ok(_) => Ok(self.offset - SIZE as i64),
-                    Err(Errno::ESRCH) => kcall!(lseek, fd, 0, SEEK_END).map(|end| end as i64 / SIZE as i64 * SIZE as i64),
+                    Err(Errno::ESRCH) => {
+                        kcall!(lseek, fd, 0, SEEK_END).map(|end| end as i64 / SIZE as i64 * SIZE as i64)
+                    }
                     Err(errno) => Err(errno),
                 }
             });
@@ -377,8 +379,8 @@ mod tests {
             assert!(!pututline(&raw const record).is_null());
             assert_eq!(std::fs::metadata(path.to_str().unwrap()).unwrap().len(), 3 * SIZE as u64);
             setutent();
-            let found = getutline(&raw const record);
-            assert_eq!(&(*found).user[..2], b"me");
+            let found = getutline(&raw const record).read();
+            assert_eq!(&found.user[..2], b"me");
             assert_eq!(logout(c"pts/1".as_ptr()), 1);
             setutent();
             assert!(getutline(&raw const record).is_null());

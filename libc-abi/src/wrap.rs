@@ -17,15 +17,25 @@ macro_rules! wrappers {
     )*) => {
         $crate::abi! { $table $lib: $(
             $(#[$meta])* $version fn $name($($arg: $ty),*) -> $ret {
+                let number = platform::sys::number::$call as usize;
+                let args = $crate::wrap::pack([$($value as usize),*]);
                 // SAFETY: the arguments are the program's claims; the personality checks what a kernel
                 // would check.
-                let result = unsafe { $crate::wrappers!(@$kind $call $($value),*) };
+                let result = unsafe { $crate::wrappers!(@$kind)(number, args) };
                 $crate::errno::or_minus_one(result) as $ret
             }
         )* }
     };
-    (@plain $call:ident $($value:expr),*) => { $crate::kcall!($call $(, $value)*) };
-    (@point $call:ident $($value:expr),*) => { $crate::point!($call $(, $value)*) };
+    (@plain) => { $crate::kcall::call };
+    (@point) => { $crate::pthread::cancel::call };
+}
+
+/// The six argument registers of a call with fewer arguments.
+#[inline]
+pub fn pack<const N: usize>(given: [usize; N]) -> [usize; 6] {
+    let mut args = [0; 6];
+    args[..N].copy_from_slice(&given);
+    args
 }
 
 /// As [`kcall!`](crate::kcall), and a cancellation point.

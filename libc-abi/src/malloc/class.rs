@@ -3,14 +3,14 @@
 //! `max_align_t`; classes that are multiples of a power of two serve aligned requests.
 
 /// Largest small block.
-pub const MAX_SMALL: usize = 32 * 1024;
+pub(super) const MAX_SMALL: usize = 32 * 1024;
 /// Number of classes.
-pub const COUNT: usize = 52;
+pub(super) const COUNT: usize = 52;
 /// Bytes of a heap page: the grain of spans.
-pub const PAGE: usize = 8192;
+pub(super) const PAGE: usize = 8192;
 
 /// Block size of each class.
-pub static SIZES: [u32; COUNT] = make_sizes();
+pub(super) static SIZES: [u32; COUNT] = make_sizes();
 /// Class of a size up to 1 KiB, by 16-byte steps.
 static FINE: [u8; 65] = make_fine();
 /// Class of a size up to 32 KiB, by 256-byte steps.
@@ -18,26 +18,26 @@ static COARSE: [u8; 129] = make_coarse();
 
 /// The class of a size, `size <= MAX_SMALL`.
 #[inline(always)]
-pub fn of(size: usize) -> usize {
+pub(super) fn of(size: usize) -> usize {
     if size <= 1024 { FINE[(size + 15) >> 4] as usize } else { COARSE[(size + 255) >> 8] as usize }
 }
 
 /// Block size of a class.
 #[inline(always)]
-pub fn size(class: usize) -> usize {
+pub(super) fn size(class: usize) -> usize {
     SIZES[class] as usize
 }
 
 /// Blocks that move between a thread's cache and the central list at once: 16 KiB worth.
 #[inline]
-pub fn batch(class: usize) -> u32 {
+pub(super) fn batch(class: usize) -> u32 {
     BATCH[class] as u32
 }
 static BATCH: [u8; COUNT] = make_batch();
 
 /// Heap pages of a span of this class: at most an eighth is lost at its end, and at least four
 /// blocks fit.
-pub fn span_pages(class: usize) -> usize {
+pub(super) fn span_pages(class: usize) -> usize {
     SPAN_PAGES[class] as usize
 }
 static SPAN_PAGES: [u8; COUNT] = make_span_pages();

@@ -120,7 +120,7 @@ pub fn memalign(align: usize, size: usize) -> *mut c_void {
     // Spans start at a heap page, so every block of a class that is a multiple of `align` is aligned.
     if align <= class::PAGE && size <= class::MAX_SMALL {
         let mut class = class::of(size.max(align));
-        while class < class::COUNT && class::size(class) % align != 0 {
+        while class < class::COUNT && !class::size(class).is_multiple_of(align) {
             class += 1;
         }
         if class < class::COUNT {
@@ -149,12 +149,9 @@ pub fn usable(address: usize) -> Option<usize> {
 
 fn allocate_large(size: usize, align: usize) -> (*mut c_void, bool) {
     let heap = size <= MAX_LARGE && align <= MAX_LARGE;
+    let span = if heap { pages::allocate_large(size, align) } else { None };
     // SAFETY: the span is fresh.
-    let found = if heap {
-        pages::allocate_large(size, align).map(|(s, zero)| (unsafe { (*s).start }, zero))
-    } else {
-        None
-    };
+    let found = span.map(|(span, zero)| (unsafe { (*span).start }, zero));
     match found {
         Some((start, zero)) => (start as *mut c_void, zero),
         None => {

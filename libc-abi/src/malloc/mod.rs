@@ -11,11 +11,9 @@ mod central;
 mod class;
 mod huge;
 pub mod imp;
-mod names;
+pub mod names;
 mod pages;
 mod report;
-#[cfg(test)]
-mod tests;
 
 pub use names::{ALIASES, EXPORTS};
 
@@ -125,6 +123,7 @@ mod doors {
 /// Under `cargo test` the host's allocator serves the crate: the tests of other modules hand blocks
 /// to the host's libc and back.
 #[cfg(test)]
+#[allow(missing_docs)]
 mod doors {
     use crate::types::c_void;
     mod host {
@@ -181,3 +180,6 @@ pub unsafe fn fork_done() {
         central::locks().rev().for_each(|lock| lock.unlock());
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -78,7 +78,7 @@ abi! { EXPORTS "libc.so.6":
     }
     /// posix_memalign(3).
     "GLIBC_2.2.5" fn posix_memalign(out: *mut *mut c_void, align: usize, size: usize) -> c_int {
-        if !align.is_power_of_two() || align % size_of::<usize>() != 0 {
+        if !align.is_power_of_two() || !align.is_multiple_of(size_of::<usize>()) {
             return Errno::EINVAL.0;
         }
         let saved = errno::get();

@@ -18,7 +18,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 /// The two words of a free block.
 #[repr(C)]
-pub struct Block {
+pub(super) struct Block {
     /// The next free block of a chain.
     pub next: *mut Block,
     /// The mark of free blocks.

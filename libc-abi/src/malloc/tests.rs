@@ -151,7 +151,7 @@ fn alignments_up_to_huge() {
     for align in (4..=27).map(|bits| 1usize << bits) {
         for len in [0, 1, 100, 5000, 70_000, 3 << 20, 40 << 20] {
             let at = imp::memalign(align, len);
-            assert!(!at.is_null() && at as usize % align == 0, "{align} {len}");
+            assert!(!at.is_null() && (at as usize).is_multiple_of(align), "{align} {len}");
             // SAFETY: our own block.
             unsafe { imp::free(at) };
         }
@@ -274,9 +274,13 @@ fn measure() {
     );
     for (name, (malloc, free)) in [("ours", ours), ("host", theirs), ("ours", ours), ("host", theirs)] {
         let mut report = std::format!("{name}:");
-        for (what, live, size) in
-            [("pair 64", 1usize, 64usize), ("lifo 100", 100, 48), ("random 10000", 10_000, 0), ("16K x 100", 100, 16 << 10), ("200K", 4, 200_000)]
-        {
+        for (what, live, size) in [
+            ("pair 64", 1usize, 64usize),
+            ("lifo 100", 100, 48),
+            ("random 10000", 10_000, 0),
+            ("16K x 100", 100, 16 << 10),
+            ("200K", 4, 200_000),
+        ] {
             let mut random = Random(99);
             let mut blocks: Vec<*mut u8> = std::vec![core::ptr::null_mut(); live];
             let rounds = 2_000_000 / if size > 10_000 { 20 } else { 1 };

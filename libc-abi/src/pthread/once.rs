@@ -8,7 +8,6 @@
 use super::me;
 use crate::futex::{self, Scope};
 use crate::types::{c_int, c_void};
-use core::ptr::null_mut;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 const IN_PROGRESS: u32 = 1;
@@ -106,7 +105,7 @@ unsafe extern "C" fn personality(
         // SAFETY: the frames below the unwinder still stand, so the innermost record does too.
         unsafe {
             let running: *mut Running = (*me()).once.cast();
-            if running != null_mut() {
+            if !running.is_null() {
                 (*me()).once = (*running).outer.cast();
                 finish((*running).control, 0);
             }

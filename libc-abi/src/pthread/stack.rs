@@ -88,7 +88,7 @@ pub(crate) fn adopt(low: usize, size: usize) -> Result<*mut Tcb, Errno> {
     // SAFETY: fresh memory of our own.
     unsafe {
         let map = kcall!(mmap, 0, len, READ_WRITE, STACK_FLAGS, -1isize, 0).map_err(|_| Errno::EAGAIN)?;
-        let tcb = tls::install((map + len - block & !(align - 1)) as *mut u8);
+        let tcb = tls::install(((map + len - block) & !(align - 1)) as *mut u8);
         (*tcb).pthread.stack = Stack { map, map_len: len, low, size, guard: 0, foreign: true };
         Ok(tcb)
     }
@@ -96,7 +96,7 @@ pub(crate) fn adopt(low: usize, size: usize) -> Result<*mut Tcb, Errno> {
 
 /// Installs a TCB at the top of a mapping.
 unsafe fn place(map: usize, len: usize, guard: usize, block: usize, align: usize) -> *mut Tcb {
-    let start = map + len - block & !(align - 1);
+    let start = (map + len - block) & !(align - 1);
     let low = map + guard + HEADROOM;
     // SAFETY: the caller's mapping, with room for the block at its end.
     unsafe {
@@ -153,7 +153,7 @@ fn reuse(len: usize, guard: usize, block: usize, align: usize) -> Option<*mut Tc
         })?;
         drop(cache);
         let map = (*tcb).pthread.stack.map;
-        let start = map + len - block & !(align - 1);
+        let start = (map + len - block) & !(align - 1);
         (start as *mut u8).write_bytes(0, map + len - start);
         Some(place(map, len, guard, block, align))
     }

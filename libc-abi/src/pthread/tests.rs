@@ -186,7 +186,10 @@ fn joins_refuse_what_posix_refuses() {
     unsafe {
         assert_eq!(thread::pthread_tryjoin_np(id, core::ptr::null_mut()), Errno::EBUSY.0);
         let at = soon(0, 20);
-        assert_eq!(thread::pthread_timedjoin_np(id, core::ptr::null_mut(), &raw const at), Errno::ETIMEDOUT.0);
+        assert_eq!(
+            thread::pthread_timedjoin_np(id, core::ptr::null_mut(), &raw const at),
+            Errno::ETIMEDOUT.0
+        );
         let me = thread::pthread_self();
         assert_eq!(thread::pthread_join(me, core::ptr::null_mut()), Errno::EDEADLK.0);
         gate.store(1, Ordering::SeqCst);
@@ -247,7 +250,9 @@ unsafe extern "C" fn count_up(argument: *mut c_void) -> *mut c_void {
 
 #[test]
 fn mutexes_of_every_kind_exclude() {
-    for (kind, robust, shared) in [(0, 0, 0), (1, 0, 0), (2, 0, 0), (3, 0, 0), (0, 0, 1), (0, 1, 0), (1, 1, 1), (2, 1, 0)] {
+    for (kind, robust, shared) in
+        [(0, 0, 0), (1, 0, 0), (2, 0, 0), (3, 0, 0), (0, 0, 1), (0, 1, 0), (1, 1, 1), (2, 1, 0)]
+    {
         // SAFETY: our own objects.
         unsafe {
             let mut attr = mutex::MutexAttr(0);
@@ -285,7 +290,7 @@ fn mutex_kinds_answer_as_glibcs() {
                 assert_eq!(kind_of(a.cast()), kind_of(b.cast()), "the kind's bits");
                 let at = soon(0, 10);
                 let host_at = libc::timespec { tv_sec: at.sec, tv_nsec: at.nsec };
-                let mut both = |name: &str, ours: i32, theirs: i32| {
+                let both = |name: &str, ours: i32, theirs: i32| {
                     assert_eq!(ours, theirs, "{name}, kind {kind}, robust {robust}");
                 };
                 if kind == 2 || kind == 1 || robust == 1 {
@@ -524,7 +529,10 @@ fn barriers_hold_everybody() {
     // SAFETY: our own objects.
     unsafe {
         let mut rounds: Rounds = core::mem::zeroed();
-        assert_eq!(barrier::pthread_barrier_init(&raw mut rounds.barrier, core::ptr::null(), 0), Errno::EINVAL.0);
+        assert_eq!(
+            barrier::pthread_barrier_init(&raw mut rounds.barrier, core::ptr::null(), 0),
+            Errno::EINVAL.0
+        );
         assert_eq!(barrier::pthread_barrier_init(&raw mut rounds.barrier, core::ptr::null(), 4), 0);
         assert_eq!(run(4, go_round, (&raw mut rounds).cast()), 500, "one serial thread in each round");
         assert_eq!(rounds.wrong.load(Ordering::SeqCst), 0);
@@ -653,7 +661,7 @@ fn dynamic_tls_is_made_on_demand_for_each_thread() {
             let fixed: *mut u8 = tls::__tls_get_addr(&raw const index.1).cast();
             let tcb = crate::thread::current() as usize;
             let mut right = core::slice::from_raw_parts(dynamic, 8) == IMAGE;
-            right &= dynamic.add(8).read() == 0 && dynamic as usize % 64 == 0;
+            right &= dynamic.add(8).read() == 0 && (dynamic as usize).is_multiple_of(64);
             right &= fixed as usize == tcb - 128 && core::slice::from_raw_parts(fixed, 8) == IMAGE;
             dynamic.write(b'X');
             right &= tls::__tls_get_addr(&raw const index.0).cast() == dynamic;
@@ -672,10 +680,8 @@ fn dynamic_tls_is_made_on_demand_for_each_thread() {
     unsafe {
         let dynamic = tls::add_module(module);
         let fixed = tls::add_module(tls::Module { static_offset: 128, size: 100, ..module });
-        let index = Index(
-            tls::TlsIndex { module: dynamic, offset: 0 },
-            tls::TlsIndex { module: fixed, offset: 0 },
-        );
+        let index =
+            Index(tls::TlsIndex { module: dynamic, offset: 0 }, tls::TlsIndex { module: fixed, offset: 0 });
         assert_eq!(run(3, touch, (&raw const index).cast_mut().cast()), 3);
         // Many modules: the vector grows; a freed number comes back with a fresh block.
         let more: Vec<usize> = (0..100).map(|_| tls::add_module(module)).collect();
@@ -691,5 +697,6 @@ fn dynamic_tls_is_made_on_demand_for_each_thread() {
 fn deadlines_check_their_nanoseconds() {
     let bad = Timespec { sec: 1, nsec: 1_000_000_000 };
     // SAFETY: our own time.
-    assert_eq!(unsafe { Deadline::read(crate::futex::Clock::Real, &raw const bad) }.err(), Some(Errno::EINVAL));
+    let read = unsafe { Deadline::read(crate::futex::Clock::Real, &raw const bad) };
+    assert_eq!(read.err(), Some(Errno::EINVAL));
 }

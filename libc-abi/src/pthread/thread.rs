@@ -22,9 +22,9 @@ use platform::time::Timespec;
 
 #[cfg(test)]
 use super::tests::spawn;
+use syscalls::thread::Start;
 #[cfg(not(test))]
 use syscalls::thread::spawn;
-use syscalls::thread::Start;
 
 // States of `Record::detach`.
 /// Somebody will join it.
