@@ -179,8 +179,14 @@ abi! { EXPORTS "libc.so.6":
         // SAFETY: the program's callback.
         hooks().map_or(0, |h| unsafe { (h.iterate)(callback, data) })
     }
-    /// _dl_find_object(3).
+    /// _dl_find_object(3). Unwinding goes through frames of this library too: out of a cancelled `read`,
+    /// out of a callback of `qsort`.
     "GLIBC_2.35" fn _dl_find_object(pc: *const c_void, result: *mut DlFindObject) -> c_int {
+        if let Some(own) = runtime::find(pc as usize) {
+            // SAFETY: the program's out pointer.
+            unsafe { result.write(own) };
+            return 0;
+        }
         // SAFETY: the program's out pointer.
         hooks().map_or(-1, |h| unsafe { (h.find_object)(pc as usize, result) })
     }
@@ -198,6 +204,91 @@ exports! { ROWS "libc.so.6":
     compat "GLIBC_2.2.5" "dladdr" = dladdr;
     compat "GLIBC_2.3.3" "dladdr1" = dladdr1;
     compat "GLIBC_2.3.3" "dlinfo" = dlinfo;
+}
+
+/// The runtime's own image: a static executable that no link map describes.
+#[cfg(not(test))]
+mod runtime {
+    use super::DlFindObject;
+    use core::ptr::null_mut;
+    use core::sync::atomic::{AtomicUsize, Ordering};
+
+    /// `Elf64_Ehdr` and `Elf64_Phdr`, as far as needed.
+    #[repr(C)]
+    struct Header {
+        before: [u8; 32],
+        phoff: u64,
+        between: [u8; 14],
+        phentsize: u16,
+        phnum: u16,
+    }
+    #[repr(C)]
+    struct Segment {
+        kind: u32,
+        flags: u32,
+        offset: u64,
+        vaddr: usize,
+        paddr: usize,
+        filesz: u64,
+        memsz: usize,
+    }
+    const PT_LOAD: u32 = 1;
+    const PT_GNU_EH_FRAME: u32 = 0x6474_e550;
+
+    unsafe extern "C" {
+        /// Made by the linker: the image's first byte.
+        static __ehdr_start: Header;
+    }
+
+    /// End of the image and its PT_GNU_EH_FRAME, found once.
+    static END: AtomicUsize = AtomicUsize::new(0);
+    static EH_FRAME: AtomicUsize = AtomicUsize::new(0);
+
+    pub(super) fn find(pc: usize) -> Option<DlFindObject> {
+        let start = &raw const __ehdr_start as usize;
+        if pc < start {
+            return None;
+        }
+        if END.load(Ordering::Acquire) == 0 {
+            look(start);
+        }
+        let end = END.load(Ordering::Acquire);
+        (pc < end).then(|| DlFindObject {
+            flags: 0,
+            map_start: start as *mut _,
+            map_end: end as *mut _,
+            link_map: null_mut(),
+            eh_frame: EH_FRAME.load(Ordering::Relaxed) as *mut _,
+            reserved: [0; 7],
+        })
+    }
+
+    fn look(start: usize) {
+        let (mut end, mut eh_frame) = (start, 0);
+        // SAFETY: our own headers, mapped with the image, linked at their run-time addresses.
+        unsafe {
+            let header = &__ehdr_start;
+            for at in 0..usize::from(header.phnum) {
+                let segment = start + header.phoff as usize + at * usize::from(header.phentsize);
+                let segment = &*(segment as *const Segment);
+                match segment.kind {
+                    PT_LOAD => end = end.max(segment.vaddr + segment.memsz),
+                    PT_GNU_EH_FRAME => eh_frame = segment.vaddr,
+                    _ => {}
+                }
+            }
+        }
+        EH_FRAME.store(eh_frame, Ordering::Relaxed);
+        END.store(end, Ordering::Release);
+    }
+}
+
+/// In this crate's tests the host's linker knows all code.
+#[cfg(test)]
+mod runtime {
+    pub(super) fn find(_pc: usize) -> Option<super::DlFindObject> {
+        None
+    }
 }
 
 fn with<T>(call: impl FnOnce(&Hooks) -> Result<T, String>) -> Result<T, String> {

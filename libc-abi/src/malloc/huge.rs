@@ -1,4 +1,5 @@
-//! Blocks above 32 MiB: a mapping each, resized by mremap(2), remembered in a hash table by address.
+//! Blocks above 32 MiB, and large ones that grow: a mapping each, resized by mremap(2), remembered in a
+//! hash table by address.
 
 use super::pages;
 use crate::futex::{Lock, RawLock};

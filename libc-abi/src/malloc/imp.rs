@@ -9,6 +9,9 @@ use platform::Errno;
 
 /// Largest block of the page heap; longer ones are mappings.
 const MAX_LARGE: usize = 32 << 20;
+/// From here on a block that realloc moves becomes a mapping: the next growth then moves page tables and
+/// not bytes. Below, a copy is cheaper than the page faults of fresh memory.
+const REMAP: usize = 1 << 20;
 
 /// malloc(3).
 #[inline]
@@ -81,11 +84,11 @@ pub unsafe fn realloc(old: *mut c_void, size: usize) -> *mut c_void {
     if fits_in_place(old as usize, have, size) {
         return old;
     }
-    if have > MAX_LARGE && size > MAX_LARGE && huge::size_of(old as usize).is_some() {
+    if size > class::MAX_SMALL && have > class::MAX_SMALL && huge::size_of(old as usize).is_some() {
         let moved = huge::resize(old as usize, size);
         return if moved.is_null() { out_of_memory() } else { moved.cast() };
     }
-    let new = malloc(size);
+    let new = if size >= REMAP && size > have { huge::allocate(size, 1).cast() } else { malloc(size) };
     if !new.is_null() {
         // SAFETY: two live blocks; the shorter length is copied.
         unsafe {
