@@ -75,6 +75,12 @@ abi! { EXPORTS "libc.so.6":
     }
 }
 
+exports! { ALIASES "libc.so.6":
+    alias "GLIBC_2.2.5" "__backtrace" = backtrace;
+    alias "GLIBC_2.2.5" "__backtrace_symbols" = backtrace_symbols;
+    alias "GLIBC_2.2.5" "__backtrace_symbols_fd" = backtrace_symbols_fd;
+}
+
 unsafe extern "C" fn note(context: *mut c_void, wish: *mut c_void) -> c_int {
     // SAFETY: from `backtrace`.
     unsafe {

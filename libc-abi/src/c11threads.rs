@@ -1,6 +1,7 @@
 //! <threads.h> of C11: POSIX threads under other names and with other error numbers.
 
 use crate::kcall;
+use crate::point;
 use crate::pthread::{cancel, cond, key, mutex, once, thread};
 use crate::thread::Tcb;
 use crate::types::*;
@@ -64,6 +65,15 @@ abi! { EXPORTS "libc.so.6":
                 result.write(value as isize as c_int);
             }
             convert(answer)
+        }
+    }
+    /// thrd_sleep(3): 0, or -1 if a signal came, or another negative number.
+    "GLIBC_2.28" fn thrd_sleep(wish: *const Timespec, left: *mut Timespec) -> c_int {
+        // SAFETY: the program's times.
+        match unsafe { point!(clock_nanosleep, 0, 0, wish, left) } {
+            Ok(_) => 0,
+            Err(Errno::EINTR) => -1,
+            Err(_) => -2,
         }
     }
     /// thrd_yield(3).

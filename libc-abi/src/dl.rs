@@ -117,12 +117,33 @@ unsafe extern "C" fn vsym_from(
     pointer(with(|hooks| unsafe { (hooks.sym)(handle, name, version, caller) }))
 }
 
-// Three shells that add the return address as one more argument.
+unsafe extern "C" fn mopen_from(
+    space: isize,
+    file: *const c_char,
+    flags: c_int,
+    caller: usize,
+) -> *mut c_void {
+    const LM_ID_BASE: isize = 0;
+    if space != LM_ID_BASE {
+        set_error("dlmopen: link-map lists beside the first are not supported");
+        return null_mut();
+    }
+    // SAFETY: forwarded.
+    unsafe { open_from(file, flags, caller) }
+}
+
+// Four shells that add the return address as one more argument.
 
 /// dlopen(3).
 #[unsafe(naked)]
 pub unsafe extern "C" fn dlopen(_file: *const c_char, _flags: c_int) -> *mut c_void {
     core::arch::naked_asm!("mov rdx, [rsp]", "jmp {}", sym open_from)
+}
+
+/// dlmopen(3): the base list only.
+#[unsafe(naked)]
+pub unsafe extern "C" fn dlmopen(_space: isize, _file: *const c_char, _flags: c_int) -> *mut c_void {
+    core::arch::naked_asm!("mov rcx, [rsp]", "jmp {}", sym mopen_from)
 }
 
 /// dlsym(3).
@@ -194,6 +215,8 @@ abi! { EXPORTS "libc.so.6":
 
 exports! { ROWS "libc.so.6":
     alias "GLIBC_2.34" "dlopen" = dlopen;
+    alias "GLIBC_2.34" "dlmopen" = dlmopen;
+    compat "GLIBC_2.3.4" "dlmopen" = dlmopen;
     alias "GLIBC_2.34" "dlsym" = dlsym;
     alias "GLIBC_2.34" "dlvsym" = dlvsym;
     compat "GLIBC_2.2.5" "dlopen" = dlopen;

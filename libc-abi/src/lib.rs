@@ -216,7 +216,7 @@ pub static TABLES: &[&[Export]] = &[
     mman::EXPORTS, mman::MORE, mman::ALIASES,
     mqueue::EXPORTS, mqueue::MORE,
     poll::EXPORTS, poll::MORE, poll::ALIASES,
-    prctl::EXPORTS, prctl::MORE,
+    prctl::EXPORTS, prctl::MORE, prctl::ALIASES,
     process::EXPORTS, process::MORE, process::ALIASES,
     pty::EXPORTS,
     resource::EXPORTS, resource::MORE, resource::ALIASES,
@@ -229,6 +229,6 @@ pub static TABLES: &[&[Export]] = &[
     unistd::EXPORTS, unistd::MORE, unistd::ALIASES,
     xattr::EXPORTS,
     old_names::ROWS,
-    backtrace::EXPORTS, getpass::EXPORTS, mntent::EXPORTS, popen::EXPORTS, popen::ROWS,
+    backtrace::EXPORTS, backtrace::ALIASES, getpass::EXPORTS, mntent::EXPORTS, mntent::ALIASES, popen::EXPORTS, popen::ROWS,
     syslog::EXPORTS, syslog::ROWS, utmp::EXPORTS, utmp::ROWS,
 ];

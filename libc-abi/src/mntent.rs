@@ -98,6 +98,12 @@ abi! { EXPORTS "libc.so.6":
     }
 }
 
+exports! { ALIASES "libc.so.6":
+    alias "GLIBC_2.2.5" "__setmntent" = setmntent;
+    alias "GLIBC_2.2.5" "__endmntent" = endmntent;
+    alias "GLIBC_2.2.5" "__getmntent_r" = getmntent_r;
+}
+
 unsafe fn skip_line(file: *mut FILE) {
     let mut rest = [0 as c_char; 256];
     // SAFETY: our own buffer.

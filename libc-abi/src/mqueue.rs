@@ -22,6 +22,14 @@ abi! { EXPORTS "libc.so.6":
             errno::int(kcall!(mq_open, name.add(1), flags, mode, attr))
         }
     }
+    /// mq_open(3) under _FORTIFY_SOURCE: without a mode.
+    "GLIBC_2.34" fn __mq_open_2(name: *const c_char, flags: c_int) -> c_int {
+        if flags & O_CREAT != 0 {
+            crate::start::fatal("*** invalid mq_open call: O_CREAT without mode and attr ***: terminated\n");
+        }
+        // SAFETY: forwarded.
+        unsafe { mq_open(name, flags, 0, core::ptr::null()) }
+    }
     /// mq_unlink(3).
     "GLIBC_2.34" fn mq_unlink(name: *const c_char) -> c_int {
         // SAFETY: the program's name.

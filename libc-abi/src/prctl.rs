@@ -64,7 +64,45 @@ wrappers! { EXPORTS "libc.so.6":
         = mount_setattr(dir, path, flags, to, len);
 }
 
+exports! { ALIASES "libc.so.6":
+    alias "GLIBC_2.2.5" "__arch_prctl" = arch_prctl;
+}
+
 abi! { MORE "libc.so.6":
+    /// modify_ldt(2).
+    "GLIBC_2.2.5" fn modify_ldt(function: c_int, data: *mut c_void, len: c_ulong) -> c_int {
+        // SAFETY: the program's arguments.
+        errno::int(unsafe { kcall!(modify_ldt, function, data, len) })
+    }
+    /// process_mrelease(2).
+    "GLIBC_2.36" fn process_mrelease(pidfd: c_int, flags: c_uint) -> c_int {
+        // SAFETY: numbers only.
+        errno::int(unsafe { kcall!(process_mrelease, pidfd, flags) })
+    }
+    /// BSD's; Linux has no such call.
+    "GLIBC_2.2.5" fn revoke(_path: *const c_char) -> c_int {
+        errno::int(Err(platform::Errno::ENOSYS))
+    }
+    /// BSD's; Linux has no such call.
+    "GLIBC_2.2.5" fn chflags(_path: *const c_char, _flags: c_ulong) -> c_int {
+        errno::int(Err(platform::Errno::ENOSYS))
+    }
+    /// BSD's; Linux has no such call.
+    "GLIBC_2.2.5" fn fchflags(_fd: c_int, _flags: c_ulong) -> c_int {
+        errno::int(Err(platform::Errno::ENOSYS))
+    }
+    /// BSD's; Linux has no such call.
+    "GLIBC_2.2.5" fn setlogin(_name: *const c_char) -> c_int {
+        errno::int(Err(platform::Errno::ENOSYS))
+    }
+    /// Version 7's terminal calls; Linux has none of them.
+    "GLIBC_2.2.5" fn gtty(_fd: c_int, _to: *mut c_void) -> c_int {
+        errno::int(Err(platform::Errno::ENOSYS))
+    }
+    /// As `gtty`.
+    "GLIBC_2.2.5" fn stty(_fd: c_int, _from: *const c_void) -> c_int {
+        errno::int(Err(platform::Errno::ENOSYS))
+    }
     /// ptrace(2): the kernel's PEEK requests write where C's return.
     "GLIBC_2.2.5" fn ptrace(request: c_int, pid: pid_t, address: *mut c_void, data: *mut c_void) -> c_long {
         let mut word: c_long = 0;

@@ -354,6 +354,57 @@ abi! { EXPORTS "libc.so.6":
         // SAFETY: takes nothing.
         errno::int(unsafe { point!(pause) })
     }
+    /// sigpause(3) with a mask (BSD) or a signal to let through (System V).
+    "GLIBC_2.2.5" fn __sigpause(what: c_int, is_signal: c_int) -> c_int {
+        let mut mask = u64::from(what as u32);
+        // SAFETY: our own words.
+        unsafe {
+            if is_signal != 0 {
+                if bit(what) == 0 {
+                    return errno::int(Err(Errno::EINVAL));
+                }
+                if let Err(errno) = change_mask(SIG_BLOCK, null(), &raw mut mask) {
+                    return errno::int(Err(errno));
+                }
+                mask &= !bit(what);
+            }
+            errno::int(point!(rt_sigsuspend, &raw const mask, SET_BYTES))
+        }
+    }
+    /// sigpause(3), BSD's.
+    "GLIBC_2.2.5" fn sigpause(mask: c_int) -> c_int {
+        // SAFETY: numbers only.
+        unsafe { __sigpause(mask, 0) }
+    }
+    /// sigpause(3), System V's.
+    "GLIBC_2.2.5" fn __xpg_sigpause(signal: c_int) -> c_int {
+        // SAFETY: numbers only.
+        unsafe { __sigpause(signal, 1) }
+    }
+    /// sigstack(3): the older form of sigaltstack(2), which has no size: refused.
+    "GLIBC_2.2.5" fn sigstack(_new: *mut c_void, _old: *mut c_void) -> c_int {
+        errno::int(Err(Errno::ENOSYS))
+    }
+    /// sigreturn(2): not to be called (its man page).
+    "GLIBC_2.2.5" fn sigreturn(_context: *mut c_void) -> c_int {
+        errno::int(Err(Errno::ENOSYS))
+    }
+    /// A real-time signal for the caller's own use: the lowest or the highest that is left, or -1.
+    "GLIBC_2.2.5" fn __libc_allocate_rtsig(high: c_int) -> c_int {
+        use core::sync::atomic::Ordering::Relaxed;
+        let mut range = REALTIME.load(Relaxed);
+        loop {
+            let (low, top) = (range >> 8, range & 0xff);
+            if low > top {
+                return -1;
+            }
+            let (taken, left) = if high != 0 { (top, low << 8 | (top - 1)) } else { (low, (low + 1) << 8 | top) };
+            match REALTIME.compare_exchange(range, left, Relaxed, Relaxed) {
+                Ok(_) => return taken as c_int,
+                Err(now) => range = now,
+            }
+        }
+    }
     /// sigwait(3): restarts when a handler ran.
     "GLIBC_2.2.5" fn sigwait(set: *const SigSet, signal: *mut c_int) -> c_int {
         loop {
@@ -465,11 +516,11 @@ abi! { EXPORTS "libc.so.6":
     }
     /// `SIGRTMIN`.
     "GLIBC_2.2.5" fn __libc_current_sigrtmin() -> c_int {
-        RT_MIN
+        (REALTIME.load(core::sync::atomic::Ordering::Relaxed) >> 8) as c_int
     }
     /// `SIGRTMAX`.
     "GLIBC_2.2.5" fn __libc_current_sigrtmax() -> c_int {
-        LAST
+        (REALTIME.load(core::sync::atomic::Ordering::Relaxed) & 0xff) as c_int
     }
     /// psignal(3): to standard error.
     "GLIBC_2.2.5" fn psignal(signal: c_int, prefix: *const c_char) {
@@ -497,6 +548,10 @@ exports! { ROWS "libc.so.6":
     alias "GLIBC_2.2.5" "__sysv_signal" = sysv_signal;
     alias "GLIBC_2.2.5" "__sigsuspend" = sigsuspend;
 }
+
+/// Real-time signals that are left: the lowest, and in the low byte the highest.
+static REALTIME: core::sync::atomic::AtomicU32 =
+    core::sync::atomic::AtomicU32::new((RT_MIN as u32) << 8 | LAST as u32);
 
 /// Signals for which siginterrupt(3) asked that `signal` does not restart.
 static INTERRUPTS: core::sync::atomic::AtomicU64 = core::sync::atomic::AtomicU64::new(0);

@@ -382,6 +382,7 @@ exports! { ALIASES "libc.so.6":
     alias "GLIBC_2.2.5" "__getpgid" = getpgid;
     alias "GLIBC_2.2.5" "__setpgid" = setpgid;
     alias "GLIBC_2.2.5" "__sbrk" = sbrk;
+    alias "GLIBC_2.2.5" "__bsd_getpgrp" = getpgid;
 }
 
 /// Where the program's break is, as we saw it last.

@@ -146,6 +146,39 @@ abi! { EXPORTS "libc.so.6":
             ],
         }
     }
+    /// malloc_info(3): the figures as XML.
+    "GLIBC_2.10" fn malloc_info(options: c_int, file: *mut crate::stdio::FILE) -> c_int {
+        if options != 0 {
+            return Errno::EINVAL.0;
+        }
+        let all = gather();
+        let text = alloc::format!(
+            "<malloc version=\"1\">\n<heap nr=\"0\">\n<sizes>\n</sizes>\n\
+             <total type=\"fast\" count=\"0\" size=\"0\"/>\n<total type=\"rest\" count=\"{}\" size=\"{}\"/>\n\
+             <system type=\"current\" size=\"{1}\"/>\n</heap>\n<total type=\"mmap\" count=\"{}\" size=\"{}\"/>\n\
+             <system type=\"current\" size=\"{}\"/>\n</malloc>\n\0",
+            all.ordblks, all.fordblks, all.hblks, all.hblkhd, all.arena,
+        );
+        // SAFETY: the program's stream, our own text.
+        unsafe { crate::stdio::fputs(text.as_ptr().cast(), file) };
+        0
+    }
+    /// mcheck(3): since 2.34 only libc_malloc_debug.so checks; too late here.
+    "GLIBC_2.2.5" fn mcheck(_handler: *const c_void) -> c_int {
+        -1
+    }
+    /// mcheck_pedantic(3).
+    "GLIBC_2.2.5" fn mcheck_pedantic(_handler: *const c_void) -> c_int {
+        -1
+    }
+    /// mcheck_check_all(3).
+    "GLIBC_2.2.5" fn mcheck_check_all() {}
+    /// mprobe(3): MCHECK_DISABLED.
+    "GLIBC_2.2.5" fn mprobe(_block: *mut c_void) -> c_int {
+        -1
+    }
+    /// For memory checkers: frees what the library keeps. Its memory is in use to the end.
+    "GLIBC_2.2.5" fn __libc_freeres() {}
     /// malloc_stats(3): to standard error.
     "GLIBC_2.2.5" fn malloc_stats() {
         let all = gather();
@@ -161,6 +194,8 @@ abi! { EXPORTS "libc.so.6":
 }
 
 exports! { ALIASES "libc.so.6":
+    alias "GLIBC_2.2.5" "__libc_mallinfo" = mallinfo;
+    alias "GLIBC_2.2.5" "__libc_mallopt" = mallopt;
     compat "GLIBC_2.2.5" "cfree" = free;
     alias "GLIBC_2.2.5" "__libc_malloc" = malloc;
     alias "GLIBC_2.2.5" "__libc_calloc" = calloc;
