@@ -306,14 +306,6 @@ mod runtime {
     }
 }
 
-/// In this crate's tests the host's linker knows all code.
-#[cfg(test)]
-mod runtime {
-    pub(super) fn find(_pc: usize) -> Option<super::DlFindObject> {
-        None
-    }
-}
-
 fn with<T>(call: impl FnOnce(&Hooks) -> Result<T, String>) -> Result<T, String> {
     hooks().map_or_else(|| Err(String::from(NO_LOADER)), call)
 }
@@ -357,5 +349,13 @@ pub(crate) fn release_current() {
         let state = &mut (*thread::current()).dlerror;
         imp::free(core::mem::replace(&mut state.pending, null_mut()).cast());
         imp::free(core::mem::replace(&mut state.returned, null_mut()).cast());
+    }
+}
+
+/// In this crate's tests the host's linker knows all code.
+#[cfg(test)]
+mod runtime {
+    pub(super) fn find(_pc: usize) -> Option<super::DlFindObject> {
+        None
     }
 }
