@@ -2,9 +2,11 @@
 
 use crate::debian;
 use crate::error::{Failure, OrFail, Result};
+use loader::LoadError;
 use loader::check::{Import, Report};
 use loader::closure::Options;
 use loader::files::HostFiles;
+use platform::Errno;
 use std::collections::BTreeMap;
 use std::os::fd::IntoRawFd;
 use std::path::PathBuf;
@@ -50,7 +52,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
     }));
     let report = loader::check::check(files, path.as_bytes(), &Options::default(), libc_abi::TABLES);
-    let report = report.map_err(Failure::cannot_run)?;
+    let report = report.map_err(|error| match error {
+        LoadError::Open(_, Errno::ENOENT) => Failure::not_found(error),
+        _ => Failure::cannot_run(error),
+    })?;
     Ok(print(args, &report))
 }
 

@@ -67,12 +67,9 @@ pub(crate) struct Args {
     /// Ask for newer Debian packages even if the cache has some
     #[arg(long)]
     pull: bool,
-    /// A path, or debian:PACKAGE[:PROGRAM]
-    #[arg(value_name = "PROGRAM")]
-    program: OsString,
-    /// Its arguments
-    #[arg(value_name = "ARG", trailing_var_arg = true, allow_hyphen_values = true)]
-    args: Vec<OsString>,
+    /// A path, or debian:PACKAGE[:PROGRAM], and its arguments: all that follows is the program's
+    #[arg(value_names = ["PROGRAM", "ARG"], required = true, num_args = 1.., trailing_var_arg = true)]
+    command: Vec<OsString>,
 }
 
 /// A host path shown inside the guest.
@@ -109,7 +106,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 }
 
 fn find_program(args: &Args) -> Result<Program> {
-    let text = args.program.to_string_lossy();
+    let text = args.command[0].to_string_lossy();
     if let Some(spec) = text.strip_prefix("debian:") {
         if args.root.is_some() {
             return Err(Failure::new(
@@ -118,7 +115,7 @@ fn find_program(args: &Args) -> Result<Program> {
         }
         let image = debian::image(spec, args.pull)?;
         return Ok(Program {
-            args: image.arguments(&args.args),
+            args: image.arguments(&args.command[1..]),
             root: Some(image.root),
             path: image.program.into(),
             user: image.user,
@@ -133,8 +130,8 @@ fn find_program(args: &Args) -> Result<Program> {
         ),
         None => None,
     };
-    let path = search_path(root.as_deref(), &args.volume, &args.program)?;
-    Ok(Program { root, path, args: args.args.clone(), user: None })
+    let path = search_path(root.as_deref(), &args.volume, &args.command[0])?;
+    Ok(Program { root, path, args: args.command[1..].to_vec(), user: None })
 }
 
 /// Finds a program as a shell would, in the guest's files.

@@ -425,6 +425,9 @@ fn environment_user_and_folder() {
     assert_eq!(inside(&["--user", "somebody"], &["id"]), "1234 1234 1235 1235\n");
     // Arguments arrive as they are, also those that look like options.
     assert_eq!(inside(&[], &["args", "--name", "", "a b", "-p"]), "/tool\nargs\n--name\n\na b\n-p\n");
+    let mut command = attacca();
+    command.args(["run", "--net", "none", "/bin/echo", "-e", "-p", "80", "--name"]);
+    assert_eq!(text(run_limited(&mut command, LIMIT)), "-p 80 --name\n");
 }
 
 /// As somebody who owns nothing but a home: no privileges are needed for anything.

@@ -85,7 +85,7 @@ fn memaslap_has_no_miss() {
     let (guest, port) = start_guest();
     let server = format!("127.0.0.1:{port}");
     for options in [&["-c", "1"][..], &["-c", "16"], &["-c", "64"], &["-c", "16", "--binary"]] {
-        let mut args = vec!["-s", &*server, "-T", "1", "-x", "50000"];
+        let mut args = vec!["-s", &*server, "-T", "1", "-x", "51200"];
         args.extend(options);
         let words = text(client("memcaslap", &args));
         let field = |name: &str| -> u64 {
@@ -93,7 +93,7 @@ fn memaslap_has_no_miss() {
             line.unwrap_or_else(|| panic!("{options:?}: no {name} in\n{words}")).trim().parse().unwrap()
         };
         assert_eq!(field("get_misses"), 0, "{options:?}: {words}\n{}", guest.output());
-        assert_eq!(field("cmd_get") + field("cmd_set"), 50_000, "{options:?}: {words}");
+        assert_eq!(field("cmd_get") + field("cmd_set"), 51_200, "{options:?}: {words}");
     }
 }
 

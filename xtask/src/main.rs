@@ -1,2 +1,38 @@
-//! Placeholder door; see the README.
-fn main() {}
+//! `cargo xtask COMMAND`: what developers run now and then.
+
+mod bench;
+mod client;
+mod process;
+mod report;
+
+use std::process::{Command, ExitCode};
+
+const HELP: &str = "\
+Usage: cargo xtask COMMAND
+
+  bench [--rounds N] [--seconds N] [WORKLOAD...]
+            native and Attacca side by side, alternating, from one run; without WORKLOAD it also writes
+            compat-tests/bench/RESULTS.md. WORKLOADs: start, memory, nginx-1k, nginx-128k, nginx-new, memcached
+  syscalls  every Linux system call and how much of it is there";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let outcome = match args.first().map(String::as_str) {
+        Some("bench") => bench::run(&args[1..]),
+        Some("syscalls") => syscalls(),
+        _ => Err(HELP.into()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(words) => {
+            eprintln!("{words}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn syscalls() -> Result<(), String> {
+    let attacca = process::build_attacca()?;
+    let status = Command::new(&attacca).args(["check", "--syscalls"]).status();
+    status.map(drop).map_err(|error| format!("{}: {error}", attacca.display()))
+}
