@@ -26,11 +26,37 @@ pub mod thread;
 pub mod types;
 
 // Text, numbers, time and tables of C: pure library code.
+pub mod argz;
 pub mod assert;
+pub mod charset_tables;
+pub mod complex;
 pub mod ctype;
+pub mod diagnostic;
+mod dir_read;
+pub mod err;
+pub mod fenv;
+pub mod fnmatch;
+pub mod fortify;
+pub mod fts;
+pub mod getopt;
+pub mod gettext;
+pub mod glob;
+pub mod iconv;
 pub mod langinfo_table;
 pub mod locale;
+pub mod math;
+pub mod math_long;
+#[cfg(test)]
+mod math_tests;
 pub mod multibyte;
+pub mod number;
+pub mod random;
+pub mod regex;
+#[cfg(test)]
+mod regex_tests;
+pub mod search;
+pub mod sort;
+pub mod stdlib;
 pub mod strerror;
 pub mod strerror_table;
 pub mod string;
@@ -38,84 +64,58 @@ pub mod string_mem;
 pub mod string_scan;
 pub mod strings_search;
 pub mod text_env;
-pub mod unicode_tables;
-pub mod wchar;
-pub mod wctype;
-pub mod fts;
-pub mod err;
-pub mod regex;
-#[cfg(test)]
-mod regex_tests;
-pub mod iconv;
-pub mod glob;
-pub mod gettext;
-pub mod fnmatch;
-mod dir_read;
-pub mod charset_tables;
-pub mod argz;
-pub mod fenv;
-pub mod complex;
-pub mod math_long;
-pub mod math;
 #[cfg(test)]
 mod text_tests;
 #[cfg(test)]
 mod text_tests_files;
-#[cfg(test)]
-mod math_tests;
-pub mod tz;
-pub mod time_format;
 pub mod time;
-pub mod stdlib;
-pub mod sort;
-pub mod search;
-pub mod random;
-pub mod number;
-pub mod getopt;
-pub mod fortify;
-pub mod diagnostic;
+pub mod time_format;
+pub mod tz;
+pub mod unicode_tables;
+pub mod wchar;
+pub mod wctype;
 
 // Memory, threads, start and end, and the system calls under their C names.
-pub mod wrap;
-#[cfg(test)]
-mod exports_check;
 pub mod auxv;
-pub mod dl;
-pub mod env;
-pub mod futex;
-pub mod pthread;
-pub mod setjmp;
-pub mod signal;
-pub mod start;
-pub mod tls;
+pub mod backtrace;
 pub mod c11threads;
 pub mod dirent;
+pub mod dl;
+pub mod env;
 pub mod epoll;
+#[cfg(test)]
+mod exports_check;
 pub mod fcntl;
+pub mod futex;
+pub mod getpass;
 pub mod getrandom;
 pub mod ids;
 pub mod ipc;
 pub mod mman;
+pub mod mntent;
 pub mod mqueue;
 pub mod old_names;
 pub mod poll;
+pub mod popen;
 pub mod prctl;
 pub mod process;
+pub mod pthread;
 pub mod pty;
 pub mod resource;
 pub mod sched;
+pub mod setjmp;
+pub mod signal;
 pub mod socket;
 pub mod spawn;
+pub mod start;
 pub mod stat;
+pub mod syslog;
+pub mod tls;
 pub mod ucontext;
 pub mod uio;
 pub mod unistd;
-pub mod backtrace;
-pub mod getpass;
-pub mod mntent;
-pub mod popen;
-pub mod syslog;
 pub mod utmp;
+pub mod wrap;
 pub mod xattr;
 
 // One C header each: mostly a system call under its C name.

@@ -490,13 +490,19 @@ unsafe fn run_shell(command: *const c_char) -> c_int {
 }
 
 /// A shell that runs `command` with descriptor `from` as its `to`, and `closed` closed: popen(3).
-pub(crate) unsafe fn shell(command: *const c_char, from: c_int, to: c_int, closed: &[c_int]) -> Result<pid_t, Errno> {
+pub(crate) unsafe fn shell(
+    command: *const c_char,
+    from: c_int,
+    to: c_int,
+    closed: &[c_int],
+) -> Result<pid_t, Errno> {
     let argv = [c"sh".as_ptr(), c"-c".as_ptr(), command, core::ptr::null()];
     // SAFETY: our own structures, the program's command.
     unsafe {
         let mut actions = Actions { allocated: 0, used: 0, list: null_mut(), reserved: [0; 16] };
         let steps = closed.iter().map(|&fd| Action::Close(fd)).chain([Action::Dup2(from, to)]);
-        let added = steps.fold(0, |failed, step| if failed == 0 { add(&raw mut actions, step) } else { failed });
+        let added =
+            steps.fold(0, |failed, step| if failed == 0 { add(&raw mut actions, step) } else { failed });
         let mut pid = 0;
         let envp = ENVIRON.load().cast_const().cast();
         let failed = if added != 0 {

@@ -57,7 +57,12 @@ mod host {
         pub(super) fn gmtime_r(time: *const i64, to: *mut crate::time::Tm) -> *mut crate::time::Tm;
         pub(super) fn mktime(tm: *mut crate::time::Tm) -> i64;
         pub(super) fn timegm(tm: *mut crate::time::Tm) -> i64;
-        pub(super) fn strftime(to: *mut c_char, n: usize, f: *const c_char, tm: *const crate::time::Tm) -> usize;
+        pub(super) fn strftime(
+            to: *mut c_char,
+            n: usize,
+            f: *const c_char,
+            tm: *const crate::time::Tm,
+        ) -> usize;
         pub(super) fn strptime(s: *const c_char, f: *const c_char, tm: *mut crate::time::Tm) -> *mut c_char;
         pub(super) fn setenv(name: *const c_char, value: *const c_char, replace: c_int) -> c_int;
         pub(super) fn mmap(at: *mut c_void, n: usize, p: c_int, f: c_int, fd: c_int, o: i64) -> *mut c_void;

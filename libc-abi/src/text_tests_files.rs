@@ -360,7 +360,11 @@ fn options() {
 mod tree {
     use crate::types::*;
     unsafe extern "C" {
-        pub(super) fn fts_open(paths: *const *const c_char, options: c_int, compare: *const c_void) -> *mut c_void;
+        pub(super) fn fts_open(
+            paths: *const *const c_char,
+            options: c_int,
+            compare: *const c_void,
+        ) -> *mut c_void;
         pub(super) fn fts_read(fts: *mut c_void) -> *mut crate::fts::Ftsent;
         pub(super) fn fts_set(fts: *mut c_void, entry: *mut crate::fts::Ftsent, instr: c_int) -> c_int;
         pub(super) fn fts_close(fts: *mut c_void) -> c_int;
@@ -413,8 +417,12 @@ fn trees() {
                 for (ours, lines) in [true, false].into_iter().zip(&mut walks) {
                     let compare = by_name as *const c_void;
                     let fts = if ours {
-                        crate::fts::fts_open(paths.as_ptr(), options, Some(core::mem::transmute::<*const c_void, crate::fts::Compare>(compare)))
-                            .cast()
+                        crate::fts::fts_open(
+                            paths.as_ptr(),
+                            options,
+                            Some(core::mem::transmute::<*const c_void, crate::fts::Compare>(compare)),
+                        )
+                        .cast()
                     } else {
                         tree::fts_open(paths.as_ptr(), options, compare)
                     };
@@ -447,7 +455,15 @@ fn trees() {
     for flags in [0, 1, 8, 9, 1 | 2] {
         // SAFETY: documented uses of both libraries.
         unsafe {
-            assert_eq!(crate::fts::nftw(path.as_ptr(), core::mem::transmute::<Visit, crate::fts::Visit>(note), 8, flags), 0);
+            assert_eq!(
+                crate::fts::nftw(
+                    path.as_ptr(),
+                    core::mem::transmute::<Visit, crate::fts::Visit>(note),
+                    8,
+                    flags
+                ),
+                0
+            );
             let mut ours = SEEN.with(|seen| seen.take());
             assert_eq!(tree::nftw(path.as_ptr(), note, 8, flags), 0);
             let mut theirs = SEEN.with(|seen| seen.take());

@@ -216,9 +216,7 @@ fn get_socket(socket: &InetSocket, name: i32) -> Result<Vec<u8>> {
         }
         SO_DOMAIN => inet_socket::domain(socket),
         SO_ACCEPTCONN => socket.is_listening().into(),
-        SO_ERROR => {
-            socket.take_error().map_or(0, |errno| errno.0 as u32)
-        }
+        SO_ERROR => socket.take_error().map_or(0, |errno| errno.0 as u32),
         SO_KEEPALIVE if is_tcp => options()?.keep_alive.into(),
         SO_LINGER => {
             let linger = if is_tcp { options()?.linger } else { None };

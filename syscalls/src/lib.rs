@@ -26,6 +26,8 @@ pub mod extent;
 pub mod fcntl;
 pub mod fd;
 pub mod file;
+#[cfg(test)]
+mod file_tests;
 pub mod futex;
 pub mod host_file;
 pub mod host_signal;
@@ -57,8 +59,6 @@ pub mod table;
 pub mod task;
 #[cfg(test)]
 pub mod testing;
-#[cfg(test)]
-mod file_tests;
 pub mod thread;
 pub mod time;
 pub mod timerfd;

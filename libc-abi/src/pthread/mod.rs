@@ -13,9 +13,9 @@ pub mod once;
 pub mod rwlock;
 pub mod spin;
 pub mod stack;
-pub mod thread;
 #[cfg(test)]
 mod tests;
+pub mod thread;
 
 use crate::thread::Tcb;
 use crate::types::{c_int, c_void};

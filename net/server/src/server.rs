@@ -166,7 +166,8 @@ impl Server {
 
     fn until_deadline(&self) -> Option<u64> {
         let time = now();
-        let nearest = |p: &Port| [p.shard.deadline(), p.uplink.deadline(), p.ends].into_iter().flatten().min();
+        let nearest =
+            |p: &Port| [p.shard.deadline(), p.uplink.deadline(), p.ends].into_iter().flatten().min();
         self.ports.iter().filter_map(nearest).min().map(|at| at.since(time))
     }
 
@@ -263,7 +264,10 @@ impl Port {
     fn turn(&mut self, time: Instant) -> bool {
         if self.device.ring.is_corrupt() && self.ends.is_none() {
             // It breaks the ring's rules: from here on it is served as one that has gone.
-            eprintln!("attacca: network server: guest {} wrote nonsense into its ring and is cut off", self.id);
+            eprintln!(
+                "attacca: network server: guest {} wrote nonsense into its ring and is cut off",
+                self.id
+            );
             self.guest_gone(time);
         }
         let frames = self.shard.poll(time, &mut self.device);

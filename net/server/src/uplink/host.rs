@@ -149,7 +149,8 @@ impl HostUplink {
 
     /// Connections of a guest that has gone are over when the host has its bytes.
     fn finish_flows(&mut self, shard: &mut Shard) {
-        let done: Vec<usize> = self.flows.iter().filter(|(_, f)| f.guest_done).map(|(index, _)| index).collect();
+        let done: Vec<usize> =
+            self.flows.iter().filter(|(_, f)| f.guest_done).map(|(index, _)| index).collect();
         for index in done {
             let flow = self.flows.remove(index);
             shard.close(flow.id);
