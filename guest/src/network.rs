@@ -54,7 +54,9 @@ fn join(settings: &Net, ring_fd: i32, _cpus: u32) {
     let (Some(mac), Some(ip), Some(out), Some(bell)) =
         (settings.mac, settings.ip, settings.doorbell_out, settings.doorbell_in)
     else {
-        die(format_args!("the network's settings are incomplete (are attacca and its guest of one version?)"));
+        die(format_args!(
+            "the network's settings are incomplete (are attacca and its guest of one version?)"
+        ));
     };
     let address = Ipv4Addr::from(ip.0);
     let mut config = net::Config::new(mac, seed()).address(address.into(), ip.1);

@@ -29,11 +29,11 @@ mod without {
 mod with_loader {
     use crate::config::Config;
     use crate::message::{die, die_with};
+    use crate::network;
     use crate::start::Startup;
     use alloc::boxed::Box;
     use alloc::vec::Vec;
     use core::ffi::c_void;
-    use crate::network;
     use loader::{LoadError, LoadRequest, Loaded};
     use platform::mem::{Prot, map_private};
     use sched::thread::{self, Start};
@@ -85,6 +85,7 @@ mod with_loader {
         let job = unsafe { Box::from_raw(argument.cast::<Job>()) };
         let config = &job.config;
         sched::kernel(|| start_personality(config));
+        check_executable(config.path);
         let request = LoadRequest {
             path: config.path,
             argv: &config.args,
@@ -132,8 +133,27 @@ mod with_loader {
         if let Some(set) = config.trace {
             let set = core::str::from_utf8(set).unwrap_or("");
             if let Err(word) = syscalls::trace::start(config.trace_fd.unwrap_or(2), set) {
-                die(format_args!("--trace: '{word}' is no system call and no family (see attacca run --help)"));
+                die(format_args!(
+                    "--trace: '{word}' is no system call and no family (see attacca run --help)"
+                ));
             }
+        }
+    }
+
+    /// execve(2) runs only what the caller may execute; even root needs one of the three bits.
+    fn check_executable(path: &'static [u8]) {
+        const AT_FDCWD: isize = -100;
+        const X_OK: usize = 1;
+        let faccessat = platform::sys::number::faccessat as usize;
+        // The configuration's records end with a NUL, so the path is a C string.
+        let args = [AT_FDCWD as usize, path.as_ptr() as usize, X_OK, 0, 0, 0];
+        // SAFETY: the personality checks the pointer; the path stays for the life of the guest.
+        let answer = unsafe { syscalls::call(faccessat, args) };
+        if answer == platform::Errno::EACCES.to_raw() {
+            die_with(
+                126,
+                format_args!("{}: not executable (set the permission with chmod +x)", path.escape_ascii()),
+            );
         }
     }
 
