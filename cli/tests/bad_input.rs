@@ -195,7 +195,7 @@ fn a_program_that_is_not_there() {
 fn a_program_that_is_not_executable() {
     let path = program("plain", &good());
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-    cannot_run(&path, &[]);
+    cannot_run(&path, &["not executable", "chmod"]);
     cannot_run(&scratch("bad-folder"), &[]);
 }
 
