@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use net::{Error, Ready, Shutdown, TcpFlags, TcpState};
+use net::{Error, Ready, Shutdown, TcpFlags, TcpOption, TcpState};
 
 fn flags(answers: &[Seen]) -> Vec<&str> {
     answers.iter().map(|seen| &seen.flags[..]).collect()
@@ -265,4 +265,20 @@ fn overlapping_segments_are_trimmed_at_both_ends() {
     script.segment(5000, "A", 1015 + 1460, ours, &pattern(1460, 1460));
     let got = drain(&mut script.shard, id);
     assert!((1460..=2048).contains(&got.len()) && got == pattern(0, got.len()), "{}", got.len());
+}
+
+#[test]
+fn keep_alive_counts_from_the_last_word() {
+    let mut script = Script::new(|_| ());
+    let (id, ours) = script.established();
+    for option in [TcpOption::KeepIdle(1000), TcpOption::KeepInterval(75_000), TcpOption::KeepAlive(true)] {
+        script.shard.tcp_set(id, option).unwrap();
+    }
+    script.pass(600);
+    script.segment(5000, "PA", 1001, ours, b"word");
+    let answers = script.pass(990);
+    assert!(answers.iter().all(|seen| seen.ack == 1005 && seen.seq == ours), "{answers:?}");
+    let probes = script.pass(20);
+    assert_eq!(probes.len(), 1, "one second after the word: {probes:?}");
+    assert_eq!((probes[0].seq, probes[0].ack), (ours.wrapping_sub(1), 1005));
 }

@@ -447,8 +447,13 @@ impl Tcb {
         }
         let now = ctx.now.ms;
         let due = self.last_heard_ms + u64::from(self.options.keep_idle);
-        if self.snd_una != self.snd_max || self.unsent() > 0 || (self.probes == 0 && due > now) {
-            self.arm(T_KEEP, due.max(now + u64::from(self.options.keep_interval.min(1000))));
+        if self.probes == 0 && due > now {
+            self.arm(T_KEEP, due);
+            return Act::empty();
+        }
+        if self.snd_una != self.snd_max || self.unsent() > 0 {
+            // Data in flight is its own probe; look again soon, for `due` may be over.
+            self.arm(T_KEEP, now + u64::from(self.options.keep_interval.min(1000)));
             return Act::empty();
         }
         let user = u64::from(self.options.user_timeout);
