@@ -38,7 +38,7 @@ Examples:
 #[derive(Subcommand)]
 enum Command {
     /// Run a program in a new guest
-    Run(run::Args),
+    Run(Box<run::Args>),
     /// List what a program imports: bound or missing
     Check(check::Args),
     /// Fetch Debian packages into the cache without running them
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
         Err(error) => return explain(&error),
     };
     let result = match cli.command {
-        Command::Run(args) => run::run(args),
+        Command::Run(args) => run::run(*args),
         Command::Check(args) => check::run(&args),
         Command::Pull(args) => pull::run(&args),
         Command::Ps(args) => ps::run(&args),

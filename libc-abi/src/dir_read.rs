@@ -16,7 +16,7 @@ pub(crate) struct Entry {
 /// `struct stat`, 144 bytes.
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
-pub(crate) struct Stat {
+pub struct Stat {
     pub(crate) device: u64,
     pub(crate) inode: u64,
     pub(crate) links: u64,

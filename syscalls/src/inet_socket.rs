@@ -48,7 +48,7 @@ const CONNECTED: u8 = 2;
 const LISTENING: u8 = 3;
 
 /// An internet socket.
-pub struct InetSocket {
+pub(crate) struct InetSocket {
     pub(crate) id: SocketId,
     cookie: u64,
     pub(crate) kind: Kind,

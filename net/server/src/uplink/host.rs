@@ -236,10 +236,10 @@ impl HostUplink {
             }
             result.map(|()| id)
         };
-        if self.can_appear(client.ip()) {
-            if let Ok(id) = named(shard) {
-                return Ok(id);
-            }
+        if self.can_appear(client.ip())
+            && let Ok(id) = named(shard)
+        {
+            return Ok(id);
         }
         let id = shard.tcp_open()?;
         let result = shard
@@ -343,7 +343,7 @@ impl HostUplink {
 
     fn pump(&mut self, shard: &mut Shard, index: usize) {
         let Some(flow) = self.flows.get_mut(index) else { return };
-        let alive = flow.to_guest(shard) && flow.to_host(shard);
+        let alive = flow.feed_guest(shard) && flow.feed_host(shard);
         if !alive {
             self.reset(shard, index);
         } else if flow.host_done && flow.guest_done {
@@ -465,7 +465,7 @@ impl HostUplink {
 
 impl Flow {
     /// Host to guest. `false`: the connection is broken.
-    fn to_guest(&mut self, shard: &mut Shard) -> bool {
+    fn feed_guest(&mut self, shard: &mut Shard) -> bool {
         let fd = self.host.as_raw_fd();
         while self.readable && !self.host_done {
             let mut outcome = Ok(0);
@@ -497,7 +497,7 @@ impl Flow {
     }
 
     /// Guest to host. `false`: the connection is broken.
-    fn to_host(&mut self, shard: &mut Shard) -> bool {
+    fn feed_host(&mut self, shard: &mut Shard) -> bool {
         let fd = self.host.as_raw_fd();
         while self.writable && !self.guest_done {
             let mut blocked = false;
