@@ -367,11 +367,7 @@ impl Shard {
         for frames in batch.chunks(LOOKAHEAD) {
             let mut hints = [None; LOOKAHEAD];
             if frames.len() > 1 {
-                let mut touched = 0u32;
-                for (hint, frame) in hints.iter_mut().zip(frames) {
-                    *hint = self.look_ahead(frame.bytes, &mut touched);
-                }
-                core::hint::black_box(touched);
+                self.look_ahead(frames, &mut hints);
             }
             for (frame, hint) in frames.iter().zip(hints) {
                 self.input_frame(frame, hint);
@@ -379,26 +375,19 @@ impl Shard {
         }
     }
 
-    /// Finds the connection of what looks like a TCP segment. Nothing is checked here: a wrong guess is
-    /// found out by `Tcp::input`.
-    #[inline]
-    fn look_ahead(&self, frame: &[u8], touched: &mut u32) -> Option<u32> {
-        let packet = frame.get(ETHERNET..)?;
-        let ports = usize::from(packet.first()? & 0xf) * 4;
-        if *packet.get(9)? != 6 {
-            return None;
+    /// Finds the connections of what look like TCP segments. In three rounds, each with loops so short that
+    /// the processor has the misses of many frames under way at once: which hash, which connection,
+    /// its lines. Nothing is checked here: a wrong guess is found out by `Tcp::input`.
+    fn look_ahead(&self, frames: &[RxFrame<'_>], hints: &mut [Option<u32>; LOOKAHEAD]) {
+        let mut hashes = [None; LOOKAHEAD];
+        for (hash, frame) in hashes.iter_mut().zip(frames) {
+            *hash = flow_of(frame.bytes).map(|key| self.tcp.flows.hash(&key));
         }
-        let word = |at: usize| <[u8; 4]>::try_from(packet.get(at..at + 4)?).ok();
-        let [a, b, c, d] = word(ports)?;
-        let key = FlowKey {
-            local: word(16)?.into(),
-            remote: word(12)?.into(),
-            local_port: u16::from_be_bytes([c, d]),
-            remote_port: u16::from_be_bytes([a, b]),
-        };
-        let index = self.tcp.find(&key)?;
-        *touched = touched.wrapping_add(self.tcp.sockets[index].touch());
-        Some(index)
+        for (hint, hash) in hints.iter_mut().zip(hashes) {
+            *hint = hash.and_then(|hash| self.tcp.flows.find(hash, |_| true));
+        }
+        let lines = hints.iter().flatten().map(|index| self.tcp.sockets[*index].touch());
+        core::hint::black_box(lines.fold(0, |all, line| all ^ line));
     }
 
     fn input_frame(&mut self, frame: &RxFrame<'_>, hint: Option<u32>) {
@@ -610,6 +599,24 @@ impl Shard {
         self.full = result == Err(Blocked::Full);
         link.sent
     }
+}
+
+/// The connection to which a frame belongs, if it is a TCP segment.
+#[inline]
+fn flow_of(frame: &[u8]) -> Option<FlowKey> {
+    let packet = frame.get(ETHERNET..)?;
+    let ports = usize::from(packet.first()? & 0xf) * 4;
+    if *packet.get(9)? != 6 {
+        return None;
+    }
+    let word = |at: usize| <[u8; 4]>::try_from(packet.get(at..at + 4)?).ok();
+    let [a, b, c, d] = word(ports)?;
+    Some(FlowKey {
+        local: word(16)?.into(),
+        remote: word(12)?.into(),
+        local_port: u16::from_be_bytes([c, d]),
+        remote_port: u16::from_be_bytes([a, b]),
+    })
 }
 
 /// Sends ARP replies, ICMP and raw packets, datagrams.

@@ -344,7 +344,7 @@ impl Tcb {
     /// prefetch instruction would need `unsafe`; the processor runs ahead over plain loads just as well.)
     #[inline]
     pub(crate) fn touch(&self) -> u32 {
-        self.cwnd ^ self.filed_at as u32 ^ self.max_wnd ^ self.stalled_ms as u32
+        self.rcv_nxt.0 ^ self.cwnd ^ self.filed_at as u32 ^ self.max_wnd ^ self.stalled_ms as u32
     }
 
     #[inline]

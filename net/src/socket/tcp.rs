@@ -515,6 +515,8 @@ impl Shard {
     /// The slot, and how many bytes it takes now.
     #[inline]
     fn room_to_send(&mut self, id: SocketId) -> Result<(u32, usize)> {
+        // Who sends without having received finds the connection cold: fetch its lines all at once.
+        core::hint::black_box(self.tcp.sockets.get(id.index()).map_or(0, Tcb::touch));
         let index = self.tcp_index(id)?;
         let tcb = &mut self.tcp.sockets[index];
         if !tcb.can_send() {
