@@ -99,7 +99,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let attached = attach(&args, &name)?;
     write_record(&args, &name, &program, attached.as_ref())?;
     if let Some(attached) = attached {
-        announce(&args, &attached);
+        announce(&attached);
         describe_network(&mut config, attached)?;
     }
     match guest::become_guest(&config)? {}
@@ -338,8 +338,8 @@ fn describe_network(config: &mut Config, attached: Attached) -> Result<()> {
     config.add_fd("control_fd", attached.control)
 }
 
-fn announce(args: &Args, attached: &Attached) {
-    for publish in &args.publish {
+fn announce(attached: &Attached) {
+    for publish in &attached.publish {
         let proto = if publish.udp { "udp" } else { "tcp" };
         eprintln!("attacca: {proto} {} -> {}:{}", publish.host, attached.address.0, publish.guest_port);
     }
@@ -347,10 +347,10 @@ fn announce(args: &Args, attached: &Attached) {
 
 fn write_record(args: &Args, name: &str, program: &Program, attached: Option<&Attached>) -> Result<()> {
     let pid = std::process::id() as i32;
-    let ports = args
-        .publish
-        .iter()
-        .map(|p| format!("{}->{}/{}", p.host, p.guest_port, if p.udp { "udp" } else { "tcp" }));
+    // Those of the network, not of the arguments: there the host has chosen for port 0.
+    let published = attached.map_or(&[][..], |a| &a.publish);
+    let proto = |p: &Publish| if p.udp { "udp" } else { "tcp" };
+    let ports = published.iter().map(|p| format!("{}->{}/{}", p.host, p.guest_port, proto(p)));
     let command = std::iter::once(&program.path).chain(&program.args);
     guests::write(&Guest {
         name: name.into(),

@@ -226,6 +226,11 @@ fn ports_in_use() {
     let port = udp.local_addr().unwrap().port();
     let publish = format!("127.0.0.1:{port}:53/udp");
     refused(&["run", "-p", &publish, "/bin/true"], 125, &[&port.to_string(), "udp", "in use"]);
+    let many: Vec<String> = (1..=100).map(|port| format!("127.0.0.1:0:{port}")).collect();
+    let mut args = vec!["run"];
+    args.extend(many.iter().flat_map(|p| ["-p", p]));
+    args.push("/bin/true");
+    refused(&args, 125, &["ports at most"]);
     // Nothing is left of the attempts.
     assert!(eventually(PATIENCE, || network_processes(None).is_empty()));
 }

@@ -246,6 +246,22 @@ fn listed_named_and_killed() {
 }
 
 #[test]
+fn the_host_chooses_for_port_0() {
+    let tool = tool();
+    let guest = Guest::start(&["-p", "127.0.0.1:0:7", tool.to_str().unwrap(), "serve"]);
+    let announced = || {
+        let line = guest
+            .output()
+            .lines()
+            .find_map(|l| l.strip_prefix("attacca: tcp 127.0.0.1:").map(String::from))?;
+        line.split(' ').next()?.parse::<u16>().ok()
+    };
+    assert!(eventually(PATIENCE, || announced().is_some_and(answers)), "{}", guest.output());
+    let list = text(attacca().args(["ps", "--json"]).output().unwrap());
+    assert!(list.contains(&format!("127.0.0.1:{}->7/tcp", announced().unwrap())), "{list}");
+}
+
+#[test]
 fn nothing_is_left_of_a_network() {
     let _alone = alone();
     let tool = tool();

@@ -133,7 +133,7 @@ impl Drop for Guest {
 }
 
 /// Whether somebody answers a line: memcached with its version, nginx with a complaint, an echo with itself.
-fn answers(port: u16) -> bool {
+pub fn answers(port: u16) -> bool {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) else { return false };
     stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();

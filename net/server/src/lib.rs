@@ -15,6 +15,8 @@ mod sys;
 mod tests;
 mod uplink;
 
+pub use control::fuzz_control;
+
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::net::{IpAddr, SocketAddr};

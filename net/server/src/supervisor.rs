@@ -23,6 +23,8 @@ const FIRST_GUEST: u8 = 15;
 const MTU: u32 = 65535;
 /// Bytes of each ring: eight of the longest frames, and a cache holds them.
 const RING_BYTES: u32 = 1 << 19;
+/// A guest's descriptors go to the server in one message: its link, two doorbells, and its listeners.
+const MOST_PUBLISHED: usize = sys::MAX_FDS - 3;
 /// A server that lived shorter than this is in a crash loop: the next one waits.
 const STABLE: Duration = Duration::from_secs(2);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
@@ -135,6 +137,10 @@ impl Supervisor {
             .checked_add((id - 1).try_into().unwrap_or(u8::MAX))
             .filter(|&h| h < 255)
             .ok_or_else(|| io::Error::other("the network has no address left"))?;
+        if request.publish.len() > MOST_PUBLISHED {
+            let words = format!("a guest can publish {MOST_PUBLISHED} ports at most");
+            return Err(io::Error::other(words));
+        }
         let mut publish = request.publish.clone();
         let listeners = publish.iter_mut().map(listen).collect::<io::Result<Vec<_>>>()?;
         let layout = Layout { queues: request.queues.clamp(1, 64), capacity: RING_BYTES };

@@ -6,7 +6,7 @@ use std::mem::{size_of, zeroed};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// Descriptors in one message at most.
-const MAX_FDS: usize = 64;
+pub(crate) const MAX_FDS: usize = 64;
 /// Bytes in one message at most.
 pub(crate) const MAX_MESSAGE: usize = 64 * 1024;
 

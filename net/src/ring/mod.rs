@@ -13,9 +13,11 @@
 #![allow(unsafe_code)] // memory shared with a peer is only reached through raw pointers, here.
 
 mod device;
+mod fuzz;
 mod link;
 mod spsc;
 
 pub use device::{Doorbell, RingDevice};
+pub use fuzz::fuzz_rings;
 pub use link::{Layout, Link, LinkError, MAGIC, Role, VERSION};
 pub use spsc::{Consumer, Corrupt, Meta, Positions, Producer, RING_HEADER_BYTES};

@@ -123,7 +123,8 @@ impl Producer {
         // SAFETY: the caller's promise; atomics only.
         let (tail, head) =
             unsafe { ((*shared).tail.load(Ordering::Acquire), (*shared).head.load(Ordering::Acquire)) };
-        if tail.wrapping_sub(head) > capacity {
+        // Off the records' alignment a header would reach over the end of the data.
+        if tail.wrapping_sub(head) > capacity || !tail.is_multiple_of(ALIGN) {
             return Err(Corrupt);
         }
         Ok(Producer { shared, data, capacity, tail, head })
