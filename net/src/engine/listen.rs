@@ -167,7 +167,6 @@ impl Tcp {
         tcb.iss = least_isn.map_or(isn, |least| isn.latest(least));
         tcb.snd_una = tcb.iss;
         tcb.snd_nxt = tcb.iss;
-        tcb.snd_max = tcb.iss;
         tcb.recover = tcb.iss;
         tcb.small_end = tcb.iss;
         tcb.ts_offset = self.secrets.timestamp_offset(&key);
@@ -175,7 +174,7 @@ impl Tcp {
         tcb.flags.set(Flags::LOOPBACK, local.loopback);
         tcb.path_mtu = local.mtu;
         tcb.stalled_ms = now.ms;
-        tcb.grow.since_ms = now.ms;
+        tcb.grow.since_ms = now.ms as u32;
     }
 
     /// The flow can be found from now on, and uses its port.

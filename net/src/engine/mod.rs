@@ -10,7 +10,9 @@ mod listen;
 pub(crate) mod queue;
 pub(crate) mod reassembly;
 pub(crate) mod receive;
+mod recovery;
 pub(crate) mod rtt;
+pub(crate) mod scoreboard;
 pub(crate) mod segment;
 mod send;
 pub(crate) mod seq;
@@ -278,7 +280,7 @@ impl Tcp {
         let reuse = tcb.has(Flags::REUSE_ADDR);
         let record = Record {
             key: tcb.key,
-            snd_nxt: tcb.snd_max,
+            snd_nxt: tcb.snd_nxt,
             rcv_nxt: tcb.rcv_nxt,
             ts_recent: tcb.ts_recent,
             ts_offset: tcb.ts_offset,
@@ -420,7 +422,7 @@ impl Tcp {
         let Some(index) = self.find(&key) else { return };
         let tcb = &mut self.sockets[index];
         let seq = Seq(report.seq);
-        if seq.before(tcb.snd_una) || !seq.before(tcb.snd_max.latest(tcb.snd_una + 1)) {
+        if seq.before(tcb.snd_una) || !seq.before(tcb.snd_nxt.latest(tcb.snd_una + 1)) {
             return;
         }
         match report.what {
@@ -439,12 +441,10 @@ impl Tcp {
         }
         tcb.path_mtu = mtu;
         tcb.update_mss();
-        if tcb.is_synchronized() && tcb.snd_una != tcb.snd_max {
-            tcb.snd_nxt = tcb.snd_una;
-            tcb.flags -= Flags::TIMING;
-            self.mark_dirty(index);
-        }
-        let _ = now;
+        tcb.pmtu_at_s = (now.ms / 1000) as u32;
+        tcb.path_shrank(now);
+        self.mark_dirty(index);
+        self.file_timer(index);
     }
 
     /// Makes every connection speak, so that peers that wait for an answer lost with the old network path
@@ -458,7 +458,7 @@ impl Tcp {
                 TcpState::SynSent | TcpState::SynReceived if !tcb.has(Flags::HELD) => {
                     tcb.flags |= Flags::SEND_SYN;
                 }
-                _ if tcb.snd_una != tcb.snd_max => tcb.flags |= Flags::RESEND_HEAD,
+                _ if tcb.snd_una != tcb.snd_nxt => tcb.flags |= Flags::RESEND_HEAD,
                 _ => {}
             }
             if tcb.is_synchronized() {

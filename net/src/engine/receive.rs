@@ -6,7 +6,7 @@ use alloc::boxed::Box;
 use super::congestion::Congestion;
 use super::segment::{Control, Segment, SynOptions};
 use super::seq::Seq;
-use super::tcb::{Ctx, Flags, T_ACK, T_KEEP, T_RESEND, Tcb};
+use super::tcb::{Ctx, Flags, Now, T_ACK, T_KEEP, T_RESEND, Tcb};
 use crate::error::Error;
 use crate::shard::Ready;
 use crate::socket::tcp::TcpState;
@@ -29,13 +29,11 @@ bitflags::bitflags! {
 /// How long an acknowledgement waits for data to go with it.
 const DELAYED_ACK_MS: u64 = 40;
 /// ts_recent is not compared after so long a silence (RFC 7323 section 5.5): 24 days.
-const PAWS_IDLE_MS: u64 = 24 * 86_400_000;
+const PAWS_IDLE: u64 = 24 * 86_400_000 >> 10;
 /// Least time between acknowledgements of segments without data outside of the window.
 const OUT_OF_WINDOW_MS: u64 = 500;
 /// Segments that arrived out of order are each acknowledged, so many at most before the next sending.
 const MAX_ACKS_OWED: u8 = 64;
-/// Duplicate acknowledgements that mean a loss (RFC 5681 section 3.2).
-const DUP_ACK_THRESHOLD: u8 = 3;
 
 impl Tcb {
     /// A segment for this connection arrived.
@@ -89,7 +87,7 @@ impl Tcb {
     fn acceptable(&mut self, segment: &Segment<'_>, ctx: &mut Ctx<'_>) -> bool {
         let old = self.has(Flags::TIMESTAMPS)
             && segment.timestamp.is_some_and(|(value, _)| (value.wrapping_sub(self.ts_recent) as i32) < 0)
-            && ctx.now.ms - self.ts_recent_ms < PAWS_IDLE_MS;
+            && (ctx.now.ms >> 10) - u64::from(self.ts_recent_at) < PAWS_IDLE;
         let outside = segment.end().before(self.last_ack) || segment.seq.after(self.rcv_adv);
         if (!old || segment.has(Control::RST)) && !outside {
             return true;
@@ -166,7 +164,7 @@ impl Tcb {
 
     fn sample_handshake(&mut self, ctx: &Ctx<'_>) {
         if self.has(Flags::TIMING) {
-            self.rtt.sample((ctx.now.us - self.rtt_sent_us) as u32);
+            self.sample((ctx.now.us - self.rtt_sent_us) as u32);
             self.flags -= Flags::TIMING;
         } else {
             // RFC 6298 section 5.7: the handshake had to be repeated; begin data with 3 s.
@@ -184,7 +182,7 @@ impl Tcb {
             // RFC 7323 section 4.3, as corrected by its erratum: the segment that our last ACK named.
             if segment.seq.at_most(self.last_ack) && self.has(Flags::TIMESTAMPS) {
                 self.ts_recent = value;
-                self.ts_recent_ms = ctx.now.ms;
+                self.ts_recent_at = (ctx.now.ms >> 10) as u32;
             }
         }
     }
@@ -194,22 +192,29 @@ impl Tcb {
     fn acknowledge(&mut self, segment: &Segment<'_>, ctx: &mut Ctx<'_>) -> Option<Act> {
         let ack = segment.ack;
         let too_old = ack.before(self.snd_una - self.max_wnd);
-        if ack.after(self.snd_max) || too_old {
+        if ack.after(self.snd_nxt) || too_old {
             // RFC 5961 section 5.
             self.challenge(ctx);
             return None;
         }
         let mut act = Act::empty();
+        let troubled = self.board.is_some()
+            || self.has(Flags::TAIL_OUT)
+            || (self.has(Flags::SACK) && segment.may_have_blocks());
         if ack.after(self.snd_una) {
-            act |= self.new_ack(segment, ctx);
+            act |= self.new_ack(segment, troubled, ctx);
             self.update_window_if_newer(segment);
         } else if ack == self.snd_una {
             let window = u32::from(segment.window) << self.snd_shift;
-            let duplicate = segment.len() == 0 && window == self.snd_wnd && self.snd_max != self.snd_una;
-            if duplicate {
-                self.duplicate_ack(ctx);
+            let duplicate = segment.len() == 0 && window == self.snd_wnd && self.snd_nxt != self.snd_una;
+            if troubled || (duplicate && !self.has(Flags::SACK)) {
+                self.troubled_ack(segment, ack, duplicate, ctx);
+                if self.board.as_ref().is_some_and(|board| board.reorder_at != super::tcb::NEVER) {
+                    self.arm_resend(ctx.now);
+                }
                 act |= Act::SEND;
-            } else {
+            }
+            if !duplicate {
                 self.update_window_if_newer(segment);
             }
         }
@@ -218,36 +223,35 @@ impl Tcb {
             self.retries = 0;
             self.disarm(T_RESEND);
         }
-        if self.unsent() > 0
-            || (self.has(Flags::FIN_QUEUED) && !self.fin_sent())
-            || self.snd_nxt != self.snd_max
-        {
+        if self.unsent() > 0 || (self.has(Flags::FIN_QUEUED) && !self.fin_sent()) {
             act |= Act::SEND;
         }
         Some(act)
     }
 
-    fn new_ack(&mut self, segment: &Segment<'_>, ctx: &mut Ctx<'_>) -> Act {
-        let ack = segment.ack;
-        let acked = ack.since(self.snd_una);
-        let in_flight = self.snd_max.since(self.snd_una);
+    fn new_ack(&mut self, segment: &Segment<'_>, troubled: bool, ctx: &mut Ctx<'_>) -> Act {
+        let (ack, before) = (segment.ack, self.snd_una);
+        let acked = ack.since(before);
         let data = acked.min(self.tx.len());
         let fin_acked = acked > self.tx.len();
         self.tx.consume(ctx.pool, data);
         self.bytes_acked += u64::from(data);
         self.snd_una = ack;
-        self.snd_nxt = self.snd_nxt.latest(ack);
-        self.sample_rtt(segment, ctx);
         self.retries = 0;
         self.stalled_ms = ctx.now.ms;
         self.soft_error = None;
-        self.congestion_on_ack(acked, in_flight, ctx);
-        self.dup_acks = 0;
-        if self.snd_una == self.snd_max {
-            self.disarm(T_RESEND);
+        if troubled {
+            self.troubled_ack(segment, before, false, ctx);
         } else {
-            self.arm(T_RESEND, ctx.now.ms + self.rtt.backed_off_ms(0));
+            self.delivered += acked.div_ceil(u32::from(self.mss));
+            self.sample_rtt(segment, ctx);
+            // Keep it close behind, or it would lie ahead after 2^31 bytes.
+            if !self.has(Flags::REDUCED) {
+                self.recover = ack - 1;
+            }
+            self.grow_window(acked, ctx.now);
         }
+        self.arm_resend(ctx.now);
         if self.has(Flags::WANTS_ROOM) && self.has_room(ctx.limits) {
             self.flags -= Flags::WANTS_ROOM;
             self.news |= Ready::WRITABLE;
@@ -281,71 +285,37 @@ impl Tcb {
     /// retransmission; RFC 6298 section 3, RFC 7323 section 4).
     #[inline]
     fn sample_rtt(&mut self, segment: &Segment<'_>, ctx: &Ctx<'_>) {
-        if self.has(Flags::TIMING) {
+        if let Some(us) = self.congestion.marked(segment.ack, ctx.now.us) {
+            self.flags -= Flags::TIMING;
+            self.sample(us);
+        } else if self.has(Flags::TIMING) {
             if segment.ack.after(self.rtt_seq) {
                 self.flags -= Flags::TIMING;
-                self.rtt.sample((ctx.now.us - self.rtt_sent_us).min(u64::from(u32::MAX)) as u32);
+                self.sample((ctx.now.us - self.rtt_sent_us).min(u64::from(u32::MAX)) as u32);
             }
-        } else if let (true, Some((_, echo))) = (self.has(Flags::TIMESTAMPS), segment.timestamp) {
-            let ms = self.timestamp_now(ctx.now).wrapping_sub(echo);
+        } else if !self.congestion.is_bulk() {
+            self.sample_echo(segment, ctx.now);
+        }
+    }
+
+    pub(super) fn sample_echo(&mut self, segment: &Segment<'_>, now: Now) {
+        if let (true, Some((_, echo))) = (self.has(Flags::TIMESTAMPS), segment.timestamp) {
+            let ms = self.timestamp_now(now).wrapping_sub(echo);
             if echo != 0 && ms < 300_000 {
+                // The clock of timestamps is too coarse for the least round trip.
                 self.rtt.sample(ms.max(1) * 1000);
             }
         }
     }
 
-    /// RFC 6582 section 3.2 steps 3 and 4, RFC 5681 section 3.1.
-    fn congestion_on_ack(&mut self, acked: u32, in_flight: u32, ctx: &Ctx<'_>) {
-        let mss = u32::from(self.mss);
-        if self.has(Flags::RECOVERY) {
-            if !self.snd_una.before(self.recover) {
-                let left = self.snd_max.since(self.snd_una);
-                self.cwnd = self.ssthresh.min(left.max(mss) + mss);
-                self.flags -= Flags::RECOVERY;
-            } else {
-                // A partial acknowledgement: the next hole begins here.
-                self.flags |= Flags::RESEND_HEAD;
-                self.cwnd = self.cwnd.saturating_sub(acked).max(mss);
-                if acked >= mss {
-                    self.cwnd += mss;
-                }
-            }
-            return;
+    #[inline]
+    pub(super) fn sample(&mut self, us: u32) {
+        let us = us.max(1);
+        self.rtt.sample(us);
+        if us < self.min_rtt || self.min_rtt == 0 {
+            self.min_rtt = us;
         }
-        if !self.has(Flags::LOSS) {
-            // Keep it close behind, or it would lie ahead after 2^31 bytes.
-            self.recover = self.snd_una - 1;
-        } else if !self.snd_una.before(self.recover) {
-            self.flags -= Flags::LOSS;
-        }
-        // Grow only if the window was used (RFC 7661, and Linux's tcp_is_cwnd_limited).
-        let slow_start = self.cwnd < self.ssthresh;
-        let limited =
-            self.has(Flags::CWND_LIMITED) || (slow_start && in_flight.saturating_mul(2) > self.cwnd);
-        if limited {
-            let rtt = self.rtt.smoothed;
-            self.cwnd = self.congestion.grow(acked, self.cwnd, self.ssthresh, mss, rtt, ctx.now.ms);
-        }
-    }
-
-    /// RFC 5681 section 3.2 with limited transmit (RFC 3042) and RFC 6582.
-    fn duplicate_ack(&mut self, _ctx: &mut Ctx<'_>) {
-        let mss = u32::from(self.mss);
-        if self.has(Flags::RECOVERY) {
-            self.cwnd = self.cwnd.saturating_add(mss);
-            return;
-        }
-        self.dup_acks = self.dup_acks.saturating_add(1);
-        // RFC 6582 section 3.2 step 2: not again for a loss that was already repaired.
-        let new_loss = !self.has(Flags::LOSS) && self.snd_una.after(self.recover);
-        if self.dup_acks == DUP_ACK_THRESHOLD && new_loss {
-            let in_flight = self.snd_max.since(self.snd_una);
-            self.ssthresh = self.congestion.reduce(self.cwnd, in_flight, mss);
-            self.recover = self.snd_max;
-            self.cwnd = self.ssthresh + u32::from(DUP_ACK_THRESHOLD) * mss;
-            self.flags |= Flags::RECOVERY | Flags::RESEND_HEAD;
-            self.flags -= Flags::TIMING;
-        }
+        self.congestion.sample(us);
     }
 
     fn update_window_if_newer(&mut self, segment: &Segment<'_>) {
@@ -374,7 +344,7 @@ impl Tcb {
         let data_end = segment.seq + segment.payload.len() as u32;
         if closing && self.has(Flags::ORPHAN | Flags::READ_SHUT) && data_end.after(self.rcv_nxt) {
             // Nobody will read it: the peer must know (RFC 1122 section 4.2.2.13).
-            ctx.replies.reset(&self.key, self.snd_max, Some(self.rcv_nxt));
+            ctx.replies.reset(&self.key, self.snd_nxt, Some(self.rcv_nxt));
             self.fail(Error::Reset);
             return Act::CLOSED | Act::SEND;
         }
@@ -522,14 +492,14 @@ impl Tcb {
             (0, other) | (other, 0) => other,
             (a, b) => a.min(b),
         };
-        if rtt_us == 0 || now_ms < self.grow.since_ms + u64::from(rtt_us.div_ceil(1000)) {
+        if rtt_us == 0 || (now_ms as u32).wrapping_sub(self.grow.since_ms) < rtt_us.div_ceil(1000) {
             return;
         }
         if !self.has(Flags::FIXED_RCVBUF) && self.grow.copied > self.rcvbuf / 2 {
             self.rcvbuf = self.grow.copied.saturating_mul(2).max(self.rcvbuf).min(max.max(self.rcvbuf));
         }
         self.grow.copied = 0;
-        self.grow.since_ms = now_ms;
+        self.grow.since_ms = now_ms as u32;
     }
 
     /// SYN-SENT (section 3.10.7.3).
@@ -583,7 +553,7 @@ impl Tcb {
         self.flags.set(Flags::TIMESTAMPS, segment.timestamp.is_some());
         if let Some((value, _)) = segment.timestamp {
             self.ts_recent = value;
-            self.ts_recent_ms = ctx.now.ms;
+            self.ts_recent_at = (ctx.now.ms >> 10) as u32;
         }
         self.flags.set(Flags::SCALING, options.scale.is_some());
         match options.scale {

@@ -11,8 +11,8 @@ use super::seq::Seq;
 pub(crate) const HEADERS: usize = 40;
 /// Bytes of the timestamp option with its padding (RFC 7323 appendix A).
 pub(crate) const TIMESTAMP_LEN: usize = 12;
-/// SACK blocks in a segment that has timestamps (RFC 2018 section 3).
-pub(crate) const MAX_SACK: usize = 3;
+/// SACK blocks in a segment (RFC 2018 section 3); three if it has timestamps.
+pub(crate) const MAX_SACK: usize = 4;
 
 bitflags::bitflags! {
     /// The control bits (RFC 9293 section 3.1), at their place in the header.
@@ -23,6 +23,9 @@ bitflags::bitflags! {
         const RST = 4;
         const PSH = 8;
         const ACK = 16;
+        const URG = 32;
+        const ECE = 64;
+        const CWR = 128;
     }
 }
 
@@ -92,6 +95,39 @@ impl<'a> Segment<'a> {
     #[inline]
     pub(crate) fn end(&self) -> Seq {
         self.seq + self.len()
+    }
+
+    /// There is more than a timestamp in the options.
+    #[inline]
+    pub(crate) fn may_have_blocks(&self) -> bool {
+        self.options.len() > if self.timestamp.is_some() { TIMESTAMP_LEN } else { 0 }
+    }
+
+    /// The blocks of a SACK option (RFC 2018 section 3).
+    pub(crate) fn sack_blocks(&self) -> ([(Seq, Seq); MAX_SACK], usize) {
+        let (mut blocks, mut count) = ([(Seq(0), Seq(0)); MAX_SACK], 0);
+        let mut rest = self.options;
+        while let [kind, tail @ ..] = rest {
+            match (*kind, tail) {
+                (0, _) => break,
+                (1, _) => rest = tail,
+                (5, [len, ..]) if usize::from(*len) >= 2 && usize::from(*len) <= rest.len() => {
+                    for pair in rest[2..usize::from(*len)].chunks_exact(8).take(MAX_SACK) {
+                        let word = |at: usize| {
+                            Seq(u32::from_be_bytes([pair[at], pair[at + 1], pair[at + 2], pair[at + 3]]))
+                        };
+                        blocks[count] = (word(0), word(4));
+                        count += 1;
+                    }
+                    break;
+                }
+                (_, [len, ..]) if usize::from(*len) >= 2 && usize::from(*len) <= rest.len() => {
+                    rest = &rest[usize::from(*len)..];
+                }
+                _ => break,
+            }
+        }
+        (blocks, count)
     }
 
     /// The options of a SYN. Reading stops at the first malformed one.

@@ -3,7 +3,6 @@
 
 use super::queue::Pool;
 use super::receive::Act;
-use super::rtt::MAX_RTO_US;
 use super::segment::{Control, HEADERS, Header, TIMESTAMP_LEN};
 use super::seq::Seq;
 use super::tcb::{Ctx, Flags, NEVER, Now, T_ACK, T_KEEP, T_RESEND, Tcb};
@@ -80,10 +79,7 @@ impl Tcb {
         self.stamp(&mut header);
         link.send_tcp(self, &header, 0, 0, |_| ())?;
         self.flags -= Flags::SEND_SYN;
-        if self.snd_nxt == self.iss {
-            self.snd_nxt = self.iss + 1;
-            self.snd_max = self.snd_max.latest(self.snd_nxt);
-        }
+        self.snd_nxt = self.iss + 1;
         if self.retries == 0 {
             self.flags |= Flags::TIMING;
             (self.rtt_seq, self.rtt_sent_us) = (self.iss, now.us);
@@ -94,11 +90,12 @@ impl Tcb {
     }
 
     fn send_data(&mut self, now: Now, pool: &mut Pool, link: &mut Link<'_>) -> Result<(), Blocked> {
-        if self.has(Flags::RESEND_HEAD) {
-            self.resend_head(now, pool, link)?;
-            self.flags -= Flags::RESEND_HEAD;
+        if self.board.is_some() || self.has(Flags::RESEND_HEAD | Flags::SEND_TAIL) {
+            self.resend(now, pool, link)?;
         }
-        self.restart_after_idle(now);
+        if self.snd_nxt == self.snd_una {
+            self.restart_after_idle(now);
+        }
         let most = self.most_at_once(link);
         loop {
             let sent = self.in_flight();
@@ -110,13 +107,10 @@ impl Tcb {
             if unsent == 0 && !fin {
                 break;
             }
-            // RFC 3042: a segment beyond the congestion window for each of the first two duplicates.
-            let limited_transmit = u32::from(self.dup_acks.min(2)) * u32::from(self.mss);
-            let congestion = if self.has(Flags::RECOVERY) { self.cwnd } else { self.cwnd + limited_transmit };
-            let window = self.snd_wnd.min(congestion);
-            let usable = window.saturating_sub(sent);
+            let open = self.cwnd.saturating_sub(self.pipe());
+            let usable = self.snd_wnd.saturating_sub(sent).min(open);
             let len = unsent.min(usable).min(most);
-            self.flags.set(Flags::CWND_LIMITED, usable < unsent && self.snd_wnd > congestion);
+            self.flags.set(Flags::CWND_LIMITED, open < unsent && self.snd_wnd.saturating_sub(sent) > open);
             let len = self.worth_sending(len, unsent);
             if len == 0 && (unsent > 0 || !fin) {
                 self.hold(now, unsent);
@@ -148,18 +142,25 @@ impl Tcb {
         if self.timer_at[T_RESEND] == NEVER || self.has(Flags::PERSIST) {
             self.flags -= Flags::PERSIST;
             self.stalled_ms = now.ms;
-            self.arm(T_RESEND, now.ms + self.rtt.backed_off_ms(self.retries));
+            if sent.is_err() {
+                // The device is full, or the hardware address unknown: the timer is our only reminder.
+                self.arm(T_RESEND, now.ms + self.rtt.backed_off_ms(self.retries));
+            }
         }
         sent?;
         self.snd_nxt = seq + len + u32::from(fin);
-        let again = seq.before(self.snd_max);
-        if again {
-            self.total_retransmits += 1;
+        if self.timer_at[T_RESEND] == NEVER || seq == self.snd_una {
+            self.arm_resend(now);
+        }
+        if let Some(board) = &mut self.board {
+            board.extend(self.snd_nxt, now.us);
+            board.prr_out += len;
+        } else if self.congestion.is_bulk() {
+            self.congestion.mark(seq, self.cwnd, now.us);
         } else if !self.has(Flags::TIMING) {
             self.flags |= Flags::TIMING;
             (self.rtt_seq, self.rtt_sent_us) = (seq, now.us);
         }
-        self.snd_max = self.snd_max.latest(self.snd_nxt);
         if len < u32::from(self.mss) {
             self.small_end = self.snd_nxt;
         }
@@ -188,7 +189,7 @@ impl Tcb {
         if len == 0 {
             return 0;
         }
-        if self.snd_nxt.before(self.snd_max) || self.has(Flags::FORCE) {
+        if self.has(Flags::FORCE) {
             return len;
         }
         let whole = len - len % mss;
@@ -219,21 +220,88 @@ impl Tcb {
         }
     }
 
-    fn resend_head(&mut self, now: Now, pool: &mut Pool, link: &mut Link<'_>) -> Result<(), Blocked> {
-        let flight = self.snd_max.since(self.snd_una);
+    /// Sends again what is lost, as far as the window allows.
+    #[cold]
+    fn resend(&mut self, now: Now, pool: &mut Pool, link: &mut Link<'_>) -> Result<(), Blocked> {
+        let mss = u32::from(self.mss);
+        if self.has(Flags::RESEND_HEAD) {
+            let len = self.in_flight().min(mss);
+            if len > 0 {
+                self.send_again(self.snd_una, len, now, pool, link)?;
+            }
+            self.flags -= Flags::RESEND_HEAD;
+        }
+        if self.has(Flags::SEND_TAIL) {
+            self.send_tail(now, pool, link)?;
+            self.flags -= Flags::SEND_TAIL;
+        }
+        while self.pipe() < self.cwnd {
+            let Some((start, len)) = self.board.as_ref().and_then(|board| board.next_lost(mss)) else {
+                break;
+            };
+            self.send_again(start, len, now, pool, link)?;
+            if let Some(board) = &mut self.board {
+                board.prr_out += len;
+            }
+        }
+        Ok(())
+    }
+
+    /// The tail probe: a new segment if there is one and the peer has room, else the last one again (RFC
+    /// 8985 section 7.3).
+    fn send_tail(&mut self, now: Now, pool: &mut Pool, link: &mut Link<'_>) -> Result<(), Blocked> {
+        let (flight, mss) = (self.in_flight(), u32::from(self.mss));
         if flight == 0 {
+            self.flags -= Flags::TAIL_OUT;
             return Ok(());
         }
-        let len = self.tx.len().min(flight).min(u32::from(self.mss));
-        let fin = self.fin_sent() && len == self.tx.len();
+        let unsent = self.unsent();
+        let room = self.snd_wnd.saturating_sub(flight);
+        let len = unsent.min(mss).min(room);
+        let fresh = len > 0 && (len == mss || len == unsent);
+        self.flags.set(Flags::TAIL_AGAIN, !fresh);
+        if fresh {
+            self.send_next(len, len == unsent, now, pool, link)?;
+        } else {
+            let len = flight.min(mss);
+            self.send_again(self.snd_nxt - len, len, now, pool, link)?;
+        }
+        self.tail_end = self.snd_nxt;
+        self.arm_resend(now);
+        Ok(())
+    }
+
+    /// Sends `len` numbers from `seq` again, FIN included.
+    fn send_again(
+        &mut self,
+        seq: Seq,
+        len: u32,
+        now: Now,
+        pool: &mut Pool,
+        link: &mut Link<'_>,
+    ) -> Result<(), Blocked> {
+        let offset = seq.since(self.snd_una);
+        let data = len.min(self.tx.len().saturating_sub(offset));
+        let last = offset + data == self.tx.len();
         let mut control = Control::ACK;
-        control.set(Control::FIN, fin);
-        control.set(Control::PSH, len > 0 && len == self.tx.len());
-        self.send_segment(self.snd_una, len, control, now, pool, link)?;
+        control.set(Control::FIN, last && self.fin_sent());
+        control.set(Control::PSH, data > 0 && last);
+        self.send_segment(seq, data, control, now, pool, link)?;
         self.total_retransmits += 1;
+        self.bytes_retransmitted += u64::from(data);
         self.flags -= Flags::TIMING;
-        self.snd_nxt = self.snd_nxt.latest(self.snd_una + len + u32::from(fin));
-        self.arm(T_RESEND, now.ms + self.rtt.backed_off_ms(self.retries));
+        let stamp = self.timestamp_now(now);
+        let una = self.snd_una;
+        let board = self.need_board(una, now);
+        if let Some(undo) = &mut board.undo
+            && !undo.any
+        {
+            undo.stamp = stamp;
+        }
+        board.repeated(seq, len, now.us);
+        if self.timer_at[T_RESEND] == NEVER || offset == 0 {
+            self.arm_resend(now);
+        }
         Ok(())
     }
 
@@ -243,7 +311,7 @@ impl Tcb {
             let owed = self.acks_owed;
             // At the highest number sent, also while an older one is being resent: below it the peer would
             // take the segment for an old one and not look at its acknowledgement. Clears ACK_NOW.
-            self.send_segment(self.snd_max, 0, Control::ACK, now, pool, link)?;
+            self.send_segment(self.snd_nxt, 0, Control::ACK, now, pool, link)?;
             self.acks_owed = owed;
         }
         Ok(())
@@ -295,6 +363,7 @@ impl Tcb {
     fn add_sack_blocks(&self, header: &mut Header) {
         let Some(reassembly) = &self.reassembly else { return };
         let (blocks, count) = reassembly.blocks();
+        let count = count.min((40 - usize::from(header.options_len) - 4) / 8);
         if count == 0 {
             return;
         }
@@ -305,11 +374,21 @@ impl Tcb {
         }
     }
 
-    /// RFC 5681 section 4.1: after a pause of a timeout the window says nothing of the path any more.
+    /// RFC 5681 section 4.1 and RFC 2861: the window halves for each timeout that passed without sending, down
+    /// to the initial one, and the threshold remembers where it was.
     fn restart_after_idle(&mut self, now: Now) {
-        if self.snd_nxt == self.snd_una && now.ms > self.last_sent_ms + u64::from(self.rtt.rto / 1000) {
-            let initial = super::congestion::Congestion::initial_window(u32::from(self.mss));
-            self.cwnd = self.cwnd.min(initial);
+        let (pause, rto) = (now.ms.saturating_sub(self.last_sent_ms), u64::from(self.rtt.rto / 1000).max(1));
+        if pause <= rto || self.last_sent_ms == 0 {
+            return;
+        }
+        let restart = super::congestion::Congestion::initial_window(u32::from(self.mss)).min(self.cwnd);
+        if self.cwnd > restart {
+            self.ssthresh = self.ssthresh.max(self.cwnd - self.cwnd / 4);
+            self.cwnd = self.cwnd.checked_shr((pause / rto) as u32).unwrap_or(0).max(restart);
+        }
+        self.congestion.not_limited(self.last_sent_ms);
+        if self.ssthresh == u32::MAX && self.cwnd == restart {
+            self.congestion.forget();
         }
     }
 
@@ -339,6 +418,8 @@ impl Tcb {
             TcpState::SynSent => self.syn_timeout(self.options.syn_count, ctx),
             TcpState::SynReceived => self.syn_timeout(SYN_ACK_RETRIES, ctx),
             _ if self.has(Flags::PERSIST) => self.persist_timeout(ctx),
+            _ if self.has(Flags::REORDER_TIMER) => self.reorder_timeout(ctx),
+            _ if self.has(Flags::TAIL_TIMER) => self.tail_timeout(ctx),
             _ => self.data_timeout(ctx),
         }
     }
@@ -355,41 +436,8 @@ impl Tcb {
         Act::SEND
     }
 
-    /// RFC 6298 section 5.4 to 5.7: resend from the first unacknowledged byte, slowly.
-    fn data_timeout(&mut self, ctx: &mut Ctx<'_>) -> Act {
-        if self.snd_una == self.snd_max {
-            return Act::empty();
-        }
-        // A peer that shut its window over data in flight but answers is alive (as in `persist_timeout`).
-        let answers = self.snd_wnd == 0
-            && !self.has(Flags::ORPHAN)
-            && ctx.now.ms < self.last_heard_ms + u64::from(MAX_RTO_US / 1000);
-        if !answers && self.given_up(self.retries, ctx) {
-            self.fail(self.soft_error.unwrap_or(Error::TimedOut));
-            return Act::CLOSED;
-        }
-        let mss = u32::from(self.mss);
-        if self.retries == 0 {
-            let in_flight = self.snd_max.since(self.snd_una);
-            self.ssthresh = self.congestion.reduce(self.cwnd, in_flight, mss);
-        }
-        self.retries = self.retries.saturating_add(1);
-        self.cwnd = mss;
-        self.dup_acks = 0;
-        self.recover = self.snd_max;
-        self.flags -= Flags::RECOVERY | Flags::RESEND_HEAD | Flags::TIMING;
-        self.flags |= Flags::LOSS;
-        self.snd_nxt = self.snd_una;
-        if self.snd_wnd == 0 {
-            // The window closed over data in flight: resend one segment anyway, it is also the probe.
-            self.flags |= Flags::RESEND_HEAD;
-        }
-        self.arm(T_RESEND, ctx.now.ms + self.rtt.backed_off_ms(self.retries));
-        Act::SEND
-    }
-
     /// No answer for too long (RFC 1122 section 4.2.3.5, RFC 5482).
-    fn given_up(&self, tries: u8, ctx: &Ctx<'_>) -> bool {
+    pub(super) fn given_up(&self, tries: u8, ctx: &Ctx<'_>) -> bool {
         let user = u64::from(self.options.user_timeout);
         if user > 0 {
             return ctx.now.ms >= self.stalled_ms + user;
@@ -451,7 +499,7 @@ impl Tcb {
             self.arm(T_KEEP, due);
             return Act::empty();
         }
-        if self.snd_una != self.snd_max || self.unsent() > 0 {
+        if self.snd_una != self.snd_nxt || self.unsent() > 0 {
             // Data in flight is its own probe; look again soon, for `due` may be over.
             self.arm(T_KEEP, now + u64::from(self.options.keep_interval.min(1000)));
             return Act::empty();

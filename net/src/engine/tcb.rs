@@ -8,7 +8,9 @@ use super::congestion::Congestion;
 use super::demux::FlowKey;
 use super::queue::{Pool, Queue};
 use super::reassembly::Reassembly;
+use super::recovery::FIRST_ACK_DELAY_MS;
 use super::rtt::Rtt;
+use super::scoreboard::Board;
 use super::seq::Seq;
 use crate::config::Limits;
 use crate::error::Error;
@@ -45,7 +47,7 @@ bitflags::bitflags! {
         const SACK = 1 << 11;
         /// Window scaling is in use.
         const SCALING = 1 << 12;
-        /// Fast recovery (RFC 6582) is under way.
+        /// A loss is being repaired (`recovery.rs`).
         const RECOVERY = 1 << 13;
         /// Recovery after a timeout is under way.
         const LOSS = 1 << 14;
@@ -93,6 +95,36 @@ bitflags::bitflags! {
         const UNRESOLVED = 1 << 39;
         /// The connection was established at some time.
         const WAS_ESTABLISHED = 1 << 40;
+        /// T_RESEND is the tail probe's timer.
+        const TAIL_TIMER = 1 << 41;
+        /// T_RESEND is the end of a hole's reordering window.
+        const REORDER_TIMER = 1 << 42;
+        /// A tail probe must go out.
+        const SEND_TAIL = 1 << 43;
+        /// A tail probe is out, up to `tail_end`, and what it meant is not known yet.
+        const TAIL_OUT = 1 << 44;
+        /// That probe was a retransmission.
+        const TAIL_AGAIN = 1 << 45;
+        /// The path was seen to reorder.
+        const REORDERED = 1 << 46;
+        /// The window was reduced without a loss to repair; not again before `recover` is acknowledged.
+        const REDUCED = 1 << 47;
+        /// ECN is in use (RFC 3168).
+        const ECN = 1 << 48;
+        /// The peer must be told of congestion (ECE) until it says CWR.
+        const ECHO_CONGESTION = 1 << 49;
+        /// The peer must be told that the window was reduced (CWR), with the next new data.
+        const TELL_REDUCED = 1 << 50;
+        /// There is an urgent byte that was not read, or its place in the stream is still ahead.
+        const URGENT = 1 << 51;
+        /// The urgent byte itself is in `urgent_byte`.
+        const URGENT_BYTE = 1 << 52;
+        /// Urgent data stays in the stream (SO_OOBINLINE).
+        const OOB_INLINE = 1 << 53;
+        /// Urgent data was sent up to `urgent_end`, and not all of it is acknowledged.
+        const SENDING_URGENT = 1 << 54;
+        /// Congestion notification is asked for in our SYN.
+        const ASK_ECN = 1 << 55;
     }
 }
 
@@ -125,15 +157,16 @@ pub(crate) struct Tcb {
     pub(crate) ts_recent: u32,
     pub(crate) snd_una: Seq,
     pub(crate) snd_nxt: Seq,
-    /// The highest `snd_nxt` so far.
-    pub(crate) snd_max: Seq,
     pub(crate) snd_wnd: u32,
     pub(crate) snd_wl1: Seq,
     pub(crate) snd_wl2: Seq,
+    /// The shortest round trip since the last timeout, microseconds; 0 before the first.
+    pub(crate) min_rtt: u32,
     // Line 1: windows and queues.
     pub(crate) state: TcpState,
     pub(crate) news: Ready,
-    pub(crate) dup_acks: u8,
+    /// How long the peer may hold a lone segment's acknowledgement back, as far as we know.
+    pub(crate) ack_delay_ms: u8,
     /// Pure acknowledgements owed for segments out of order, each one a signal to the sender.
     pub(crate) acks_owed: u8,
     pub(crate) cwnd: u32,
@@ -176,12 +209,14 @@ pub(crate) struct Tcb {
     pub(crate) low_at: u32,
     pub(crate) not_sent_low_at: u32,
     // Line 4: counters and growth.
-    pub(crate) ts_recent_ms: u64,
+    /// When `ts_recent` was taken, in 1024 ms.
+    pub(crate) ts_recent_at: u32,
+    pub(crate) grow: ReceiveGrowth,
     pub(crate) stalled_ms: u64,
     pub(crate) bytes_acked: u64,
     pub(crate) bytes_received: u64,
-    pub(crate) grow: ReceiveGrowth,
     pub(crate) reassembly: Option<Box<Reassembly>>,
+    pub(crate) board: Option<Box<Board>>,
     // Losses, handshakes, options.
     pub(crate) congestion: Congestion,
     pub(crate) listener: Option<Box<Listener>>,
@@ -192,6 +227,24 @@ pub(crate) struct Tcb {
     pub(crate) fin_at: Seq,
     pub(crate) iss: Seq,
     pub(crate) peer_mss: u16,
+    /// Where the tail probe ended.
+    pub(crate) tail_end: Seq,
+    /// Quarters of the round trip in the reordering window, and recoveries for which they stay.
+    pub(crate) reorder_steps: u8,
+    pub(crate) reorder_persist: u8,
+    /// Timeouts; reports of duplicates; segments delivered (TCP_INFO).
+    pub(crate) timeouts: u16,
+    pub(crate) dsacks: u32,
+    pub(crate) bytes_retransmitted: u64,
+    pub(crate) delivered: u32,
+    /// The number after the urgent data that we sent; that of the urgent byte that we received.
+    pub(crate) urgent_end: Seq,
+    pub(crate) urgent_at: Seq,
+    pub(crate) urgent_byte: u8,
+    /// Most that is advertised (TCP_WINDOW_CLAMP); 0 for no bound.
+    pub(crate) window_clamp: u32,
+    /// When the path's MTU was last found to be smaller than the link's, seconds.
+    pub(crate) pmtu_at_s: u32,
     pub(crate) total_retransmits: u32,
 }
 
@@ -222,7 +275,8 @@ pub(crate) struct Options {
 /// Dynamic right-sizing of the receive buffer: bytes that the reader took in the last round trip.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct ReceiveGrowth {
-    pub(crate) since_ms: u64,
+    /// The clock's low half when the present round began.
+    pub(crate) since_ms: u32,
     pub(crate) copied: u32,
     pub(crate) rtt_seq: Seq,
     /// The clock's low half when the measurement began; 0 if none has.
@@ -258,13 +312,12 @@ impl Default for Tcb {
             ts_recent: 0,
             snd_una: Seq(0),
             snd_nxt: Seq(0),
-            snd_max: Seq(0),
             snd_wnd: 0,
             snd_wl1: Seq(0),
             snd_wl2: Seq(0),
             state: TcpState::Closed,
             news: Ready::empty(),
-            dup_acks: 0,
+            ack_delay_ms: FIRST_ACK_DELAY_MS,
             acks_owed: 0,
             cwnd: 0,
             ssthresh: u32::MAX,
@@ -295,10 +348,24 @@ impl Default for Tcb {
             recover: Seq(0),
             fin_at: Seq(0),
             iss: Seq(0),
-            ts_recent_ms: 0,
+            ts_recent_at: 0,
             stalled_ms: 0,
             congestion: Congestion::default(),
             reassembly: None,
+            board: None,
+            min_rtt: 0,
+            tail_end: Seq(0),
+            reorder_steps: 1,
+            reorder_persist: 0,
+            timeouts: 0,
+            dsacks: 0,
+            bytes_retransmitted: 0,
+            delivered: 0,
+            urgent_end: Seq(0),
+            urgent_at: Seq(0),
+            urgent_byte: 0,
+            window_clamp: 0,
+            pmtu_at_s: 0,
             listener: None,
             parent: (NONE, 0),
             error: None,
@@ -362,7 +429,7 @@ impl Tcb {
         self.timer_at[0].min(self.timer_at[1]).min(self.timer_at[2])
     }
 
-    /// Sequence numbers sent and not acknowledged, as far as `snd_nxt` counts.
+    /// Sequence numbers sent and not acknowledged.
     #[inline]
     pub(crate) fn in_flight(&self) -> u32 {
         self.snd_nxt.since(self.snd_una)
@@ -376,7 +443,7 @@ impl Tcb {
 
     /// FIN has been sent at least once.
     pub(crate) fn fin_sent(&self) -> bool {
-        self.has(Flags::FIN_QUEUED) && self.snd_max.since(self.snd_una) > self.tx.len()
+        self.has(Flags::FIN_QUEUED) && self.snd_nxt.since(self.snd_una) > self.tx.len()
     }
 
     pub(crate) fn is_synchronized(&self) -> bool {
@@ -477,6 +544,11 @@ impl Tcb {
         self.mss = self.peer_mss.min(user).min(path).max(88) - options;
     }
 
+    /// Most that the congestion window may become: what a send buffer can fill, with room to spare.
+    pub(crate) fn cwnd_clamp(&self) -> u32 {
+        1 << 30
+    }
+
     pub(crate) fn timestamp_now(&self, now: Now) -> u32 {
         (now.ms as u32).wrapping_add(self.ts_offset)
     }
@@ -488,6 +560,7 @@ impl Tcb {
         if let Some(mut reassembly) = self.reassembly.take() {
             reassembly.clear(pool);
         }
+        self.board = None;
     }
 }
 
@@ -501,8 +574,8 @@ mod tests {
         assert_eq!(offset_of!(Tcb, state), 64);
         assert_eq!(offset_of!(Tcb, timer_at), 128);
         assert_eq!(offset_of!(Tcb, ts_offset), 192);
-        assert_eq!(offset_of!(Tcb, ts_recent_ms), 256);
+        assert_eq!(offset_of!(Tcb, ts_recent_at), 256);
         assert_eq!(offset_of!(Tcb, congestion), 320);
-        assert!(size_of::<Tcb>() <= 512);
+        assert!(size_of::<Tcb>() <= 512, "{}", size_of::<Tcb>());
     }
 }

@@ -735,7 +735,7 @@ impl Shard {
         if tcb.is_synchronized() || tcb.state == TcpState::SynReceived {
             // At the highest number sent: where the peer is if nothing was lost. If something was, it
             // answers with a challenge ACK (RFC 5961), and that gets a RST at the right place.
-            self.tcp.replies.reset(&tcb.key, tcb.snd_max, Some(tcb.rcv_nxt));
+            self.tcp.replies.reset(&tcb.key, tcb.snd_nxt, Some(tcb.rcv_nxt));
         }
         self.tcp.free(index);
     }
@@ -844,7 +844,7 @@ impl Shard {
             receive_mss: tcb.rcv_mss,
             cwnd: tcb.cwnd,
             ssthresh: tcb.ssthresh,
-            in_flight: tcb.snd_max.since(tcb.snd_una),
+            in_flight: tcb.snd_nxt.since(tcb.snd_una),
             not_sent: tcb.unsent(),
             receive_queue: tcb.rx.len(),
             send_window: tcb.snd_wnd,
