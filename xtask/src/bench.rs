@@ -2,18 +2,19 @@
 //! at once and are loaded in turn, round by round; what counts is each side's median. A guest's processor
 //! time is that of all its processes: the guest, its network server, and the supervisor.
 
-use crate::client;
 use crate::process::{Bench, Running, free_port};
 use crate::report::{self, Figure, Row};
+use crate::{client, pair};
 use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-type Result<T> = std::result::Result<T, String>;
+pub(crate) type Result<T> = std::result::Result<T, String>;
 
-struct Options {
-    rounds: usize,
-    seconds: u64,
+/// What the command line says.
+pub(crate) struct Options {
+    pub(crate) rounds: usize,
+    pub(crate) seconds: u64,
     only: Vec<String>,
 }
 
@@ -21,13 +22,18 @@ struct Options {
 pub(crate) fn run(args: &[String]) -> Result<()> {
     let options = parse(args)?;
     let bench = Bench::new()?;
-    let workloads: [(&str, Workload); 6] = [
+    let workloads: [(&str, Workload); 11] = [
         ("start", start),
         ("memory", memory),
         ("nginx-1k", |b, o| nginx(b, o, "1k", true)),
         ("nginx-128k", |b, o| nginx(b, o, "128k", true)),
         ("nginx-new", |b, o| nginx(b, o, "1k", false)),
         ("memcached", memcached),
+        ("pair-redis", pair::redis),
+        ("pair-memcached", pair::memcached),
+        ("pair-nginx", pair::nginx),
+        ("pair-netpipe", pair::netpipe),
+        ("pair-iperf3", pair::iperf),
     ];
     if let Some(unknown) = options.only.iter().find(|name| workloads.iter().all(|(n, _)| n != name)) {
         return Err(format!("no workload is called '{unknown}'"));
@@ -64,11 +70,11 @@ fn parse(args: &[String]) -> Result<Options> {
 type Workload = fn(&Bench, &Options) -> Result<Vec<Row>>;
 
 /// What one round of load gave.
-struct Round {
-    /// Requests a second.
-    rate: f64,
-    /// Processor microseconds of the serving side for each request.
-    cpu: f64,
+pub(crate) struct Round {
+    /// Requests a second, or whatever else is counted.
+    pub(crate) rate: f64,
+    /// Processor microseconds of the measured processes for each request.
+    pub(crate) cpu: f64,
 }
 
 /// Loads both sides in turn.
@@ -96,13 +102,19 @@ fn alternate(
     Ok(results)
 }
 
-fn rows_of(name: &str, [native, guest]: &[Vec<Round>; 2]) -> Vec<Row> {
+pub(crate) fn rows_of(name: &str, [native, guest]: &[Vec<Round>; 2]) -> Vec<Row> {
     let rates = |side: &[Round]| Figure::of(side.iter().map(|r| r.rate).collect());
     let cpus = |side: &[Round]| Figure::of(side.iter().map(|r| r.cpu).collect());
     vec![
         Row::new(format!("{name}: requests/s"), rates(native), rates(guest)),
-        Row::new(format!("{name}: server CPU, µs/request"), cpus(native), cpus(guest)),
+        Row::new(format!("{name}: CPU, µs/request"), cpus(native), cpus(guest)),
     ]
+}
+
+/// A figure without a cost.
+pub(crate) fn plain_row(name: &str, [native, guest]: &[Vec<Round>; 2]) -> Vec<Row> {
+    let figure = |side: &[Round]| Figure::of(side.iter().map(|r| r.rate).collect());
+    vec![Row::new(name.into(), figure(native), figure(guest))]
 }
 
 fn memory_row(name: &str, native: &Running, guest: &Running) -> Vec<Row> {
@@ -155,11 +167,7 @@ fn memory(bench: &Bench, _: &Options) -> Result<Vec<Row>> {
 }
 
 fn nginx(bench: &Bench, options: &Options, file: &str, keep_alive: bool) -> Result<Vec<Row>> {
-    let www = bench.dir.join("www");
-    fs::create_dir_all(&www).map_err(|e| e.to_string())?;
-    for (name, size) in [("1k", 1 << 10), ("128k", 128 << 10)] {
-        fs::write(www.join(name), vec![b'x'; size]).map_err(|e| e.to_string())?;
-    }
+    write_pages(bench)?;
     let (native_port, guest_port) = (free_port(), free_port());
     let dir = bench.dir.display();
     for (name, port) in [("native.conf", native_port), ("guest.conf", 80)] {
@@ -188,7 +196,17 @@ fn nginx(bench: &Bench, options: &Options, file: &str, keep_alive: bool) -> Resu
     Ok(rows)
 }
 
-fn nginx_conf(dir: &str, port: u16) -> String {
+/// The files that nginx serves.
+pub(crate) fn write_pages(bench: &Bench) -> Result<()> {
+    let www = bench.dir.join("www");
+    fs::create_dir_all(&www).map_err(|e| e.to_string())?;
+    for (name, size) in [("1k", 1 << 10), ("128k", 128 << 10)] {
+        fs::write(www.join(name), vec![b'x'; size]).map_err(|e| e.to_string())?;
+    }
+    Ok(())
+}
+
+pub(crate) fn nginx_conf(dir: &str, port: u16) -> String {
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
     let temporary: String = temporary.iter().map(|t| format!("  {t}_temp_path {dir}/{t};\n")).collect();
     format!(

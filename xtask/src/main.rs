@@ -2,6 +2,7 @@
 
 mod bench;
 mod client;
+mod pair;
 mod process;
 mod report;
 
@@ -13,6 +14,8 @@ Usage: cargo xtask COMMAND
   bench [--rounds N] [--seconds N] [WORKLOAD...]
             native and Attacca side by side, alternating, from one run; without WORKLOAD it also writes
             compat-tests/bench/RESULTS.md. WORKLOADs: start, memory, nginx-1k, nginx-128k, nginx-new, memcached
+            (a client of the host, a published port); pair-redis, pair-memcached, pair-nginx, pair-netpipe,
+            pair-iperf3 (guest to guest)
   syscalls  every Linux system call and how much of it is there";
 
 fn main() -> ExitCode {

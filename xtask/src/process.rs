@@ -99,6 +99,75 @@ impl Drop for Bench {
     }
 }
 
+/// A network of its own name, with its processes; stopped when dropped.
+pub(crate) struct Network<'a> {
+    bench: &'a Bench,
+    pub(crate) name: String,
+}
+
+impl Network<'_> {
+    pub(crate) fn start<'a>(bench: &'a Bench, name: &str) -> Result<Network<'a>> {
+        let output = bench.command().args(["server", "start", "--net", name]).output();
+        let output = output.map_err(|e| e.to_string())?;
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
+        Ok(Network { bench, name: name.into() })
+    }
+
+    /// Processor time of its living processes, in seconds.
+    pub(crate) fn cpu(&self) -> f64 {
+        self.processes().into_iter().map(cpu_of).sum()
+    }
+
+    /// Supervisor, server and standby: whoever runs in the bench's runtime directory and is no guest.
+    fn processes(&self) -> Vec<u32> {
+        let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = pids.filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
+        pids.filter(|pid| {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            let log = fs::read_link(format!("/proc/{pid}/fd/2")).unwrap_or_default();
+            name.starts_with("attacca-") && log.starts_with(&self.bench.dir)
+        })
+        .collect()
+    }
+}
+
+impl Drop for Network<'_> {
+    fn drop(&mut self) {
+        let _ = self.bench.command().args(["server", "stop", "--net", &self.name]).output();
+    }
+}
+
+/// What a client printed, on both streams, and the processor time that it took.
+pub(crate) struct Measured {
+    pub(crate) words: String,
+    pub(crate) cpu: f64,
+}
+
+/// Runs a client to its end.
+pub(crate) fn measured(command: &mut Command) -> Result<Measured> {
+    let before = children_cpu();
+    let output = command.output().map_err(|e| e.to_string())?;
+    let words = [output.stdout, output.stderr].map(|s| String::from_utf8_lossy(&s).into_owned()).concat();
+    if !output.status.success() {
+        return Err(words);
+    }
+    Ok(Measured { words, cpu: children_cpu() - before })
+}
+
+/// Processor time of all children that have been waited for.
+fn children_cpu() -> f64 {
+    // SAFETY: a zeroed rusage is a valid one, and the call fills it.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_CHILDREN, &mut usage);
+        usage
+    };
+    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+    seconds(usage.ru_utime) + seconds(usage.ru_stime)
+}
+
 /// One side of a pair; ended when dropped.
 pub(crate) struct Running {
     child: Child,
@@ -120,6 +189,14 @@ impl Running {
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(())
+    }
+
+    /// Says what it said if it has ended.
+    pub(crate) fn still_runs(&mut self) -> Result<()> {
+        match self.child.try_wait() {
+            Ok(None) => Ok(()),
+            _ => Err(fs::read_to_string(&self.log).unwrap_or_default()),
+        }
     }
 
     /// Its processes: itself, and for a guest with a network the supervisor and the server.
