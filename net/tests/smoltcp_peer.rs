@@ -193,6 +193,7 @@ fn agrees_on_a_bad_path() {
         corrupt: 10_000,
         delay: 2_000_000,
         jitter: 4_000_000,
+        ..FaultPlan::default()
     };
     check(plan, 40_000);
 }

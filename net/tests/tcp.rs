@@ -115,6 +115,7 @@ fn survives_everything_at_once() {
         reorder: 100_000,
         delay: 10_000_000,
         jitter: 10_000_000,
+        ..FaultPlan::default()
     };
     check_faults(plan, 150_000);
 }

@@ -23,6 +23,12 @@ pub struct FaultPlan {
     pub delay: u64,
     /// Nanoseconds, up to which a random addition to the delay is made.
     pub jitter: u64,
+    /// Bits in a second that the wire carries; 0 for no bound.
+    pub rate: u64,
+    /// Nanoseconds that a frame may wait for a wire with a `rate`, before it is dropped; 0 for no bound.
+    pub queue: u64,
+    /// Nanoseconds of waiting from which a frame that allows it is marked (RFC 3168); 0 for never.
+    pub mark: u64,
 }
 
 /// The wrapped device with its faults.
@@ -32,12 +38,14 @@ pub struct Fault<D> {
     random: u64,
     now: Instant,
     waiting: VecDeque<(Instant, Vec<u8>, bool)>,
+    /// Until when the wire is taken.
+    busy: Instant,
 }
 
 impl<D: Device> Fault<D> {
     /// Wraps `inner`; `seed` chooses the run.
     pub fn new(inner: D, plan: FaultPlan, seed: u64) -> Fault<D> {
-        Fault { inner, plan, random: seed | 1, now: Instant(0), waiting: VecDeque::new() }
+        Fault { inner, plan, random: seed | 1, now: Instant(0), waiting: VecDeque::new(), busy: Instant(0) }
     }
 
     /// Tells the time: delayed frames become due. The engine's trait has no clock, so the test sets it.
@@ -80,10 +88,11 @@ impl<D: Device> Fault<D> {
             let bit = self.next() as usize % (frame.len() * 8);
             frame[bit / 8] ^= 1 << (bit % 8);
         }
+        let Some(waited) = self.wait_for_the_wire(&mut frame) else { return };
         let copies = if self.strikes(self.plan.duplicate) { 2 } else { 1 };
         for _ in 0..copies {
             let jitter = if self.plan.jitter > 0 { self.next() % self.plan.jitter } else { 0 };
-            let due = self.now.after(self.plan.delay + jitter);
+            let due = self.now.after(waited + self.plan.delay + jitter);
             let entry = (due, frame.clone(), trusted);
             if self.strikes(self.plan.reorder) {
                 let back = (self.next() % 8) as usize + 1;
@@ -93,6 +102,24 @@ impl<D: Device> Fault<D> {
                 self.waiting.push_back(entry);
             }
         }
+    }
+
+    /// How long it takes until the frame is on the wire; `None` if the queue is full.
+    fn wait_for_the_wire(&mut self, frame: &mut [u8]) -> Option<u64> {
+        if self.plan.rate == 0 {
+            return Some(0);
+        }
+        let begin = self.busy.max(self.now);
+        let waits = begin.0 - self.now.0;
+        if self.plan.queue > 0 && waits > self.plan.queue {
+            return None;
+        }
+        if self.plan.mark > 0 && waits > self.plan.mark {
+            mark_congestion(frame);
+        }
+        // Preamble, check sequence and gap are 24 bytes (IEEE 802.3).
+        self.busy = begin.after((frame.len() as u64 + 24) * 8 * 1_000_000_000 / self.plan.rate);
+        Some(self.busy.0 - self.now.0)
     }
 
     fn strikes(&mut self, per_million: u32) -> bool {
@@ -106,6 +133,18 @@ impl<D: Device> Fault<D> {
         self.random ^= self.random >> 27;
         self.random.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
     }
+}
+
+/// "Congestion experienced" in an IPv4 packet that says ECT, with its header's checksum (RFC 1624).
+fn mark_congestion(frame: &mut [u8]) {
+    let Some(packet) = frame.get_mut(14..34) else { return };
+    if packet[0] != 0x45 || packet[1] & 3 == 0 || packet[1] & 3 == 3 {
+        return;
+    }
+    packet[1] |= 3;
+    packet[10..12].fill(0);
+    let sum = !smoltcp::wire::checksum::data(packet);
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
 }
 
 impl<D: Device> Device for Fault<D> {

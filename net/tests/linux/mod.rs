@@ -42,6 +42,9 @@ pub const BAD: FaultPlan = FaultPlan {
     reorder: 20_000,
     delay: MILLISECOND,
     jitter: 2 * MILLISECOND,
+    rate: 0,
+    queue: 0,
+    mark: 0,
 };
 
 pub struct World {
