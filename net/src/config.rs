@@ -44,8 +44,25 @@ pub struct Config {
     pub ephemeral: (u16, u16),
     /// Congestion control of new connections.
     pub congestion: Algorithm,
+    /// Explicit congestion notification (RFC 3168).
+    pub ecn: Ecn,
+    /// Answer with SYN cookies when a listener's queue of half-open connections is full (RFC 4987), instead of
+    /// dropping the SYN.
+    pub syn_cookies: bool,
     /// Bounds.
     pub limits: Limits,
+}
+
+/// Explicit congestion notification, as Linux's tcp_ecn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ecn {
+    /// Neither asked for nor accepted.
+    Off,
+    /// Accepted when the peer asks.
+    #[default]
+    Accept,
+    /// Also asked for, once for each connection: a SYN that is sent again does without.
+    Ask,
 }
 
 /// Bounds on what a shard keeps.
@@ -96,6 +113,8 @@ impl Config {
             answer_closed: true,
             ephemeral: (32768, 60999),
             congestion: Algorithm::Cubic,
+            ecn: Ecn::Accept,
+            syn_cookies: true,
             limits: Limits::default(),
         }
     }

@@ -36,7 +36,7 @@ pub mod ring;
 mod shard;
 mod socket;
 
-pub use config::{Cidr, Config, Limits};
+pub use config::{Cidr, Config, Ecn, Limits};
 pub use error::Error;
 pub use fuzz::fuzz_frames;
 pub use shard::{Event, Incoming, Ready, Refusal, Shard};

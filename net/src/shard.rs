@@ -470,11 +470,13 @@ impl Shard {
 
     #[inline]
     fn input_tcp(&mut self, packet: &Packet<'_>, sum_ok: bool, hint: Option<u32>, loopback: bool) {
-        let Some((segment, src_port, dst_port)) =
+        let Some((mut segment, src_port, dst_port)) =
             Segment::parse(packet.payload, packet.src, packet.dst, sum_ok)
         else {
             return;
         };
+        // RFC 3168 section 5: congestion experienced.
+        segment.marked = packet.traffic_class & 3 == 3;
         let key =
             FlowKey { local: packet.dst, remote: packet.src, local_port: dst_port, remote_port: src_port };
         let mtu = if loopback { crate::device::loopback::MTU } else { self.mtu };

@@ -15,6 +15,7 @@ pub(crate) struct Secrets {
     isn: Key,
     timestamp: Key,
     pub(crate) ports: Key,
+    cookie: Key,
 }
 
 impl Secrets {
@@ -27,12 +28,23 @@ impl Secrets {
         let (low, high) = (Key(word(0), word(1)), Key(word(2), word(3)));
         // Separate keys for separate uses, so that a value shown to one peer says nothing of another's.
         let derive = |n: u64| Key(sip::<2, 4>(low, [n, 0]), sip::<2, 4>(high, [n, 1]));
-        Secrets { table: derive(1), isn: derive(2), timestamp: derive(3), ports: derive(4) }
+        Secrets {
+            table: derive(1),
+            isn: derive(2),
+            timestamp: derive(3),
+            ports: derive(4),
+            cookie: derive(5),
+        }
     }
 
     /// The initial sequence number of a flow at `now_us`: a clock of 4 µs ticks plus a keyed hash.
     pub(crate) fn isn(&self, key: &FlowKey, now_us: u64) -> u32 {
         (sip::<2, 4>(self.isn, key.words()) as u32).wrapping_add((now_us / 4) as u32)
+    }
+
+    /// The keyed hash in a SYN cookie.
+    pub(crate) fn cookie(&self, key: &FlowKey, extra: u64) -> u64 {
+        sip::<2, 4>(self.cookie, [key.hash(self.cookie), extra])
     }
 
     /// What is added to the clock in timestamps towards a peer. The same for all flows between two

@@ -1,12 +1,13 @@
 //! Passive opens: what a SYN meets, the queues of a listener, TIME-WAIT (RFC 9293 sections 3.10.7.2 and
 //! 3.10.7.4, RFC 6191).
 
+use super::cookies;
 use super::demux::FlowKey;
-use super::segment::{Control, Segment};
+use super::segment::{Control, HEADERS, Header, Segment, SynOptions};
 use super::seq::Seq;
 use super::tcb::{Flags, NONE, Now, T_KEEP, Tcb};
 use super::{LocalFacts, NO_PARENT, Tcp};
-use crate::config::Config;
+use crate::config::{Config, Ecn};
 use crate::shard::Ready;
 use crate::socket::tcp::TcpState;
 
@@ -53,6 +54,9 @@ impl Tcp {
             Some(listener) if wants_in => {
                 self.passive_open(Some(listener), key, segment, least_isn, now, config, local);
             }
+            Some(listener) if self.expects_cookies(listener, segment, now) => {
+                self.open_from_cookie(listener, key, segment, now, config, local);
+            }
             Some(_) => self.replies.reset_for(key, segment),
             None if wants_in && config.ask_incoming && !local.loopback => {
                 self.passive_open(None, key, segment, least_isn, now, config, local);
@@ -91,8 +95,34 @@ impl Tcp {
         let too_many_held = listener.is_none() && self.held >= config.limits.incoming;
         let full = self.sockets.len() >= config.limits.tcp_sockets || too_many_held;
         if full || !self.listener_has_room(listener) {
-            return;
+            return self.answer_with_cookie(listener, key, segment, now, config, local);
         }
+        let Some(index) = self.make_passive(listener, key, least_isn, now, config, local) else { return };
+        let tcb = &mut self.sockets[index];
+        let ctx =
+            super::Ctx { now, pool: &mut self.pool, limits: &config.limits, replies: &mut self.replies };
+        tcb.take_syn(segment, &segment.syn_options(), &ctx);
+        if listener.is_some() {
+            self.sockets[index].flags |= Flags::SEND_SYN;
+            self.mark_dirty(index);
+        } else {
+            self.held += 1;
+            let generation = self.sockets[index].generation;
+            self.incoming.push_back((index, generation));
+        }
+        self.file_timer(index);
+    }
+
+    /// A connection in SYN-RECEIVED that knows nothing of its SYN yet.
+    fn make_passive(
+        &mut self,
+        listener: Option<u32>,
+        key: &FlowKey,
+        least_isn: Option<Seq>,
+        now: Now,
+        config: &Config,
+        local: LocalFacts,
+    ) -> Option<u32> {
         let index = self.sockets.take();
         let mut tcb = Tcb { generation: self.sockets[index].generation, ..Tcb::default() };
         match listener {
@@ -106,20 +136,97 @@ impl Tcp {
         }
         self.set_flow(&mut tcb, *key, least_isn, now, local);
         tcb.state = TcpState::SynReceived;
-        let ctx =
-            super::Ctx { now, pool: &mut self.pool, limits: &config.limits, replies: &mut self.replies };
-        tcb.take_syn(segment, &segment.syn_options(), &ctx);
+        tcb.flags.set(Flags::ASK_ECN, config.ecn != Ecn::Off);
         self.sockets[index] = tcb;
         self.enter_table(index);
-        if listener.is_some() {
-            self.sockets[index].flags |= Flags::SEND_SYN;
-            self.mark_dirty(index);
-        } else {
-            self.held += 1;
-            let generation = self.sockets[index].generation;
-            self.incoming.push_back((index, generation));
+        Some(index)
+    }
+
+    /// The queue of half-open connections is full: the answer to the SYN must remember it (`cookies.rs`). With a full
+    /// accept queue nothing is answered, as on Linux: the peer tries again.
+    fn answer_with_cookie(
+        &mut self,
+        listener: Option<u32>,
+        key: &FlowKey,
+        segment: &Segment<'_>,
+        now: Now,
+        config: &Config,
+        local: LocalFacts,
+    ) {
+        let Some(index) = listener else { return };
+        let parent = &mut self.sockets[index];
+        let (rcvbuf, max_segment) = (parent.rcvbuf, parent.options.max_segment);
+        let Some(queue) = parent.listener.as_deref_mut() else { return };
+        if queue.ready.len() > queue.backlog || !config.syn_cookies {
+            return;
         }
-        self.file_timer(index);
+        queue.cookies_until_ms = now.ms + cookies::EXPECTED_MS;
+        let options = segment.syn_options();
+        let cookie = cookies::make(&self.secrets, key, segment.seq, options.mss.unwrap_or(536), now.ms);
+        let ecn =
+            config.ecn != Ecn::Off && segment.has(Control::ECE | Control::CWR) && segment.timestamp.is_some();
+        let mut control = Control::SYN | Control::ACK;
+        control.set(Control::ECE, ecn);
+        let mut header = Header::new(*key, cookie, segment.seq + 1, control);
+        header.window = rcvbuf.min(65_535) as u16;
+        let mss = local.mtu.saturating_sub(HEADERS as u16);
+        let mss = if max_segment > 0 { mss.min(max_segment) } else { mss };
+        header.option(&[2, 4, (mss >> 8) as u8, mss as u8]);
+        if let Some((value, _)) = segment.timestamp {
+            let stamp = cookies::stamp(now.ms as u32, &options, ecn);
+            let stamp = stamp.wrapping_add(self.secrets.timestamp_offset(key));
+            header.option(if options.sack { &[4, 2, 8, 10] } else { &[1, 1, 8, 10] });
+            header.option(&stamp.to_be_bytes());
+            header.option(&value.to_be_bytes());
+            if options.scale.is_some() {
+                header.option(&[1, 3, 3, WINDOW_SHIFT]);
+            }
+        }
+        self.replies.push(header);
+    }
+
+    fn expects_cookies(&self, listener: u32, segment: &Segment<'_>, now: Now) -> bool {
+        let queue = self.sockets[listener].listener.as_deref();
+        segment.has(Control::ACK)
+            && !segment.has(Control::SYN)
+            && queue.is_some_and(|queue| now.ms < queue.cookies_until_ms)
+    }
+
+    /// An ACK that meets no connection while cookies are out: perhaps it completes a handshake.
+    fn open_from_cookie(
+        &mut self,
+        listener: u32,
+        key: &FlowKey,
+        segment: &Segment<'_>,
+        now: Now,
+        config: &Config,
+        local: LocalFacts,
+    ) {
+        let cookie = segment.ack - 1;
+        let Some(mss) = cookies::check(&self.secrets, key, segment.seq - 1, cookie, now.ms) else {
+            return self.replies.reset_for(key, segment);
+        };
+        let queue = self.sockets[listener].listener.as_deref();
+        let full = queue.is_none_or(|queue| queue.ready.len() > queue.backlog);
+        if full || self.sockets.len() >= config.limits.tcp_sockets {
+            return; // The peer's data will try again.
+        }
+        let Some(index) = self.make_passive(Some(listener), key, None, now, config, local) else { return };
+        let told = cookies::read(
+            mss,
+            segment.timestamp.map(|(_, echo)| echo.wrapping_sub(self.sockets[index].ts_offset)),
+        );
+        let mut control = Control::SYN;
+        control.set(Control::ECE | Control::CWR, told.ecn);
+        let syn = Segment { seq: segment.seq - 1, control, payload: &[], urgent: 0, ..*segment };
+        let options = SynOptions { mss: Some(told.mss), scale: told.scale, sack: told.sack };
+        let tcb = &mut self.sockets[index];
+        (tcb.iss, tcb.snd_una, tcb.snd_nxt) = (cookie, cookie, cookie + 1);
+        (tcb.recover, tcb.small_end) = (cookie, cookie);
+        let ctx =
+            super::Ctx { now, pool: &mut self.pool, limits: &config.limits, replies: &mut self.replies };
+        tcb.take_syn(&syn, &options, &ctx);
+        self.deliver(index, segment, now, config);
     }
 
     fn listener_has_room(&self, listener: Option<u32>) -> bool {

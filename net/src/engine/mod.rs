@@ -4,6 +4,7 @@
 //! connections by `Tcp::output` → [`send`]. Both cost the same however many connections there are.
 
 pub(crate) mod congestion;
+mod cookies;
 pub(crate) mod demux;
 pub(crate) mod isn;
 mod listen;

@@ -12,6 +12,8 @@ const MAX_RANGES: usize = 256;
 struct Range {
     start: Seq,
     bytes: Queue,
+    /// When it grew last, in insertions.
+    turn: u32,
 }
 
 impl Range {
@@ -24,8 +26,9 @@ impl Range {
 #[derive(Default)]
 pub(crate) struct Reassembly {
     ranges: Vec<Range>,
-    /// A number in the range that grew last: its block is reported first (RFC 2018 section 4).
-    latest: Seq,
+    turns: u32,
+    /// What arrived twice and was not reported yet (RFC 2883).
+    pub(crate) duplicate: Option<(Seq, Seq)>,
 }
 
 impl Reassembly {
@@ -34,10 +37,15 @@ impl Reassembly {
         let end = seq + payload.len() as u32;
         let mut at = seq;
         let i = self.ranges.partition_point(|range| range.end().before(seq));
-        self.latest = seq;
+        self.turns = self.turns.wrapping_add(1);
+        let known = self.ranges.get(i).filter(|range| range.start.at_most(seq) && end.at_most(range.end()));
+        if known.is_some() {
+            self.duplicate = Some((seq, end));
+        }
         while at.before(end) {
             let next_start = self.ranges.get(i).map(|range| range.start);
             if next_start.is_some_and(|start| start.at_most(at)) {
+                self.ranges[i].turn = self.turns;
                 at = at.latest(self.ranges[i].end());
                 if !at.before(end) {
                     return;
@@ -58,7 +66,7 @@ impl Reassembly {
                     bytes.clear(pool);
                     return;
                 }
-                self.ranges.insert(i, Range { start: at, bytes });
+                self.ranges.insert(i, Range { start: at, bytes, turn: self.turns });
                 at = limit;
                 self.join(pool, i);
             }
@@ -70,6 +78,7 @@ impl Reassembly {
         if self.ranges.get(i + 1).is_some_and(|next| next.start == self.ranges[i].end()) {
             let next = self.ranges.remove(i + 1);
             self.ranges[i].bytes.append(pool, next.bytes);
+            self.ranges[i].turn = self.turns;
         }
     }
 
@@ -87,18 +96,25 @@ impl Reassembly {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.ranges.is_empty()
+        self.ranges.is_empty() && self.duplicate.is_none()
     }
 
-    /// Blocks to report, the latest first.
-    pub(crate) fn blocks(&self) -> ([(Seq, Seq); MAX_SACK], usize) {
-        let mut blocks = [(Seq(0), Seq(0)); MAX_SACK];
-        let is_latest = |range: &&Range| range.start.at_most(self.latest) && self.latest.before(range.end());
-        let first = self.ranges.iter().find(is_latest);
-        let others = self.ranges.iter().filter(|range| !is_latest(range));
-        let mut count = 0;
-        for (slot, range) in blocks.iter_mut().zip(first.into_iter().chain(others)) {
-            *slot = (range.start, range.end());
+    /// Blocks to report: what arrived twice (once, RFC 2883 section 4), then the ranges that grew last (RFC
+    /// 2018 section 4).
+    pub(crate) fn blocks(&mut self, most: usize) -> ([(Seq, Seq); MAX_SACK], usize) {
+        let (mut blocks, mut count) = ([(Seq(0), Seq(0)); MAX_SACK], 0);
+        if let Some(duplicate) = self.duplicate.take() {
+            blocks[0] = duplicate;
+            count = 1;
+        }
+        let ranges_from = count;
+        while count < most.min(MAX_SACK) {
+            let age = |range: &&Range| self.turns.wrapping_sub(range.turn);
+            // By age; ranges of the same age (one insertion made both) by place.
+            let shown = &blocks[ranges_from..count];
+            let is_new = |range: &&Range| !shown.iter().any(|block| block.0 == range.start);
+            let Some(next) = self.ranges.iter().filter(is_new).min_by_key(age) else { break };
+            blocks[count] = (next.start, next.end());
             count += 1;
         }
         (blocks, count)

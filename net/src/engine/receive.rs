@@ -68,6 +68,9 @@ impl Tcb {
             act |= self.establish(segment, ctx);
         }
         self.remember_timestamp(segment, ctx);
+        if self.has(Flags::ECN) {
+            self.congestion_bits(segment);
+        }
         self.last_heard_ms = ctx.now.ms;
         self.probes = 0;
         match self.acknowledge(segment, ctx) {
@@ -81,6 +84,23 @@ impl Tcb {
             act |= self.text(segment, ctx);
         }
         act
+    }
+
+    /// RFC 3168 section 6.1: what the network says to us, and what the peer says that it said to it.
+    fn congestion_bits(&mut self, segment: &Segment<'_>) {
+        if segment.has(Control::CWR) {
+            self.flags -= Flags::ECHO_CONGESTION;
+        }
+        if segment.marked {
+            if !self.has(Flags::ECHO_CONGESTION) {
+                self.flags |= Flags::ACK_NOW;
+            }
+            self.flags |= Flags::ECHO_CONGESTION;
+        }
+        if segment.has(Control::ECE) && segment.ack.after(self.snd_una) {
+            self.delivered_marked = self.delivered_marked.saturating_add(1);
+            self.reduce_once();
+        }
     }
 
     /// Steps 1 and PAWS: whether the segment lies in the window. If not, the peer is told where we are.
@@ -223,7 +243,7 @@ impl Tcb {
             self.retries = 0;
             self.disarm(T_RESEND);
         }
-        if self.unsent() > 0 || (self.has(Flags::FIN_QUEUED) && !self.fin_sent()) {
+        if self.unsent() > 0 || (self.has(Flags::FIN_QUEUED) && !self.fin_sent()) || self.board.is_some() {
             act |= Act::SEND;
         }
         Some(act)
@@ -372,6 +392,11 @@ impl Tcb {
         let room = if self.rcv_adv.after(seq) { self.rcv_adv.since(seq) as usize } else { 0 };
         let payload = &payload[..payload.len().min(room)];
         if skip >= payload.len() {
+            if self.has(Flags::SACK) && !payload.is_empty() {
+                // RFC 2883: the peer learns that it sent in vain.
+                let reassembly = self.reassembly.get_or_insert_with(Box::default);
+                reassembly.duplicate = Some((seq, (seq + payload.len() as u32)));
+            }
             self.owe_ack();
             return Act::SEND;
         }
@@ -555,6 +580,13 @@ impl Tcb {
             self.ts_recent = value;
             self.ts_recent_at = (ctx.now.ms >> 10) as u32;
         }
+        let both = segment.control & (Control::ECE | Control::CWR);
+        let agreed = if self.state == TcpState::SynSent {
+            self.has(Flags::ASK_ECN) && both == Control::ECE
+        } else {
+            self.has(Flags::ASK_ECN) && both == Control::ECE | Control::CWR
+        };
+        self.flags.set(Flags::ECN, agreed);
         self.flags.set(Flags::SCALING, options.scale.is_some());
         match options.scale {
             Some(shift) => self.snd_shift = shift,

@@ -285,7 +285,7 @@ impl Tcb {
         let undo = Undo { cwnd: self.cwnd, ssthresh: self.ssthresh, stamp: 0, repeated: 0, any: false };
         self.ssthresh = self.congestion.reduce(self.cwnd, flight, u32::from(self.mss));
         self.recover = self.snd_nxt;
-        self.flags |= Flags::RECOVERY;
+        self.flags |= Flags::RECOVERY | Flags::TELL_REDUCED;
         self.flags -= Flags::TIMING | Flags::TAIL_OUT | Flags::REDUCED;
         self.congestion.forget_marks();
         if let Some(board) = &mut self.board {
@@ -354,7 +354,7 @@ impl Tcb {
         self.ssthresh = self.congestion.reduce(self.cwnd, self.in_flight(), u32::from(self.mss));
         self.cwnd = self.cwnd.min(self.ssthresh);
         self.recover = self.snd_nxt;
-        self.flags |= Flags::REDUCED;
+        self.flags |= Flags::REDUCED | Flags::TELL_REDUCED;
     }
 
     fn drop_board_if_done(&mut self) {
@@ -466,7 +466,7 @@ impl Tcb {
         self.recover = self.snd_nxt;
         self.min_rtt = 0;
         self.flags -= Flags::RECOVERY | Flags::TIMING | Flags::TAIL_OUT | Flags::REDUCED;
-        self.flags |= Flags::LOSS;
+        self.flags |= Flags::LOSS | Flags::TELL_REDUCED;
         self.congestion.forget_marks();
         if self.snd_wnd == 0 {
             // The window closed over data in flight: resend one segment anyway, it is also the probe.

@@ -37,6 +37,10 @@ pub(crate) struct Segment<'a> {
     pub(crate) control: Control,
     pub(crate) window: u16,
     pub(crate) payload: &'a [u8],
+    /// The network marked it: congestion (RFC 3168).
+    pub(crate) marked: bool,
+    /// The urgent pointer, if URG says that it counts.
+    pub(crate) urgent: u16,
     pub(crate) timestamp: Option<(u32, u32)>,
     /// The option part of the header, for what only SYN segments and SACK users need.
     pub(crate) options: &'a [u8],
@@ -74,6 +78,8 @@ impl<'a> Segment<'a> {
             control: Control::from_bits_truncate(bytes[13]),
             window: packet.window_len(),
             payload: packet.payload(),
+            marked: false,
+            urgent: u16::from_be_bytes([bytes[18], bytes[19]]),
             timestamp: read_timestamp(options),
             options,
         };
@@ -176,6 +182,7 @@ pub(crate) struct Header {
     pub(crate) ack: Seq,
     pub(crate) control: Control,
     pub(crate) window: u16,
+    pub(crate) urgent: u16,
     pub(crate) hop_limit: u8,
     pub(crate) traffic_class: u8,
     pub(crate) options: [u8; 40],
@@ -190,6 +197,7 @@ impl Header {
             ack,
             control,
             window: 0,
+            urgent: 0,
             hop_limit: 64,
             traffic_class: 0,
             options: [1; 40],
@@ -238,7 +246,7 @@ impl Header {
             },
         );
         let options_len = usize::from(self.options_len);
-        // As in `write_fragment_header`: at once. Checksum and urgent pointer stay zero.
+        // As in `write_fragment_header`: at once. The checksum stays zero.
         let mut bytes = [0; 20];
         bytes[0..2].copy_from_slice(&self.key.local_port.to_be_bytes());
         bytes[2..4].copy_from_slice(&self.key.remote_port.to_be_bytes());
@@ -247,6 +255,7 @@ impl Header {
         bytes[12] = (20 + self.options_len) << 2;
         bytes[13] = self.control.bits();
         bytes[14..16].copy_from_slice(&self.window.to_be_bytes());
+        bytes[18..20].copy_from_slice(&self.urgent.to_be_bytes());
         tcp[..20].copy_from_slice(&bytes);
         tcp[20..20 + options_len].copy_from_slice(&self.options[..options_len]);
         fill(&mut tcp[20 + options_len..]);

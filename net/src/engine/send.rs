@@ -19,6 +19,8 @@ const ORPHAN_RETRIES: u8 = 8;
 const SYN_ACK_RETRIES: u8 = 5;
 /// How long a corked partial segment is held back (tcp(7)).
 const CORK_MS: u64 = 200;
+/// How long a path's small MTU is believed: Linux's mtu_expires.
+const PATH_MTU_SECONDS: u64 = 600;
 /// A gap in sending after which data is not "a reply" any more.
 const INTERACTIVE_MS: u64 = 40;
 
@@ -39,6 +41,8 @@ impl Tcb {
             // The device was switched for one with smaller packets.
             self.path_mtu = link.mtu as u16;
             self.update_mss();
+        } else if self.pmtu_at_s != 0 {
+            self.try_larger_packets(now, link);
         }
         self.send_data(now, pool, link)?;
         if self.has(Flags::SEND_PROBE) {
@@ -49,14 +53,32 @@ impl Tcb {
         self.send_acks(now, pool, link)
     }
 
+    /// RFC 1191 section 6.3: after ten minutes the path may have become better.
+    #[cold]
+    fn try_larger_packets(&mut self, now: Now, link: &Link<'_>) {
+        if (now.ms / 1000).saturating_sub(u64::from(self.pmtu_at_s)) > PATH_MTU_SECONDS {
+            self.path_mtu = link.mtu.min(65_535) as u16;
+            self.pmtu_at_s = 0;
+            self.update_mss();
+        }
+    }
+
     fn send_syn(&mut self, now: Now, link: &mut Link<'_>) -> Result<(), Blocked> {
         if self.timer_at[T_RESEND] == NEVER {
             self.arm(T_RESEND, now.ms + self.rtt.backed_off_ms(self.retries));
         }
-        let control = match self.state {
+        let mut control = match self.state {
             TcpState::SynSent => Control::SYN,
             _ => Control::SYN | Control::ACK,
         };
+        if self.state == TcpState::SynSent && self.retries == 0 && self.has(Flags::ASK_ECN) {
+            control |= Control::ECE | Control::CWR;
+        } else if self.state == TcpState::SynSent {
+            // RFC 3168 section 6.1.1.1: a middlebox may have swallowed it.
+            self.flags -= Flags::ASK_ECN;
+        } else if self.has(Flags::ECN) {
+            control |= Control::ECE;
+        }
         let ack = if control.contains(Control::ACK) { self.rcv_nxt } else { Seq(0) };
         let mut header = Header::new(self.key, self.iss, ack, control);
         // The window of a SYN is not scaled (RFC 7323 section 2.2).
@@ -149,7 +171,9 @@ impl Tcb {
         }
         sent?;
         self.snd_nxt = seq + len + u32::from(fin);
-        if self.timer_at[T_RESEND] == NEVER || seq == self.snd_una {
+        // The second segment in flight ends the patience with a lone one.
+        let second = self.has(Flags::TAIL_TIMER) && seq.since(self.snd_una) <= u32::from(self.mss);
+        if self.timer_at[T_RESEND] == NEVER || second {
             self.arm_resend(now);
         }
         if let Some(board) = &mut self.board {
@@ -334,10 +358,13 @@ impl Tcb {
         if self.has(Flags::TIMESTAMPS) {
             header.timestamp(self.timestamp_now(now), self.ts_recent);
         }
-        if len == 0 && self.reassembly.is_some() && self.has(Flags::SACK) {
-            self.add_sack_blocks(&mut header);
+        if self.reassembly.is_some() && self.has(Flags::SACK) {
+            self.add_sack_blocks(&mut header, len);
         }
         self.stamp(&mut header);
+        if self.has(Flags::ECN | Flags::SENDING_URGENT) {
+            self.add_bits(&mut header, seq, len);
+        }
         let segment = if len > u32::from(self.mss) { self.mss } else { 0 };
         let mut tx = core::mem::take(&mut self.tx);
         let offset = seq.since(self.snd_una);
@@ -360,10 +387,18 @@ impl Tcb {
     }
 
     #[cold]
-    fn add_sack_blocks(&self, header: &mut Header) {
-        let Some(reassembly) = &self.reassembly else { return };
-        let (blocks, count) = reassembly.blocks();
-        let count = count.min((40 - usize::from(header.options_len) - 4) / 8);
+    fn add_sack_blocks(&mut self, header: &mut Header, len: u32) {
+        // Data goes before reports: an acknowledgement of its own will carry them.
+        let room = if len == 0 { 40 } else { u32::from(self.mss).saturating_sub(len) as usize };
+        let room = room.min(40 - usize::from(header.options_len));
+        let Some(reassembly) = &mut self.reassembly else { return };
+        if room < 12 {
+            return;
+        }
+        let (blocks, count) = reassembly.blocks((room - 4) / 8);
+        if reassembly.is_empty() {
+            self.reassembly = None;
+        }
         if count == 0 {
             return;
         }
@@ -371,6 +406,29 @@ impl Tcb {
         for (start, end) in &blocks[..count] {
             header.option(&start.0.to_be_bytes());
             header.option(&end.0.to_be_bytes());
+        }
+    }
+
+    /// The bits of RFC 3168 section 6.1 (data sent for the first time may be marked on its way; retransmissions and
+    /// acknowledgements may not) and the urgent pointer.
+    #[cold]
+    fn add_bits(&mut self, header: &mut Header, seq: Seq, len: u32) {
+        if self.has(Flags::ECN) {
+            header.control.set(Control::ECE, self.has(Flags::ECHO_CONGESTION));
+            if len > 0 && seq == self.snd_nxt {
+                header.traffic_class = header.traffic_class & !3 | 2;
+                header.control.set(Control::CWR, self.has(Flags::TELL_REDUCED));
+                self.flags -= Flags::TELL_REDUCED;
+            }
+        }
+        if self.has(Flags::SENDING_URGENT) {
+            if !self.urgent_end.after(self.snd_una) {
+                self.flags -= Flags::SENDING_URGENT;
+            } else if self.urgent_end.after(seq) {
+                header.control |= Control::URG;
+                // As everybody does it, the pointer names the byte after the urgent one (RFC 6093 section 3.1).
+                header.urgent = self.urgent_end.since(seq).min(0xffff) as u16;
+            }
         }
     }
 

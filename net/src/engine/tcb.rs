@@ -234,6 +234,7 @@ pub(crate) struct Tcb {
     pub(crate) reorder_persist: u8,
     /// Timeouts; reports of duplicates; segments delivered (TCP_INFO).
     pub(crate) timeouts: u16,
+    pub(crate) delivered_marked: u32,
     pub(crate) dsacks: u32,
     pub(crate) bytes_retransmitted: u64,
     pub(crate) delivered: u32,
@@ -256,6 +257,8 @@ pub(crate) struct Listener {
     pub(crate) ready: VecDeque<u32>,
     /// In SYN-RECEIVED.
     pub(crate) half_open: usize,
+    /// Until when answers to SYN cookies may come.
+    pub(crate) cookies_until_ms: u64,
 }
 
 /// What the owner set, in milliseconds and bytes.
@@ -358,6 +361,7 @@ impl Default for Tcb {
             reorder_steps: 1,
             reorder_persist: 0,
             timeouts: 0,
+            delivered_marked: 0,
             dsacks: 0,
             bytes_retransmitted: 0,
             delivered: 0,

@@ -304,6 +304,7 @@ impl Shard {
         let now = self.now;
         self.tcp.set_flow(&mut fresh, key, least_isn, now, local);
         fresh.state = TcpState::SynSent;
+        fresh.flags.set(Flags::ASK_ECN, self.config.ecn == crate::config::Ecn::Ask);
         self.tcp.sockets[index] = fresh;
         self.tcp.enter_table(index);
         self.tcp.mark_dirty(index);
@@ -788,7 +789,8 @@ impl Shard {
             TcpOption::Congestion(algorithm) => tcb.congestion = Congestion::new(algorithm),
             TcpOption::NotSentLowAt(bytes) => tcb.not_sent_low_at = bytes,
             TcpOption::HopLimit(hops) => tcb.hop_limit = hops,
-            TcpOption::TrafficClass(class) => tcb.traffic_class = class,
+            // The two ECN bits are the engine's (ip(7), INET_ECN_MASK).
+            TcpOption::TrafficClass(class) => tcb.traffic_class = class & !3,
             _ => {}
         }
         if matches!(option, TcpOption::KeepAlive(_) | TcpOption::KeepIdle(_)) {

@@ -204,6 +204,9 @@ pub struct Seen {
     pub window: u16,
     pub payload: Vec<u8>,
     pub options: Vec<u8>,
+    pub urgent: u16,
+    /// The packet's type of service.
+    pub tos: u8,
 }
 
 /// Reads a frame; `None` if it is not TCP.
@@ -220,9 +223,10 @@ pub fn see(frame: &[u8]) -> Option<Seen> {
     let tcp = TcpPacket::new_checked(ip.payload()).ok()?;
     assert!(tcp.verify_checksum(&ip.src_addr().into(), &ip.dst_addr().into()));
     let mut flags = String::new();
-    for (on, name) in
-        [(tcp.syn(), 'S'), (tcp.fin(), 'F'), (tcp.rst(), 'R'), (tcp.psh(), 'P'), (tcp.ack(), 'A')]
-    {
+    // FIN, SYN, RST, PSH, ACK, URG, ECE, CWR, as RFC 9293 section 3.1 orders the bits.
+    let bits = ip.payload()[13];
+    for (bit, name) in [(2, 'S'), (1, 'F'), (4, 'R'), (8, 'P'), (16, 'A'), (32, 'U'), (64, 'E'), (128, 'W')] {
+        let on = bits & bit != 0;
         if on {
             flags.push(name);
         }
@@ -236,6 +240,8 @@ pub fn see(frame: &[u8]) -> Option<Seen> {
         window: tcp.window_len(),
         payload: tcp.payload().to_vec(),
         options: tcp.options().to_vec(),
+        urgent: u16::from_be_bytes([ip.payload()[18], ip.payload()[19]]),
+        tos: frame[15],
     })
 }
 
@@ -245,6 +251,9 @@ pub struct Script {
     pub device: PairEnd,
     pub peer: PairEnd,
     pub now: Instant,
+    /// Type of service of what the peer sends from now on, and its urgent pointer.
+    pub tos: u8,
+    pub urgent: u16,
 }
 
 impl Script {
@@ -253,7 +262,14 @@ impl Script {
         config.peer_mac = Some([2, 0, 0, 0, 0, 1]);
         change(&mut config);
         let (device, peer) = Pair::new(Capabilities::plain(1500), 4096);
-        Script { shard: Shard::new(config), device, peer, now: Instant(1_000_000 * MILLISECOND) }
+        Script {
+            shard: Shard::new(config),
+            device,
+            peer,
+            now: Instant(1_000_000 * MILLISECOND),
+            tos: 0,
+            urgent: 0,
+        }
     }
 
     /// Polls, and returns the segments that came out.
@@ -319,6 +335,8 @@ impl Script {
         ip.set_next_header(IpProtocol::Tcp);
         ip.set_src_addr(CLIENT);
         ip.set_dst_addr(SERVER);
+        ip.set_dscp(self.tos >> 2);
+        ip.set_ecn(self.tos & 3);
         ip.fill_checksum();
         let mut tcp = TcpPacket::new_unchecked(ip.payload_mut());
         tcp.set_src_port(src_port);
@@ -332,6 +350,10 @@ impl Script {
         tcp.set_rst(flags.contains('R'));
         tcp.set_psh(flags.contains('P'));
         tcp.set_ack(flags.contains('A'));
+        tcp.set_urg(flags.contains('U'));
+        tcp.set_ece(flags.contains('E'));
+        tcp.set_cwr(flags.contains('W'));
+        tcp.set_urgent_at(self.urgent);
         tcp.options_mut().copy_from_slice(options);
         tcp.payload_mut().copy_from_slice(payload);
         tcp.fill_checksum(&CLIENT.into(), &SERVER.into());
