@@ -251,7 +251,11 @@ fn resolve_user(root: Option<&Path>, text: &str) -> Result<(u32, u32)> {
 fn describe_files(config: &mut Config, args: &Args, program: &Program) -> Result<()> {
     if let Some(root) = &program.root {
         config.add("root", root)?;
-        // What a boot would have mounted: nothing of it should stay in the cached root.
+        // A package's root is everybody's: what this guest changes in it is the guest's alone.
+        if args.root.is_none() {
+            config.add("layer", "1")?;
+        }
+        // What a boot would have mounted.
         for fresh in ["/run", "/tmp"] {
             config.add("tmpfs", fresh)?;
         }

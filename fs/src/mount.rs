@@ -134,6 +134,12 @@ impl Tree {
 }
 
 impl Mount {
+    /// This mount as those see it who may not change what they found there.
+    pub(crate) fn read_only_twin(&self) -> Arc<Mount> {
+        let (at, root, source) = (self.at.clone(), self.root.clone(), self.source.clone());
+        Arc::new(Mount { at, root, read_only: true, kind: self.kind, source, id: self.id })
+    }
+
     /// The mount's root as a place.
     pub fn place(self: &Arc<Mount>) -> Place {
         Place { mount: self.clone(), path: self.at.clone(), node: self.root.clone() }

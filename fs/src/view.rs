@@ -229,6 +229,11 @@ impl View {
         match node.open(flags)? {
             Opening::Node(node) => Ok(Opened::Inner { node, place }),
             Opening::Host(fd) => Ok(Opened::Host { fd, path: place.path, mount: place.mount }),
+            Opening::Unchanged(fd) => {
+                // fchmod(2) and the like on this descriptor: EROFS. By its name the file can be changed.
+                let mount = place.mount.read_only_twin();
+                Ok(Opened::Host { fd, path: place.path, mount })
+            }
         }
     }
 

@@ -55,6 +55,8 @@ pub enum Opening {
     Node(Arc<dyn Vnode>),
     /// A host file instead (`/dev/tty`).
     Host(HostFd),
+    /// A host file that must stay as it is: its bytes may be read and mapped, nothing of it changed.
+    Unchanged(HostFd),
 }
 
 /// A file, directory or link of an inner file system.

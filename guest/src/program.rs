@@ -222,6 +222,7 @@ mod with_loader {
         let files: Vec<(&[u8], &[u8])> = texts.iter().map(|(path, text)| (*path, text.as_bytes())).collect();
         let plan = Plan {
             root: config.root,
+            layer: config.layer,
             read_only: config.read_only,
             volumes: &volumes,
             tmpfs: &config.tmpfs,

@@ -6,7 +6,7 @@ use crate::process::Process;
 use crate::{Errno, Result};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use fs::host::O_PATH;
+use fs::host::{O_DIRECTORY, O_PATH};
 use fs::{Cred, HostFd, Node, Tree, View, devfs, procfs, ramfs, sysfs};
 use platform::host;
 
@@ -26,6 +26,8 @@ pub struct Volume<'a> {
 pub struct Plan<'a> {
     /// The host directory that is the guest's root; empty for `/`.
     pub root: &'a [u8],
+    /// Whether changes to the root stay in the guest's memory, as in a container's writable layer.
+    pub layer: bool,
     /// Whether the root is read-only.
     pub read_only: bool,
     /// Host directories and files.
@@ -60,18 +62,21 @@ const FIRST_DEVICE: u64 = 0x40;
 pub fn start<'a>(process: &Process, plan: &Plan<'a>) -> core::result::Result<(), Failure<'a>> {
     let root: &[u8] = if plan.root.is_empty() { b"/" } else { plan.root };
     let fail = |what, path| move |error| Failure { what, path, error };
-    let tree = Tree::host(root, plan.read_only).map_err(fail("root", plan.root))?;
-    let tree = Arc::new(tree);
-    let cred = {
-        let now = process.credentials.lock();
-        Cred { uid: now.fsuid, gid: now.fsgid, groups: now.groups[..].into() }
-    };
-    let view = View::new(tree.clone(), cred.clone(), 0);
     let mut device = FIRST_DEVICE;
     let mut next = || {
         device += 1;
         device
     };
+    let tree = match plan.layer {
+        false => Tree::host(root, plan.read_only),
+        true => layered(root, next(), plan.read_only),
+    };
+    let tree = Arc::new(tree.map_err(fail("root", plan.root))?);
+    let cred = {
+        let now = process.credentials.lock();
+        Cred { uid: now.fsuid, gid: now.fsgid, groups: now.groups[..].into() }
+    };
+    let view = View::new(tree.clone(), cred.clone(), 0);
     let processors = plan.processors.max(1);
     let inner = |node| Node::Inner(node);
     tree.mount(b"/dev", inner(devfs::new(next())), "devtmpfs", b"udev", false);
@@ -99,6 +104,13 @@ pub fn start<'a>(process: &Process, plan: &Plan<'a>) -> core::result::Result<(),
     let cwd = view.directory(&view.cwd, cwd).map_err(fail("working directory", plan.cwd))?;
     process.view.set(View { cwd, ..view });
     Ok(())
+}
+
+/// A tree whose root is a host folder that stays as it is.
+fn layered(root: &[u8], device: u64, read_only: bool) -> Result<Tree> {
+    let folder = HostFd::open_host(root, O_PATH | O_DIRECTORY, 0)?;
+    let root = Node::Inner(ramfs::over(device, folder)?);
+    Ok(Tree::new(root, "overlay", b"overlay", read_only))
 }
 
 /// The canonical path for a mount: its existing part with links resolved, the rest as it is. As with

@@ -1,4 +1,5 @@
-//! tmpfs: files in memory, with names, links, rights, times and a size limit.
+//! tmpfs: files in memory, with names, links, rights, times and a size limit; on its own, or as a layer
+//! over a host folder that it never changes ([`over`], `lower.rs`).
 //!
 //! Small files are bytes in the kernel's heap. A file that grows past [`SMALL`], or that somebody maps,
 //! moves into a host memfd: from then on the host keeps its pages, holes cost nothing, and mappings
@@ -6,23 +7,29 @@
 //! system, so that a rename is one step; look-ups only take the lock of their directory.
 
 use crate::attr::{S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, Stat, StatFs, dirent_type, wall_clock};
-use crate::host::HostFd;
+mod content;
+mod lower;
+
+use crate::host::{HostFd, O_ACCMODE, O_TRUNC};
 use crate::view::{RENAME_EXCHANGE, RENAME_NOREPLACE};
 use crate::vnode::{Entry, New, NewTime, Opening, Vnode};
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
 use core::sync::atomic::{AtomicU64, Ordering};
 use platform::errno::{Errno, Result};
-use platform::host;
 use platform::sync::Lock;
+
+use content::{Bytes, Content};
+pub use lower::over;
 
 /// Above this many bytes a file lives in a memfd.
 pub const SMALL: u64 = 64 * 1024;
 const PAGE: u64 = 4096;
 const TMPFS_MAGIC: i64 = 0x0102_1994;
+const OVERLAYFS_MAGIC: i64 = 0x794c_7630;
 /// The largest file (`MAX_LFS_FILESIZE`).
 const MAX_SIZE: u64 = i64::MAX as u64;
 
@@ -35,6 +42,8 @@ struct Common {
     /// Pages in use, and how many there may be.
     used: AtomicU64,
     limit: u64,
+    /// The host folder that this is a layer over.
+    lower: Option<HostFd>,
 }
 
 /// A file, directory, link or special file.
@@ -56,30 +65,16 @@ enum Body {
 #[derive(Default)]
 struct Directory {
     names: BTreeMap<Vec<u8>, Arc<RamNode>>,
+    /// Where below it has further names, but for those in `hidden`.
+    lower: Option<Box<[u8]>>,
+    hidden: BTreeSet<Vec<u8>>,
     /// rmdir has taken it away: nothing can be made in it.
     dead: bool,
 }
 
-struct Content {
-    bytes: Bytes,
-    /// Pages counted in `Common::used`.
-    charged: u64,
-}
-
-enum Bytes {
-    Heap(Vec<u8>),
-    Host(Arc<HostFd>),
-}
-
 /// A fresh tmpfs of at most `limit` bytes; answers its root directory. `dev` is its device number.
 pub fn new(dev: u64, limit: u64, mode: u32, uid: u32, gid: u32) -> Arc<dyn Vnode> {
-    let common = Arc::new(Common {
-        dev,
-        names: Lock::new(()),
-        next_ino: AtomicU64::new(1),
-        used: AtomicU64::new(0),
-        limit: limit / PAGE,
-    });
+    let common = Common::new(dev, limit, None);
     RamNode::make(&common, New { mode: S_IFDIR | mode, uid, gid, rdev: 0, target: b"" })
 }
 
@@ -115,7 +110,48 @@ impl RamNode {
             ..Stat::default()
         };
         stat.set_times(wall_clock());
+        RamNode::with(common, stat, body)
+    }
+
+    fn with(common: &Arc<Common>, stat: Stat, body: Body) -> Arc<RamNode> {
         Arc::new(RamNode { common: common.clone(), stat: Lock::new(stat), xattrs: Lock::default(), body })
+    }
+
+    /// The entry `name`, from below if it is not known yet.
+    fn child(&self, name: &[u8]) -> Result<Arc<RamNode>> {
+        let below = {
+            let directory = self.directory()?.lock();
+            if let Some(node) = directory.names.get(name) {
+                return Ok(node.clone());
+            }
+            directory.below(name).ok_or(Errno::ENOENT)?
+        };
+        let node = self.common.adopt(&below)?;
+        let mut directory = self.directory()?.lock();
+        // Meanwhile somebody may have been faster, or have removed it.
+        match directory.names.get(name) {
+            Some(node) => Ok(node.clone()),
+            None if directory.hidden.contains(name) => Err(Errno::ENOENT),
+            None => Ok(directory.names.entry(name.to_vec()).or_insert(node).clone()),
+        }
+    }
+
+    /// ENOTEMPTY if a directory has entries; else it takes no more.
+    fn bury(&self) -> Result<()> {
+        if !self.list()?.is_empty() {
+            return Err(Errno::ENOTEMPTY);
+        }
+        self.directory()?.lock().dead = true;
+        Ok(())
+    }
+
+    /// Before attributes change: a file of the folder below becomes ours, so that what is opened later
+    /// tells the same as its name.
+    fn take_over(&self) -> Result<()> {
+        match &self.body {
+            Body::File(content) => content.lock().take_over(&self.common),
+            _ => Ok(()),
+        }
     }
 
     fn directory(&self) -> Result<&Lock<Directory>> {
@@ -157,7 +193,28 @@ impl RamNode {
     }
 }
 
+impl Directory {
+    /// Takes an entry out; what the folder below has under this name stays unseen.
+    fn forget(&mut self, name: &[u8]) {
+        self.names.remove(name);
+        if self.lower.is_some() {
+            self.hidden.insert(name.to_vec());
+        }
+    }
+}
+
 impl Common {
+    fn new(dev: u64, limit: u64, lower: Option<HostFd>) -> Arc<Common> {
+        Arc::new(Common {
+            dev,
+            names: Lock::new(()),
+            next_ino: AtomicU64::new(1),
+            used: AtomicU64::new(0),
+            limit: limit / PAGE,
+            lower,
+        })
+    }
+
     /// Counts pages in or out; ENOSPC above the limit.
     fn charge(&self, from: u64, to: u64) -> Result<()> {
         if to > from {
@@ -169,114 +226,6 @@ impl Common {
         } else {
             self.used.fetch_sub(from - to, Ordering::Relaxed);
         }
-        Ok(())
-    }
-}
-
-impl Content {
-    fn size(&self) -> u64 {
-        match &self.bytes {
-            Bytes::Heap(bytes) => bytes.len() as u64,
-            Bytes::Host(fd) => fd.stat().map_or(0, |stat| stat.size as u64),
-        }
-    }
-
-    fn pages(&self) -> u64 {
-        match &self.bytes {
-            Bytes::Heap(bytes) => (bytes.len() as u64).div_ceil(PAGE),
-            Bytes::Host(fd) => fd.stat().map_or(0, |stat| stat.blocks as u64 * 512 / PAGE),
-        }
-    }
-
-    /// Counts again what the file takes.
-    fn recount(&mut self, common: &Common) {
-        let pages = self.pages();
-        // What is there is there: the limit was asked before.
-        common.used.fetch_add(pages, Ordering::Relaxed);
-        common.used.fetch_sub(self.charged, Ordering::Relaxed);
-        self.charged = pages;
-    }
-
-    /// Moves the bytes to a memfd.
-    fn move_to_host(&mut self) -> Result<Arc<HostFd>> {
-        if let Bytes::Host(fd) = &self.bytes {
-            return Ok(fd.clone());
-        }
-        const MFD_CLOEXEC: usize = 1;
-        // SAFETY: the name is a C string.
-        let fd = unsafe { host!(memfd_create, c"attacca-tmpfs".as_ptr(), MFD_CLOEXEC) }?;
-        let fd = Arc::new(HostFd::new(fd as i32));
-        if let Bytes::Heap(bytes) = &self.bytes {
-            let mut done = 0;
-            while done < bytes.len() {
-                done += fd.pwrite(done as u64, &bytes[done..])?;
-            }
-        }
-        self.bytes = Bytes::Host(fd.clone());
-        Ok(fd)
-    }
-
-    fn write(&mut self, common: &Common, at: u64, from: &[u8]) -> Result<usize> {
-        if at >= MAX_SIZE {
-            return Err(Errno::EFBIG);
-        }
-        if from.is_empty() {
-            return Ok(0);
-        }
-        let end = at.saturating_add(from.len() as u64).min(MAX_SIZE);
-        if end > SMALL {
-            self.move_to_host()?;
-        }
-        // At most the pages of the range come anew. Where that may pass the limit, holes are counted.
-        let span = end.div_ceil(PAGE) - at / PAGE;
-        let spare = common.limit.saturating_sub(common.used.load(Ordering::Relaxed));
-        let mut from = &from[..(end - at) as usize];
-        if span > spare {
-            let old_end = self.size().div_ceil(PAGE);
-            let inside = old_end.min(end.div_ceil(PAGE)).saturating_sub(at / PAGE);
-            let fresh_pages_allowed = (at / PAGE + inside + spare) * PAGE;
-            let room = fresh_pages_allowed.saturating_sub(at);
-            if room == 0 {
-                return Err(Errno::ENOSPC);
-            }
-            from = &from[..from.len().min(room as usize)];
-        }
-        let count = match &mut self.bytes {
-            Bytes::Host(fd) => fd.pwrite(at, from)?,
-            Bytes::Heap(bytes) => {
-                let (at, end) = (at as usize, at as usize + from.len());
-                if bytes.len() < end {
-                    bytes.try_reserve(end - bytes.len()).map_err(|_| Errno::ENOSPC)?;
-                    bytes.resize(end, 0);
-                }
-                bytes[at..end].copy_from_slice(from);
-                from.len()
-            }
-        };
-        self.recount(common);
-        Ok(count)
-    }
-
-    fn truncate(&mut self, common: &Common, size: u64) -> Result<()> {
-        if size > MAX_SIZE {
-            return Err(Errno::EFBIG);
-        }
-        if size > SMALL {
-            self.move_to_host()?;
-        }
-        match &mut self.bytes {
-            // SAFETY: plain numbers.
-            Bytes::Host(fd) => drop(unsafe { host!(ftruncate, fd.raw(), size) }?),
-            Bytes::Heap(bytes) => {
-                let pages = (size.div_ceil(PAGE), (bytes.len() as u64).div_ceil(PAGE));
-                if pages.0 > pages.1 {
-                    common.charge(pages.1, pages.0)?;
-                    self.charged = pages.0;
-                }
-                bytes.resize(size as usize, 0);
-            }
-        }
-        self.recount(common);
         Ok(())
     }
 }
@@ -301,7 +250,7 @@ impl Vnode for RamNode {
             Body::File(content) => {
                 let content = content.lock();
                 stat.size = content.size() as i64;
-                stat.blocks = (content.pages() * (PAGE / 512)) as i64;
+                stat.blocks = content.blocks() as i64;
             }
             Body::Directory(directory) => stat.size = directory.lock().names.len() as i64 * 20 + 40,
             _ => {}
@@ -310,17 +259,24 @@ impl Vnode for RamNode {
     }
 
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Vnode>> {
-        let node = self.directory()?.lock().names.get(name).cloned();
-        node.map(|node| node as Arc<dyn Vnode>).ok_or(Errno::ENOENT)
+        self.child(name).map(|node| node as Arc<dyn Vnode>)
     }
 
     fn list(&self) -> Result<Vec<Entry>> {
+        let below = {
+            let directory = self.directory()?.lock();
+            directory.lower.clone()
+        };
+        let below = below.map(|path| self.common.list_lower(&path)).transpose()?.unwrap_or_default();
         let directory = self.directory()?.lock();
+        let unseen = |entry: &Entry| {
+            !directory.names.contains_key(&entry.name) && !directory.hidden.contains(&entry.name)
+        };
         let entry = |(name, node): (&Vec<u8>, &Arc<RamNode>)| {
             let stat = node.stat.lock();
             Entry { name: name.clone(), ino: stat.ino, kind: dirent_type(stat.mode) }
         };
-        Ok(directory.names.iter().map(entry).collect())
+        Ok(directory.names.iter().map(entry).chain(below.into_iter().filter(unseen)).collect())
     }
 
     fn create(&self, name: &[u8], new: New<'_>) -> Result<Arc<dyn Vnode>> {
@@ -328,12 +284,12 @@ impl Vnode for RamNode {
             return Err(Errno::ENAMETOOLONG);
         }
         let _names = self.common.names.lock();
+        if self.child(name).is_ok() {
+            return Err(Errno::EEXIST);
+        }
         let mut directory = self.directory()?.lock();
         if directory.dead {
             return Err(Errno::ENOENT);
-        }
-        if directory.names.contains_key(name) {
-            return Err(Errno::EEXIST);
         }
         let node = RamNode::make(&self.common, new);
         directory.names.insert(name.to_vec(), node.clone());
@@ -347,20 +303,14 @@ impl Vnode for RamNode {
 
     fn remove(&self, name: &[u8], directory: bool) -> Result<()> {
         let _names = self.common.names.lock();
-        let node = self.directory()?.lock().names.get(name).cloned().ok_or(Errno::ENOENT)?;
+        let node = self.child(name)?;
         match (&node.body, directory) {
             (Body::Directory(_), false) => return Err(Errno::EISDIR),
-            (Body::Directory(inside), true) => {
-                let mut inside = inside.lock();
-                if !inside.names.is_empty() {
-                    return Err(Errno::ENOTEMPTY);
-                }
-                inside.dead = true;
-            }
+            (Body::Directory(_), true) => node.bury()?,
             (_, true) => return Err(Errno::ENOTDIR),
             (_, false) => {}
         }
-        self.directory()?.lock().names.remove(name);
+        self.directory()?.lock().forget(name);
         node.relink(if node.is_dir() { -2 } else { -1 });
         if node.is_dir() {
             self.relink(-1);
@@ -378,12 +328,12 @@ impl Vnode for RamNode {
             return Err(Errno::EXDEV);
         }
         let _names = self.common.names.lock();
+        if self.child(name).is_ok() {
+            return Err(Errno::EEXIST);
+        }
         let mut directory = self.directory()?.lock();
         if directory.dead {
             return Err(Errno::ENOENT);
-        }
-        if directory.names.contains_key(name) {
-            return Err(Errno::EEXIST);
         }
         directory.names.insert(name.to_vec(), node.clone());
         drop(directory);
@@ -401,25 +351,18 @@ impl Vnode for RamNode {
             return Err(Errno::EXDEV);
         }
         let _names = self.common.names.lock();
-        let node = self.directory()?.lock().names.get(name).cloned().ok_or(Errno::ENOENT)?;
-        let mut target = to.directory()?.lock();
-        if target.dead {
+        let node = self.child(name)?;
+        let old = to.child(new).ok();
+        if to.directory()?.lock().dead {
             return Err(Errno::ENOENT);
         }
-        let old = target.names.get(new).cloned();
         match &old {
             None if flags & RENAME_EXCHANGE != 0 => return Err(Errno::ENOENT),
             Some(_) if flags & RENAME_NOREPLACE != 0 => return Err(Errno::EEXIST),
             // rename(2): two names of one file stay as they are.
             Some(old) if Arc::ptr_eq(old, &node) => return Ok(()),
             Some(old) if flags & RENAME_EXCHANGE == 0 => match (&old.body, node.is_dir()) {
-                (Body::Directory(inside), true) => {
-                    let mut inside = inside.lock();
-                    if !inside.names.is_empty() {
-                        return Err(Errno::ENOTEMPTY);
-                    }
-                    inside.dead = true;
-                }
+                (Body::Directory(_), true) => old.bury()?,
                 (Body::Directory(_), false) => return Err(Errno::EISDIR),
                 (_, true) => return Err(Errno::ENOTDIR),
                 (_, false) => {}
@@ -427,15 +370,14 @@ impl Vnode for RamNode {
             _ => {}
         }
         // The new name first: it is never missing for those who look it up.
-        target.names.insert(new.to_vec(), node.clone());
-        drop(target);
+        to.directory()?.lock().names.insert(new.to_vec(), node.clone());
         let exchanged = flags & RENAME_EXCHANGE != 0;
         {
             let mut from = self.directory()?.lock();
             match &old {
-                Some(old) if exchanged => from.names.insert(name.to_vec(), old.clone()),
-                _ => from.names.remove(name),
-            };
+                Some(old) if exchanged => drop(from.names.insert(name.to_vec(), old.clone())),
+                _ => from.forget(name),
+            }
         }
         let elsewhere = !core::ptr::eq(self, &*to);
         if node.is_dir() && elsewhere {
@@ -466,7 +408,18 @@ impl Vnode for RamNode {
         }
     }
 
-    fn open(self: Arc<Self>, _flags: u32) -> Result<Opening> {
+    fn open(self: Arc<Self>, flags: u32) -> Result<Opening> {
+        let writes = flags & O_ACCMODE != 0 || flags & O_TRUNC != 0;
+        if let Body::File(content) = &self.body {
+            let mut content = content.lock();
+            match &content.bytes {
+                // The host reads, maps and keeps it in its cache better than we could.
+                Bytes::Lower { path, .. } if !writes => {
+                    return self.common.open_lower(path, 0).map(Opening::Unchanged);
+                }
+                _ => content.take_over(&self.common)?,
+            }
+        }
         match self.body {
             // sockets cannot be opened (open(2) ENXIO); FIFOs and devices are opened above.
             Body::Special if self.stat.lock().is(crate::attr::S_IFSOCK) => Err(Errno::ENXIO),
@@ -477,6 +430,7 @@ impl Vnode for RamNode {
     fn read_at(&self, at: u64, into: &mut [u8]) -> Result<usize> {
         let content = self.content()?.lock();
         match &content.bytes {
+            Bytes::Lower { path, .. } => self.common.open_lower(path, 0)?.pread(at, into),
             Bytes::Host(fd) => {
                 let fd = fd.clone();
                 drop(content);
@@ -518,6 +472,7 @@ impl Vnode for RamNode {
 
     fn host(&self) -> Result<Arc<HostFd>> {
         let mut content = self.content().map_err(|_| Errno::ENODEV)?.lock();
+        content.take_over(&self.common)?;
         let fd = content.move_to_host()?;
         content.recount(&self.common);
         Ok(fd)
@@ -531,11 +486,13 @@ impl Vnode for RamNode {
     }
 
     fn set_mode(&self, mode: u32) -> Result<()> {
+        self.take_over()?;
         self.change(|stat| stat.mode = stat.mode & S_IFMT | mode & 0o7777);
         Ok(())
     }
 
     fn set_owner(&self, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+        self.take_over()?;
         self.change(|stat| {
             stat.uid = uid.unwrap_or(stat.uid);
             stat.gid = gid.unwrap_or(stat.gid);
@@ -548,6 +505,7 @@ impl Vnode for RamNode {
     }
 
     fn set_times(&self, atime: NewTime, mtime: NewTime) -> Result<()> {
+        self.take_over()?;
         let now = wall_clock();
         let pick = |time| match time {
             NewTime::Keep => None,
@@ -592,7 +550,7 @@ impl Vnode for RamNode {
         let used = self.common.used.load(Ordering::Relaxed);
         let free = self.common.limit.saturating_sub(used);
         StatFs {
-            kind: TMPFS_MAGIC,
+            kind: if self.common.lower.is_some() { OVERLAYFS_MAGIC } else { TMPFS_MAGIC },
             bsize: PAGE as i64,
             frsize: PAGE as i64,
             namelen: 255,
