@@ -1,9 +1,10 @@
 //! What a shard is told when it is made.
 
 use alloc::vec::Vec;
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv6Addr};
 
 use crate::engine::congestion::Algorithm;
+use crate::ip::route::RouteEntry;
 
 /// An address of ours and the length of its network's prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,15 +15,37 @@ pub struct Cidr {
     pub prefix: u8,
 }
 
+/// Where IPv6 addresses come from. Listed ones are ours in each case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ipv6Mode {
+    /// Only from the list; a link-local address goes with any of them.
+    #[default]
+    Static,
+    /// A link-local address, and those that routers' prefixes make (SLAAC, RFC 4862), with interface
+    /// identifiers that tell nothing (RFC 7217).
+    Auto,
+    /// None at all, not even ::1.
+    Off,
+}
+
 /// Everything a [`crate::Shard`] needs to know of its surroundings.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Our hardware address.
     pub mac: [u8; 6],
-    /// Our addresses. Only IPv4 ones are used so far; 127/8 is ours without being listed.
+    /// Our addresses; 127/8 and ::1 are ours without being listed.
     pub addresses: Vec<Cidr>,
-    /// The next hop for destinations on no network of ours.
+    /// The next hop for IPv4 destinations on no network of ours.
     pub gateway: Option<IpAddr>,
+    /// The same for IPv6, besides those that routers tell of themselves.
+    pub gateway6: Option<Ipv6Addr>,
+    /// More routes.
+    pub routes: Vec<RouteEntry>,
+    /// How IPv6 addresses come about, besides those that are listed.
+    pub ipv6: Ipv6Mode,
+    /// Secret of interface identifiers (RFC 7217): with the same one, addresses made from routers' prefixes
+    /// are the same at each start. Without it they are new each time.
+    pub stable_secret: Option<[u8; 16]>,
     /// The hardware address of the only neighbour, on a point-to-point link such as a ring to the network
     /// server: then nothing is resolved by ARP (requests for our addresses are still answered).
     pub peer_mac: Option<[u8; 6]>,
@@ -105,6 +128,10 @@ impl Config {
             mac,
             addresses: Vec::new(),
             gateway: None,
+            gateway6: None,
+            routes: Vec::new(),
+            ipv6: Ipv6Mode::Static,
+            stable_secret: None,
             peer_mac: None,
             mtu: 1500,
             seed,
@@ -127,7 +154,10 @@ impl Config {
 
     /// Sets the gateway.
     pub fn gateway(mut self, gateway: IpAddr) -> Config {
-        self.gateway = Some(gateway);
+        match gateway {
+            IpAddr::V4(_) => self.gateway = Some(gateway),
+            IpAddr::V6(v6) => self.gateway6 = Some(v6),
+        }
         self
     }
 }

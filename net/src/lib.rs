@@ -36,9 +36,10 @@ pub mod ring;
 mod shard;
 mod socket;
 
-pub use config::{Cidr, Config, Ecn, Limits};
+pub use config::{Cidr, Config, Ecn, Ipv6Mode, Limits};
 pub use error::Error;
 pub use fuzz::fuzz_frames;
+pub use ip::route::{Own6, RouteEntry};
 pub use shard::{Event, Incoming, Ready, Refusal, Shard};
 pub use socket::raw::RawProtocol;
 pub use socket::tcp::{Shutdown, TcpFlags, TcpInfo, TcpOption, TcpOptions, TcpState};

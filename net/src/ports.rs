@@ -5,46 +5,99 @@
 //! inet_hashtables do.
 
 use alloc::vec::Vec;
-use core::net::Ipv4Addr;
+use core::net::IpAddr;
 
 use hashbrown::HashMap;
 
 use crate::engine::isn::{Key, sip};
+use crate::ip::addr::Addr;
+
+/// An address as a table of ports keeps it: the engine's short form for TCP, the plain one for UDP.
+pub(crate) trait Address: Copy + Eq {
+    /// It means all addresses.
+    fn is_any(self) -> bool;
+}
+
+impl Address for Addr {
+    fn is_any(self) -> bool {
+        self.is_unspecified()
+    }
+}
+
+impl Address for IpAddr {
+    fn is_any(self) -> bool {
+        self.is_unspecified()
+    }
+}
+
+/// The families whose packets a bound socket takes: `::` takes both unless IPV6_V6ONLY was set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Families {
+    V4,
+    V6,
+    Both,
+}
+
+impl Families {
+    /// Those of a socket bound to `addr`.
+    pub(crate) fn of(addr: IpAddr, v6_only: bool) -> Families {
+        match addr {
+            IpAddr::V4(_) => Families::V4,
+            IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => Families::V4,
+            IpAddr::V6(v6) if v6.is_unspecified() && !v6_only => Families::Both,
+            IpAddr::V6(_) => Families::V6,
+        }
+    }
+
+    pub(crate) fn covers(self, v6: bool) -> bool {
+        self == Families::Both || (self == Families::V6) == v6
+    }
+
+    fn overlap(self, other: Families) -> bool {
+        self == other || self == Families::Both || other == Families::Both
+    }
+}
 
 /// A bound socket.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Owner {
+pub(crate) struct Owner<A> {
     pub(crate) socket: u32,
-    pub(crate) addr: Ipv4Addr,
+    pub(crate) addr: A,
+    pub(crate) families: Families,
     pub(crate) reuse_addr: bool,
     pub(crate) reuse_port: bool,
     pub(crate) listening: bool,
 }
 
-#[derive(Default)]
-struct Entry {
-    owners: Vec<Owner>,
+struct Entry<A> {
+    owners: Vec<Owner<A>>,
     /// Other users of the port, and how many of them did not say SO_REUSEADDR.
     users: u32,
     strict_users: u32,
 }
 
+impl<A> Default for Entry<A> {
+    fn default() -> Entry<A> {
+        Entry { owners: Vec::new(), users: 0, strict_users: 0 }
+    }
+}
+
 /// The ports of one protocol.
-pub(crate) struct Ports {
-    entries: HashMap<u16, Entry>,
+pub(crate) struct Ports<A> {
+    entries: HashMap<u16, Entry<A>>,
     range: (u16, u16),
     key: Key,
     counter: u64,
 }
 
-impl Ports {
-    pub(crate) fn new(key: Key, range: (u16, u16)) -> Ports {
+impl<A: Address> Ports<A> {
+    pub(crate) fn new(key: Key, range: (u16, u16)) -> Ports<A> {
         let range = (range.0.max(1), range.1.max(range.0.max(1)));
         Ports { entries: HashMap::new(), range, key, counter: 0 }
     }
 
     /// `owner` may have `port`.
-    pub(crate) fn is_free(&self, port: u16, owner: &Owner) -> bool {
+    pub(crate) fn is_free(&self, port: u16, owner: &Owner<A>) -> bool {
         let Some(entry) = self.entries.get(&port) else { return true };
         if entry.users > 0 && (!owner.reuse_addr && !owner.reuse_port || entry.strict_users > 0) {
             return false;
@@ -52,7 +105,7 @@ impl Ports {
         entry.owners.iter().all(|other| may_share(other, owner))
     }
 
-    pub(crate) fn bind(&mut self, port: u16, owner: Owner) {
+    pub(crate) fn bind(&mut self, port: u16, owner: Owner<A>) {
         self.entries.entry(port).or_default().owners.push(owner);
     }
 
@@ -98,12 +151,17 @@ impl Ports {
 
     /// Bound sockets on `port`.
     #[inline]
-    pub(crate) fn owners(&self, port: u16) -> &[Owner] {
+    pub(crate) fn owners(&self, port: u16) -> &[Owner<A>] {
         self.entries.get(&port).map_or(&[], |entry| &entry.owners)
     }
 
+    /// Addresses of all bound sockets.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = A> + '_ {
+        self.entries.values().flat_map(|entry| entry.owners.iter().map(|owner| owner.addr))
+    }
+
     /// A port for `bind` to port 0: a random one that nobody uses at all.
-    pub(crate) fn ephemeral(&mut self, owner: &Owner) -> Option<u16> {
+    pub(crate) fn ephemeral(&mut self, owner: &Owner<A>) -> Option<u16> {
         self.counter += 1;
         let offset = sip::<1, 3>(self.key, [self.counter, u64::MAX]);
         self.scan(offset).find(|&port| self.is_free(port, owner))
@@ -121,7 +179,7 @@ impl Ports {
         })
     }
 
-    fn scan(&self, offset: u64) -> impl Iterator<Item = u16> + use<> {
+    fn scan(&self, offset: u64) -> impl Iterator<Item = u16> + use<A> {
         let (low, high) = self.range;
         let count = u64::from(high - low) + 1;
         (0..count).map(move |i| low + ((offset.wrapping_add(i)) % count) as u16)
@@ -129,7 +187,8 @@ impl Ports {
 }
 
 /// `b` may come to a port that `a` has (socket(7), SO_REUSEADDR and SO_REUSEPORT).
-fn may_share(a: &Owner, b: &Owner) -> bool {
-    let overlap = a.addr == b.addr || a.addr.is_unspecified() || b.addr.is_unspecified();
+fn may_share<A: Address>(a: &Owner<A>, b: &Owner<A>) -> bool {
+    let same = a.addr == b.addr || a.addr.is_any() || b.addr.is_any();
+    let overlap = same && a.families.overlap(b.families);
     !overlap || (a.reuse_port && b.reuse_port) || (a.reuse_addr && b.reuse_addr && !a.listening)
 }

@@ -11,7 +11,7 @@ use core::net::IpAddr;
 use platform::time::{Instant, MILLISECOND};
 use smoltcp::wire::{EthernetFrame, EthernetProtocol};
 
-use crate::config::{Cidr, Config};
+use crate::config::{Cidr, Config, Ipv6Mode};
 use crate::device::loopback::Loopback;
 use crate::device::{Device, RxFrame};
 use crate::engine::demux::FlowKey;
@@ -20,12 +20,16 @@ use crate::engine::segment::Segment;
 use crate::engine::tcb::{Flags, Now};
 use crate::engine::{LocalFacts, Tcp};
 use crate::error::Error;
-use crate::ip::arp::{self, Neighbors, Outcome};
-use crate::ip::fragments::Fragments;
-use crate::ip::icmp;
-use crate::ip::ipv4::{self, Packet};
+use crate::ip::addr::{Addr, Addresses};
+use crate::ip::fragments::{Fragments, Whole};
 use crate::ip::link::{Blocked, ETHERNET, Link};
+use crate::ip::neighbor::{Neighbors, News, Outcome};
+use crate::ip::node::{self, Node};
+use crate::ip::packet::{Packet, Parsed};
+use crate::ip::path_mtu::PathMtus;
+use crate::ip::report::{Report, Trouble, Unreachable};
 use crate::ip::route::Routes;
+use crate::ip::{arp, icmp, icmp6, ipv4, ipv6, ndp};
 use crate::ports::Ports;
 use crate::socket::raw::Raw;
 use crate::socket::udp::Udp;
@@ -107,15 +111,21 @@ pub struct Shard {
     pub(crate) tcp: Tcp,
     pub(crate) udp: Udp,
     pub(crate) raw: Raw,
-    neighbors: Neighbors,
+    pub(crate) addresses: Addresses,
+    pub(crate) path_mtus: PathMtus,
+    pub(crate) node: Node,
+    pub(crate) neighbors: Neighbors,
     fragments: Fragments,
     loopback: Loopback,
     /// Packets of nobody's: ICMP, raw sockets.
     packets: VecDeque<Vec<u8>>,
+    /// The same for a hardware address that is in no table, and where the present frame came from.
+    direct: VecDeque<([u8; 6], Vec<u8>)>,
+    frame_from: [u8; 6],
     /// ARP replies, and announcements of our own.
     arp_out: VecDeque<([u8; 6], core::net::Ipv4Addr, core::net::Ipv4Addr, bool)>,
     icmp_second: (u64, u32),
-    idents: u16,
+    idents: u32,
     full: bool,
 }
 
@@ -123,23 +133,30 @@ impl Shard {
     /// A shard without sockets.
     pub fn new(config: Config) -> Shard {
         let secrets = Secrets::new(&config.seed);
-        Shard {
+        let mut shard = Shard {
             now: Now::default(),
             mtu: config.mtu,
             routes: Routes::new(&config),
             tcp: Tcp::new(&config, secrets),
             udp: Udp::new(Ports::new(secrets.ports, config.ephemeral)),
             raw: Raw::default(),
+            addresses: Addresses::new(secrets.addresses),
+            path_mtus: PathMtus::default(),
+            node: Node::new(node::key(&config, secrets.addresses)),
             neighbors: Neighbors::default(),
             fragments: Fragments::default(),
             loopback: Loopback::default(),
             packets: VecDeque::new(),
+            direct: VecDeque::new(),
+            frame_from: [0; 6],
             arp_out: VecDeque::new(),
             icmp_second: (0, 0),
-            idents: u16::from_le_bytes([config.seed[30], config.seed[31]]),
+            idents: u32::from_le_bytes([config.seed[28], config.seed[29], config.seed[30], config.seed[31]]),
             full: false,
             config,
-        }
+        };
+        shard.node_start();
+        shard
     }
 
     /// Takes what the device received, runs the timers that are due, sends what may be sent. Returns the
@@ -147,10 +164,13 @@ impl Shard {
     pub fn poll(&mut self, now: Instant, dev: &mut dyn Device) -> usize {
         self.set_now(now);
         let capabilities = dev.capabilities();
-        self.mtu = self.config.mtu.min(capabilities.mtu);
+        self.mtu = self.link_mtu(capabilities.mtu);
         let count = dev.receive(capabilities.burst, &mut |batch| self.input_batch(batch));
         self.run_timers();
         self.transmit(dev);
+        if self.addresses.wants_collection() {
+            self.collect_addresses();
+        }
         count
     }
 
@@ -159,7 +179,7 @@ impl Shard {
     pub fn flush(&mut self, now: Instant, dev: &mut dyn Device) {
         self.set_now(now);
         if self.wants_flush() {
-            self.mtu = self.config.mtu.min(dev.capabilities().mtu);
+            self.mtu = self.link_mtu(dev.capabilities().mtu);
             self.transmit(dev);
         }
     }
@@ -169,11 +189,8 @@ impl Shard {
         if self.wants_flush() && !self.full {
             return Some(Instant(self.now.us * 1000));
         }
-        let neighbors = self.neighbors.next_ms();
-        let next = match (self.tcp.next_ms(), neighbors) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
+        let others = [self.neighbors.next_ms(), self.node.next_ms(), self.routes.next_ms()];
+        let next = others.into_iter().flatten().chain(self.tcp.next_ms()).min();
         // A full device may have room a moment later; nobody tells us when.
         let next =
             if self.full { Some(next.map_or(self.now.ms + 1, |at| at.min(self.now.ms + 1))) } else { next };
@@ -186,6 +203,7 @@ impl Shard {
         !(self.tcp.idle()
             && self.loopback.is_empty()
             && self.packets.is_empty()
+            && self.direct.is_empty()
             && self.arp_out.is_empty()
             && self.udp.out.is_empty()
             && self.neighbors.questions.is_empty())
@@ -234,8 +252,8 @@ impl Shard {
             if tcb.generation == generation && tcb.has(Flags::HELD) {
                 return Some(Incoming {
                     id: SocketId::new(Kind::Tcp, index, generation),
-                    from: Endpoint::new(tcb.key.remote, tcb.key.remote_port),
-                    to: Endpoint::new(tcb.key.local, tcb.key.local_port),
+                    from: Endpoint::new(self.addresses.get(tcb.key.remote), tcb.key.remote_port),
+                    to: Endpoint::new(self.addresses.get(tcb.key.local), tcb.key.local_port),
                 });
             }
         }
@@ -279,7 +297,7 @@ impl Shard {
     pub fn local(&self, id: SocketId) -> Endpoint {
         if let Ok(index) = self.tcp_index(id) {
             let key = &self.tcp.sockets[index].key;
-            return Endpoint::new(key.local, key.local_port);
+            return Endpoint::new(self.addresses.get(key.local), key.local_port);
         }
         match self.udp_index(id) {
             Ok(index) => {
@@ -295,7 +313,7 @@ impl Shard {
         if let Ok(index) = self.tcp_index(id) {
             let tcb = &self.tcp.sockets[index];
             let connected = tcb.is_synchronized() || tcb.state == crate::TcpState::SynReceived;
-            return connected.then(|| Endpoint::new(tcb.key.remote, tcb.key.remote_port));
+            return connected.then(|| Endpoint::new(self.addresses.get(tcb.key.remote), tcb.key.remote_port));
         }
         self.udp_index(id).ok().and_then(|index| self.udp.sockets[index].peer())
     }
@@ -313,20 +331,42 @@ impl Shard {
     /// Adds an address of ours while running, and announces it.
     pub fn add_address(&mut self, cidr: Cidr) {
         self.routes.add(cidr);
-        self.announce();
+        match cidr.address {
+            IpAddr::V6(addr) if self.config.peer_mac.is_none() => self.test_address(addr),
+            _ => self.announce(),
+        }
     }
 
-    /// Changes the gateway.
+    /// Takes an address away. Connections from it go on as far as they can.
+    pub fn remove_address(&mut self, address: IpAddr) {
+        self.routes.remove(address);
+    }
+
+    /// Changes the IPv4 gateway.
     pub fn set_gateway(&mut self, gateway: Option<IpAddr>) {
-        self.routes.set_gateway(gateway);
+        self.routes.set_gateway(false, gateway);
+    }
+
+    /// Our IPv4 addresses with their prefix lengths, and our IPv6 addresses.
+    pub fn addresses(&self) -> (&[(core::net::Ipv4Addr, u8)], &[crate::Own6]) {
+        (self.routes.v4(), self.routes.v6())
+    }
+
+    /// The routes, best first.
+    pub fn routes(&self) -> impl Iterator<Item = &crate::RouteEntry> {
+        self.routes.entries()
+    }
+
+    /// Where names are resolved, as routers told (RFC 8106).
+    pub fn name_servers(&self) -> &[core::net::Ipv6Addr] {
+        &self.node.dns
     }
 
     /// Tells a neighbour's hardware address, as if ARP had.
     pub fn set_neighbor(&mut self, addr: IpAddr, mac: [u8; 6]) {
-        if let IpAddr::V4(addr) = addr {
-            let outcome = self.neighbors.learn(addr, mac, true, self.now.ms);
-            self.resolved(outcome, None);
-        }
+        let news = News { create: true, solicited: true, replace: true, router: None };
+        let outcome = self.neighbors.learn(addr, Some(mac), news, self.now.ms);
+        self.resolved(outcome, None);
     }
 
     /// Announces our addresses to the link (gratuitous ARP, RFC 5227 section 3) and makes every peer speak:
@@ -350,7 +390,30 @@ impl Shard {
     }
 
     fn announce(&mut self) {
-        self.arp_out.extend(self.routes.addresses().map(|own| ([0xff; 6], own, own, true)));
+        self.arp_out.extend(self.routes.v4().iter().map(|&(own, _)| ([0; 6], own, own, true)));
+        if self.config.peer_mac.is_none() {
+            let own6: Vec<_> =
+                self.routes.v6().iter().filter(|own| !own.tentative).map(|own| own.addr).collect();
+            for addr in own6 {
+                // RFC 4861 section 7.2.6: unsolicited, to override.
+                let message = ndp::advertise(addr, ndp::OVERRIDE, self.config.mac);
+                self.push_packet(icmp6::packet(addr, ipv6::ALL_NODES, ndp::HOP_LIMIT, &message));
+            }
+        }
+    }
+
+    fn link_mtu(&self, device: usize) -> usize {
+        self.config.mtu.min(device).min(self.node.mtu.unwrap_or(usize::MAX))
+    }
+
+    /// Frees the short names of IPv6 addresses that nobody uses. Everything that keeps one over a poll is named
+    /// here; queued replies do not outlive the condition.
+    #[cold]
+    fn collect_addresses(&mut self) {
+        if self.tcp.replies.list.is_empty() {
+            let Shard { tcp, addresses, .. } = self;
+            addresses.keep_only(tcp.addresses());
+        }
     }
 
     #[inline]
@@ -381,7 +444,7 @@ impl Shard {
     fn look_ahead(&self, frames: &[RxFrame<'_>], hints: &mut [Option<u32>; LOOKAHEAD]) {
         let mut hashes = [None; LOOKAHEAD];
         for (hash, frame) in hashes.iter_mut().zip(frames) {
-            *hash = flow_of(frame.bytes).map(|key| self.tcp.flows.hash(&key));
+            *hash = self.flow_of(frame.bytes).map(|key| self.tcp.flows.hash(&key));
         }
         for (hint, hash) in hints.iter_mut().zip(hashes) {
             *hint = hash.and_then(|hash| self.tcp.flows.find(hash, |_| true));
@@ -399,16 +462,49 @@ impl Shard {
         }
         match ethernet.ethertype() {
             EthernetProtocol::Ipv4 => {
-                let packet = &frame.bytes[ETHERNET..];
-                if let Some(packet) = Packet::parse(packet, false) {
+                if let Some(packet) = ipv4::parse(&frame.bytes[ETHERNET..], false) {
                     // RFC 1122 section 3.2.1.3: 127/8 never comes from outside.
                     if !packet.src.is_loopback() && !packet.dst.is_loopback() {
                         self.input_packet(&packet, frame.checksum_ok, hint, false, for_all);
                     }
                 }
             }
+            EthernetProtocol::Ipv6 if self.config.ipv6 != Ipv6Mode::Off => {
+                self.frame_from = ethernet.src_addr().0;
+                self.input_v6(&frame.bytes[ETHERNET..], frame.checksum_ok, hint, for_all);
+            }
             EthernetProtocol::Arp => self.input_arp(&frame.bytes[ETHERNET..]),
             _ => {}
+        }
+    }
+
+    #[inline]
+    fn input_v6(&mut self, bytes: &[u8], sum_ok: bool, hint: Option<u32>, for_all: bool) {
+        match ipv6::parse(bytes) {
+            // RFC 4291 section 2.5.3: ::1 never comes from outside; mapped addresses never are on a wire.
+            Parsed::Packet(packet) if packet.src.is_loopback() || packet.dst.is_loopback() => {}
+            Parsed::Packet(packet) if packet.src.to_canonical().is_ipv4() => {}
+            Parsed::Packet(packet) => self.input_packet(&packet, sum_ok, hint, false, for_all),
+            Parsed::Problem { packet, code, at, always } if self.is_for_us(packet.dst) => {
+                self.send_problem(&packet, code, at, always);
+            }
+            _ => {}
+        }
+    }
+
+    fn is_for_us(&self, dst: IpAddr) -> bool {
+        self.routes.is_local(dst) || self.is_group_of_ours(dst)
+    }
+
+    /// We listen to that group: everybody's, or one that goes with an address of ours, or that a socket joined.
+    fn is_group_of_ours(&self, dst: IpAddr) -> bool {
+        match dst {
+            IpAddr::V4(v4) => v4.is_multicast(),
+            IpAddr::V6(v6) => {
+                v6 == ipv6::ALL_NODES
+                    || v6.is_multicast()
+                        && self.routes.v6().iter().any(|own| ipv6::solicited_node(own.addr) == v6)
+            }
         }
     }
 
@@ -423,7 +519,7 @@ impl Shard {
         for_all: bool,
     ) {
         let own = self.routes.is_local(packet.dst);
-        let to_all = !own && (packet.dst.is_multicast() || self.routes.is_broadcast(packet.dst));
+        let to_all = !own && (self.is_group_of_ours(packet.dst) || self.routes.is_broadcast(packet.dst));
         if !own && !to_all && !self.config.any_ip {
             return;
         }
@@ -442,29 +538,57 @@ impl Shard {
                     self.udp_unreachable(packet);
                 }
             }
-            icmp::PROTOCOL => self.input_icmp(packet, sum_ok, to_all),
+            icmp::PROTOCOL if !packet.is_v6() => self.input_icmp(packet, sum_ok, to_all),
+            icmp6::PROTOCOL if packet.is_v6() => self.input_icmp6(packet, loopback, to_all),
+            _ if packet.is_v6() && packet.protocol != ipv6::NO_NEXT => {
+                let at = u32::from(packet.protocol_at);
+                self.send_problem(packet, ipv6::UNKNOWN_NEXT_HEADER, at, false);
+            }
             _ => {}
         }
     }
 
     /// A datagram put together from fragments: as if it had come in one packet.
     #[cold]
-    fn input_whole(&mut self, whole: &crate::ip::fragments::Whole, loopback: bool) {
-        let mut bytes = alloc::vec![0; 20 + whole.payload.len()];
-        let header = ipv4::Header {
-            src: whole.src,
-            dst: whole.dst,
-            protocol: whole.protocol,
-            payload_len: whole.payload.len(),
-            hop_limit: whole.hop_limit,
-            traffic_class: whole.traffic_class,
-            ident: 0,
-            dont_fragment: false,
+    fn input_whole(&mut self, whole: &Whole, loopback: bool) {
+        let bytes = match (whole.src, whole.dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                let mut bytes = alloc::vec![0; 20];
+                let header = ipv4::Header {
+                    src,
+                    dst,
+                    protocol: whole.protocol,
+                    payload_len: whole.payload.len(),
+                    hop_limit: whole.hop_limit,
+                    traffic_class: whole.traffic_class,
+                    ident: 0,
+                    dont_fragment: false,
+                };
+                ipv4::write_header(&mut bytes, &header);
+                bytes
+            }
+            (IpAddr::V6(src), IpAddr::V6(dst)) => {
+                let mut bytes = alloc::vec![0; ipv6::HEADER];
+                let header = ipv6::Header {
+                    src,
+                    dst,
+                    protocol: whole.protocol,
+                    payload_len: whole.payload.len(),
+                    hop_limit: whole.hop_limit,
+                    traffic_class: whole.traffic_class,
+                    flow_label: 0,
+                };
+                ipv6::write_header(&mut bytes, &header);
+                bytes
+            }
+            _ => return,
         };
-        ipv4::write_header(&mut bytes, &header);
-        bytes[20..].copy_from_slice(&whole.payload);
-        if let Some(packet) = Packet::parse(&bytes, true) {
-            self.input_packet(&packet, false, None, loopback, false);
+        let bytes = [&bytes[..], &whole.payload].concat();
+        if let Some(packet) = Packet::parse(&bytes) {
+            // A fragment within a fragment is an attack.
+            if !packet.is_fragment() {
+                self.input_packet(&packet, false, None, loopback, false);
+            }
         }
     }
 
@@ -477,10 +601,13 @@ impl Shard {
         };
         // RFC 3168 section 5: congestion experienced.
         segment.marked = packet.traffic_class & 3 == 3;
-        let key =
-            FlowKey { local: packet.dst, remote: packet.src, local_port: dst_port, remote_port: src_port };
-        let mtu = if loopback { crate::device::loopback::MTU } else { self.mtu };
-        let facts = LocalFacts { mtu: mtu.min(65_535) as u16, loopback };
+        let names = (self.addresses.intern(packet.dst), self.addresses.intern(packet.src));
+        let (Some(local), Some(remote)) = names else { return };
+        let key = FlowKey { local, remote, local_port: dst_port, remote_port: src_port };
+        let mtu =
+            if loopback { crate::device::loopback::MTU } else { self.path_mtus.get(packet.src, self.mtu) };
+        let pair = self.addresses.pair(local, remote);
+        let facts = LocalFacts { mtu: mtu.min(65_535) as u16, pair, loopback };
         self.tcp.input(&key, &segment, hint, self.now, &self.config, facts);
     }
 
@@ -489,35 +616,106 @@ impl Shard {
         if !sum_ok && !icmp::verify(packet.payload) {
             return;
         }
+        let (IpAddr::V4(src), IpAddr::V4(dst)) = (packet.src, packet.dst) else { return };
         if packet.payload.first() == Some(&icmp::ECHO_REQUEST) {
             // Not to everybody's request (RFC 1122 section 3.2.2.6 allows it; Linux does the same). With
             // `any_ip` the owner's uplink answers for the world as far as it can: its own addresses.
             if !to_all && self.routes.is_local(packet.dst) {
                 let reply = icmp::echo_reply(packet.payload);
-                self.push_packet(icmp::packet(packet.dst, packet.src, &reply));
+                self.push_packet(icmp::packet(dst, src, &reply));
             }
-        } else if let Some(report) = icmp::read_error(packet.payload) {
-            match report.protocol {
-                6 => self.tcp.icmp(&report, self.now),
-                17 => self.udp.icmp(&report),
-                _ => {}
-            }
+        } else if let Some(report) = icmp::read_error(packet.src, packet.payload) {
+            self.reported(&report);
         }
     }
 
-    /// Sends an ICMP error about a packet, if the limit allows (RFC 1812 section 4.3.2.8).
     #[cold]
-    pub(crate) fn send_icmp_error(&mut self, about: &Packet<'_>, code: u8) {
+    fn input_icmp6(&mut self, packet: &Packet<'_>, loopback: bool, to_all: bool) {
+        let (IpAddr::V6(src), IpAddr::V6(dst)) = (packet.src, packet.dst) else { return };
+        if !loopback && !icmp6::verify(packet) {
+            return;
+        }
+        match packet.payload.first() {
+            Some(&icmp6::ECHO_REQUEST) if packet.payload.len() >= 8 => {
+                // RFC 4443 section 4.2: a request to a group is answered too, from an address of ours.
+                let own = if to_all { self.routes.source_v6(src, self.now.ms) } else { Some(dst) };
+                if let (Some(own), true) = (own, self.is_for_us(packet.dst)) {
+                    let mut reply = packet.payload.to_vec();
+                    reply[0] = icmp6::ECHO_REPLY;
+                    self.push_packet(icmp6::packet(own, src, self.node.hop_limit, &reply));
+                }
+            }
+            Some(&(ndp::ROUTER_SOLICIT..=ndp::REDIRECT)) if !loopback => self.input_ndp(packet),
+            Some(0..128) => {
+                if let Some(report) = icmp6::read_error(packet.src, packet.payload) {
+                    self.reported(&report);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// An error about a packet that we may have sent.
+    fn reported(&mut self, report: &Report) {
+        if !self.config.any_ip && !self.routes.is_local(report.src) {
+            return;
+        }
+        if let Trouble::TooBig(mtu) = report.what {
+            self.path_mtus.shrink(report.dst, mtu, self.mtu, self.now.ms);
+        }
+        match report.protocol {
+            6 => {
+                let names = (self.addresses.find(report.src), self.addresses.find(report.dst));
+                let (Some(local), Some(remote)) = names else { return };
+                let (local_port, remote_port) = (report.src_port, report.dst_port);
+                self.tcp.icmp(&FlowKey { local, remote, local_port, remote_port }, report, self.now);
+            }
+            17 => self.udp.icmp(report),
+            _ => {}
+        }
+    }
+
+    /// Whether an ICMP error may be sent now (RFC 1812 section 4.3.2.8, RFC 4443 section 2.4 f).
+    fn may_complain(&mut self) -> bool {
         let second = self.now.ms / 1000;
         if self.icmp_second.0 != second {
             self.icmp_second = (second, 0);
         }
         self.icmp_second.1 += 1;
-        if self.icmp_second.1 > 1000 {
+        self.icmp_second.1 <= 1000
+    }
+
+    /// Tells a packet's sender that it cannot be delivered.
+    #[cold]
+    pub(crate) fn send_unreachable(&mut self, about: &Packet<'_>, why: Unreachable) {
+        if !self.may_complain() {
             return;
         }
-        if let Some(message) = icmp::error_about(about, code) {
-            self.push_packet(icmp::packet(about.dst, about.src, &message));
+        match (about.src, about.dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                if let Some(message) = icmp::error_about(about, why.code_v4()) {
+                    self.push_packet(icmp::packet(dst, src, &message));
+                }
+            }
+            (IpAddr::V6(src), IpAddr::V6(dst)) => {
+                let message = icmp6::error_about(about, icmp6::UNREACHABLE, why.code_v6(), 0, false);
+                if let Some(message) = message {
+                    self.push_packet(icmp6::packet(dst, src, self.node.hop_limit, &message));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// ICMPv6 "parameter problem" about the byte at `at`.
+    #[cold]
+    fn send_problem(&mut self, about: &Packet<'_>, code: u8, at: u32, always: bool) {
+        let IpAddr::V6(src) = about.src else { return };
+        let Some(own) = self.routes.source_v6(src, self.now.ms).filter(|_| self.may_complain()) else {
+            return;
+        };
+        if let Some(message) = icmp6::error_about(about, icmp6::PARAMETER_PROBLEM, code, at, always) {
+            self.push_packet(icmp6::packet(own, src, self.node.hop_limit, &message));
         }
     }
 
@@ -527,16 +725,25 @@ impl Shard {
         }
     }
 
+    /// Sends a packet back to where the present frame came from.
+    pub(crate) fn push_direct(&mut self, packet: Vec<u8>) {
+        if self.direct.len() < MAX_PACKETS {
+            self.direct.push_back((self.frame_from, packet));
+        }
+    }
+
     /// RFC 826, with the sender merged if it is known or asks for us.
     #[cold]
     fn input_arp(&mut self, bytes: &[u8]) {
         let Some(arp) = arp::parse(bytes) else { return };
-        if self.routes.is_local(arp.sender) {
+        if self.routes.is_local(arp.sender.into()) {
             return; // Our own announcement, or a conflict that we cannot mend.
         }
-        let for_us = self.routes.is_local(arp.target) && !arp.target.is_loopback();
+        let for_us = self.routes.is_local(arp.target.into()) && !arp.target.is_loopback();
         let answer = arp.request && (for_us || (self.config.any_ip && arp.target != arp.sender));
-        let outcome = self.neighbors.learn(arp.sender, arp.mac, for_us, self.now.ms);
+        // RFC 826 merges whoever speaks; a reply to us also shows that it hears us.
+        let news = News { create: for_us, solicited: for_us && !arp.request, replace: true, router: None };
+        let outcome = self.neighbors.learn(arp.sender.into(), Some(arp.mac), news, self.now.ms);
         self.resolved(outcome, None);
         if answer && self.arp_out.len() < MAX_PACKETS {
             self.arp_out.push_back((arp.mac, arp.sender, arp.target, false));
@@ -544,7 +751,7 @@ impl Shard {
     }
 
     /// What waited for a hardware address goes on, or is told that there is none.
-    fn resolved(&mut self, outcome: Outcome, error: Option<Error>) {
+    pub(crate) fn resolved(&mut self, outcome: Outcome, error: Option<Error>) {
         self.tcp.resolved(outcome.connections, error, self.now);
         if error.is_none() {
             self.packets.extend(outcome.packets);
@@ -553,9 +760,11 @@ impl Shard {
 
     fn run_timers(&mut self) {
         self.tcp.timers(self.now, &self.config);
-        if let Some(failed) = self.neighbors.timers(self.now.ms) {
+        if let Some(mut failed) = self.neighbors.timers(self.now.ms) {
+            self.neighbors_gone(&core::mem::take(&mut failed.gone));
             self.resolved(failed, Some(Error::HostUnreachable));
         }
+        self.node_timers();
     }
 
     /// Sends, and delivers what we send to ourselves, until nothing is left.
@@ -568,7 +777,7 @@ impl Shard {
             }
             for _ in 0..LOOPBACK_BURST {
                 let Some(bytes) = self.loopback.pop() else { break };
-                if let Some(packet) = Packet::parse(&bytes, true) {
+                if let Some(packet) = Packet::parse(&bytes) {
                     self.input_packet(&packet, true, None, true, false);
                 }
                 self.loopback.recycle(bytes);
@@ -581,13 +790,29 @@ impl Shard {
 
     fn send_all(&mut self, dev: &mut dyn Device) -> bool {
         let capabilities = dev.capabilities();
-        let Shard { tcp, udp, loopback, neighbors, routes, config, now, mtu, idents, .. } = self;
+        self.ask_neighbors();
+        let Shard {
+            tcp,
+            udp,
+            loopback,
+            neighbors,
+            routes,
+            config,
+            now,
+            mtu,
+            idents,
+            addresses,
+            path_mtus,
+            ..
+        } = self;
         let mut link = Link {
             device: dev,
             capabilities,
             loopback,
             neighbors,
             routes,
+            addresses,
+            path_mtus,
             mac: config.mac,
             peer_mac: config.peer_mac,
             mtu: *mtu,
@@ -595,42 +820,67 @@ impl Shard {
             idents,
             sent: false,
         };
-        let result = send_rest(&mut link, &mut self.arp_out, &mut self.packets, udp)
+        let result = send_rest(&mut link, &mut self.arp_out, (&mut self.direct, &mut self.packets), udp)
             .and_then(|()| tcp.output(*now, &mut link))
             .and_then(|()| send_questions(&mut link));
         self.full = result == Err(Blocked::Full);
         link.sent
     }
-}
 
-/// The connection to which a frame belongs, if it is a TCP segment.
-#[inline]
-fn flow_of(frame: &[u8]) -> Option<FlowKey> {
-    let packet = frame.get(ETHERNET..)?;
-    let ports = usize::from(packet.first()? & 0xf) * 4;
-    if *packet.get(9)? != 6 {
-        return None;
+    /// The connection to which a frame belongs, if it is a TCP segment.
+    #[inline]
+    fn flow_of(&self, frame: &[u8]) -> Option<FlowKey> {
+        let packet = frame.get(ETHERNET..)?;
+        let word = |at: usize| <[u8; 4]>::try_from(packet.get(at..at + 4)?).ok();
+        let (local, remote, ports) = if packet.first()? >> 4 == 6 {
+            if *packet.get(6)? != 6 {
+                return None;
+            }
+            let addr = |at: usize| <[u8; 16]>::try_from(packet.get(at..at + 16)?).ok();
+            (self.addresses.find_v6(addr(24)?)?, self.addresses.find_v6(addr(8)?)?, ipv6::HEADER)
+        } else {
+            if *packet.get(9)? != 6 {
+                return None;
+            }
+            let ports = usize::from(packet[0] & 0xf) * 4;
+            (Addr::from_v4(word(16)?.into())?, Addr::from_v4(word(12)?.into())?, ports)
+        };
+        let [a, b, c, d] = word(ports)?;
+        Some(FlowKey {
+            local,
+            remote,
+            local_port: u16::from_be_bytes([c, d]),
+            remote_port: u16::from_be_bytes([a, b]),
+        })
     }
-    let word = |at: usize| <[u8; 4]>::try_from(packet.get(at..at + 4)?).ok();
-    let [a, b, c, d] = word(ports)?;
-    Some(FlowKey {
-        local: word(16)?.into(),
-        remote: word(12)?.into(),
-        local_port: u16::from_be_bytes([c, d]),
-        remote_port: u16::from_be_bytes([a, b]),
-    })
+
+    /// IPv6 questions become packets here; ARP's are sent by `send_questions`.
+    fn ask_neighbors(&mut self) {
+        for at in (0..self.neighbors.questions.len()).rev() {
+            if let (IpAddr::V6(target), mac) = self.neighbors.questions[at] {
+                self.neighbors.questions.swap_remove(at);
+                if let Some(packet) = self.solicit_neighbor(target, mac) {
+                    self.push_packet(packet);
+                }
+            }
+        }
+    }
 }
 
 /// Sends ARP replies, ICMP and raw packets, datagrams.
 fn send_rest(
     link: &mut Link<'_>,
     arp_out: &mut VecDeque<([u8; 6], core::net::Ipv4Addr, core::net::Ipv4Addr, bool)>,
-    packets: &mut VecDeque<Vec<u8>>,
+    (direct, packets): (&mut VecDeque<([u8; 6], Vec<u8>)>, &mut VecDeque<Vec<u8>>),
     udp: &mut Udp,
 ) -> Result<(), Blocked> {
     while let Some(&(mac, to, from, request)) = arp_out.front() {
         link.send_arp(request, from, (mac, to))?;
         arp_out.pop_front();
+    }
+    while let Some((mac, packet)) = direct.front() {
+        link.send_to(*mac, packet)?;
+        direct.pop_front();
     }
     while let Some(packet) = packets.pop_front() {
         if let Err((Blocked::Full, packet)) = link.send_packet(packet) {
@@ -651,12 +901,17 @@ fn send_rest(
 
 /// Asks for hardware addresses.
 fn send_questions(link: &mut Link<'_>) -> Result<(), Blocked> {
-    while let Some(target) = link.neighbors.questions.pop() {
-        let Some(own) = link.routes.source_for(target) else { continue };
-        if let Err(blocked) = link.send_arp(true, own, ([0; 6], target)) {
-            link.neighbors.questions.push(target);
-            return Err(blocked);
+    let mut at = 0;
+    while let Some(&(target, mac)) = link.neighbors.questions.get(at) {
+        // Those of IPv6 become packets in the next round.
+        let IpAddr::V4(target) = target else {
+            at += 1;
+            continue;
+        };
+        if let Some(own) = link.routes.source_v4(target) {
+            link.send_arp(true, own, (mac.unwrap_or([0; 6]), target))?;
         }
+        link.neighbors.questions.swap_remove(at);
     }
     Ok(())
 }

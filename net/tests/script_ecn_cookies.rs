@@ -149,33 +149,6 @@ fn rfc4987_where_no_cookies_are_out_a_stray_ack_is_reset() {
     assert_eq!(flags(&script.segment(5000, "A", 1001, 77, b"")), ["R"]);
 }
 
-/// ICMP "fragmentation needed" about our segment at `seq`.
-fn too_big(script: &mut Script, seq: u32, mtu: u16) -> Vec<Seen> {
-    use smoltcp::wire::{Icmpv4Packet, IpProtocol, Ipv4Packet};
-    let mut frame = vec![0; 14 + 20 + 8 + 28];
-    frame[..14].copy_from_slice(&[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0]);
-    let header = |bytes: &mut [u8], len: u16, protocol, src, dst| {
-        let mut ip = Ipv4Packet::new_unchecked(bytes);
-        ip.set_version(4);
-        ip.set_header_len(20);
-        ip.set_total_len(len);
-        ip.set_hop_limit(64);
-        ip.set_next_header(protocol);
-        ip.set_src_addr(src);
-        ip.set_dst_addr(dst);
-        ip.fill_checksum();
-    };
-    header(&mut frame[14..], 56, IpProtocol::Icmp, CLIENT, SERVER);
-    frame[34..42].copy_from_slice(&[3, 4, 0, 0, 0, 0, (mtu >> 8) as u8, mtu as u8]);
-    header(&mut frame[42..], 1500, IpProtocol::Tcp, SERVER, CLIENT);
-    frame[62..64].copy_from_slice(&80u16.to_be_bytes());
-    frame[64..66].copy_from_slice(&5000u16.to_be_bytes());
-    frame[66..70].copy_from_slice(&seq.to_be_bytes());
-    Icmpv4Packet::new_unchecked(&mut frame[34..]).fill_checksum();
-    script.peer.inject(&frame);
-    script.poll()
-}
-
 const ETHERNET: Offer = Offer { mss: 1460, ..SACK };
 
 #[test]

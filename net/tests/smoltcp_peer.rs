@@ -71,7 +71,9 @@ impl Match {
         let start = smoltcp::time::Instant::from_millis(1000);
         let hardware = EthernetAddress([2, 0, 0, 0, 0, 2]);
         let mut peer = Interface::new(PeerConfig::new(hardware.into()), &mut peer_device, start);
-        peer.update_ip_addrs(|addrs| addrs.push(IpCidr::new(SERVER.into(), 24)).unwrap());
+        peer.update_ip_addrs(|addrs| {
+            addrs.push(IpCidr::new(SERVER.into(), if V6 { 64 } else { 24 })).unwrap()
+        });
         let mut sockets = SocketSet::new(vec![]);
         let buffer = || tcp::SocketBuffer::new(vec![0; 30_000]);
         let handle = sockets.add(tcp::Socket::new(buffer(), buffer()));

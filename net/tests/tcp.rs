@@ -400,18 +400,22 @@ fn loopback_within_a_shard() {
 fn address_rules() {
     let mut world = World::new();
     let shard = &mut world.server;
+    let any: std::net::IpAddr = if V6 { [0; 16].into() } else { [0; 4].into() };
     let reuse = Bind { reuse_addr: true, ..Bind::default() };
     let port = Bind { reuse_port: true, ..Bind::default() };
-    let mut bind = |addr: [u8; 4], number, how| {
+    let mut bind = |addr: std::net::IpAddr, number, how| {
         let id = shard.tcp_open().unwrap();
         shard.tcp_bind(id, Endpoint::new(addr, number), how).map(|()| id)
     };
-    assert!(bind([0; 4], 1, Bind::default()).is_ok());
-    assert_eq!(bind([10, 0, 0, 2], 1, Bind::default()), Err(Error::AddressInUse));
-    assert_eq!(bind([9, 9, 9, 9], 2, Bind::default()), Err(Error::AddressUnavailable));
-    let a = bind([0; 4], 3, reuse).unwrap();
-    let b = bind([0; 4], 3, reuse).unwrap();
-    let (c, d) = (bind([0; 4], 4, port).unwrap(), bind([0; 4], 4, port).unwrap());
+    assert!(bind(any, 1, Bind::default()).is_ok());
+    assert_eq!(bind(SERVER, 1, Bind::default()), Err(Error::AddressInUse));
+    assert_eq!(
+        bind(if V6 { "2600::9" } else { "9.9.9.9" }.parse().unwrap(), 2, Bind::default()),
+        Err(Error::AddressUnavailable)
+    );
+    let a = bind(any, 3, reuse).unwrap();
+    let b = bind(any, 3, reuse).unwrap();
+    let (c, d) = (bind(any, 4, port).unwrap(), bind(any, 4, port).unwrap());
     assert_eq!(shard.tcp_listen(a, 1), Ok(()));
     assert_eq!(shard.tcp_listen(b, 1), Err(Error::AddressInUse));
     assert_eq!((shard.tcp_listen(c, 1), shard.tcp_listen(d, 1)), (Ok(()), Ok(())));

@@ -38,25 +38,33 @@ pub(crate) struct Remembered {
     pub(crate) ecn: bool,
 }
 
-/// The number for a SYN-ACK.
-pub(crate) fn make(secrets: &Secrets, key: &FlowKey, peer: Seq, mss: u16, now_ms: u64) -> Seq {
+/// The number for a SYN-ACK. `pair`: the addresses, by `Addresses::pair` (their short names may change before
+/// the answer comes).
+pub(crate) fn make(secrets: &Secrets, pair: u64, key: &FlowKey, peer: Seq, mss: u16, now_ms: u64) -> Seq {
     let size = SIZES.iter().rposition(|&size| size <= mss).unwrap_or(0);
-    number(secrets, key, peer, size, now_ms / 60_000)
+    number(secrets, pair, key, peer, size, now_ms / 60_000)
 }
 
 /// The MSS in a cookie of ours; `None` if it is none, or too old.
-pub(crate) fn check(secrets: &Secrets, key: &FlowKey, peer: Seq, cookie: Seq, now_ms: u64) -> Option<u16> {
+pub(crate) fn check(
+    secrets: &Secrets,
+    pair: u64,
+    key: &FlowKey,
+    peer: Seq,
+    cookie: Seq,
+    now_ms: u64,
+) -> Option<u16> {
     let minute = now_ms / 60_000;
     let age = (minute as u32).wrapping_sub(cookie.0 >> 27) & 31;
     let size = (cookie.0 >> 24 & 7) as usize;
     let made = minute.checked_sub(u64::from(age))?;
-    let good = u64::from(age) <= GOOD_MINUTES && number(secrets, key, peer, size, made) == cookie;
+    let good = u64::from(age) <= GOOD_MINUTES && number(secrets, pair, key, peer, size, made) == cookie;
     good.then(|| SIZES[size])
 }
 
-fn number(secrets: &Secrets, key: &FlowKey, peer: Seq, size: usize, minute: u64) -> Seq {
+fn number(secrets: &Secrets, pair: u64, key: &FlowKey, peer: Seq, size: usize, minute: u64) -> Seq {
     let extra = u64::from(peer.0) << 32 | (size as u64) << 29 | minute & 0x1fff_ffff;
-    let hash = secrets.cookie(key, extra) as u32 & 0x00ff_ffff;
+    let hash = secrets.cookie(pair, key, extra) as u32 & 0x00ff_ffff;
     Seq((minute as u32 & 31) << 27 | (size as u32) << 24 | hash)
 }
 
@@ -89,14 +97,14 @@ mod tests {
     fn only_our_own_and_only_for_a_while() {
         let secrets = Secrets::new(&[9; 32]);
         let (key, peer, now) = (FlowKey::NONE, Seq(77), 10_000_000);
-        let cookie = make(&secrets, &key, peer, 1460, now);
-        assert_eq!(check(&secrets, &key, peer, cookie, now), Some(1460));
-        assert_eq!(check(&secrets, &key, peer, cookie, now + 119_000), Some(1460));
-        assert_eq!(check(&secrets, &key, peer, cookie, now + 240_000), None);
-        assert_eq!(check(&secrets, &key, peer + 1, cookie, now), None);
-        let forged = (0..2000).filter(|&i| check(&secrets, &key, peer, cookie + i, now).is_some());
+        let cookie = make(&secrets, 7, &key, peer, 1460, now);
+        assert_eq!(check(&secrets, 7, &key, peer, cookie, now), Some(1460));
+        assert_eq!(check(&secrets, 7, &key, peer, cookie, now + 119_000), Some(1460));
+        assert_eq!(check(&secrets, 7, &key, peer, cookie, now + 240_000), None);
+        assert_eq!(check(&secrets, 7, &key, peer + 1, cookie, now), None);
+        let forged = (0..2000).filter(|&i| check(&secrets, 7, &key, peer, cookie + i, now).is_some());
         assert_eq!(forged.count(), 1);
-        assert_eq!(check(&secrets, &key, peer, make(&secrets, &key, peer, 1400, now), now), Some(1300));
+        assert_eq!(check(&secrets, 7, &key, peer, make(&secrets, 7, &key, peer, 1400, now), now), Some(1300));
     }
 
     #[test]

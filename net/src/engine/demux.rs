@@ -3,32 +3,41 @@
 //! The table holds a tag and an index, 8 bytes for each flow; the key itself is in the control block, which
 //! is needed next anyway.
 
-use core::net::Ipv4Addr;
-
 use hashbrown::HashTable;
 
 use super::isn::{Key, sip};
+use crate::ip::addr::Addr;
 
-/// Names a connection. IPv6 flows get a key and a table of their own, so that this one stays small.
+/// Names a connection, of either family: `ip/addr.rs` says how IPv6 addresses fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FlowKey {
-    pub(crate) local: Ipv4Addr,
-    pub(crate) remote: Ipv4Addr,
+    pub(crate) local: Addr,
+    pub(crate) remote: Addr,
     pub(crate) local_port: u16,
     pub(crate) remote_port: u16,
 }
 
 impl FlowKey {
-    pub(crate) const NONE: FlowKey = FlowKey {
-        local: Ipv4Addr::UNSPECIFIED,
-        remote: Ipv4Addr::UNSPECIFIED,
-        local_port: 0,
-        remote_port: 0,
-    };
+    pub(crate) const NONE: FlowKey =
+        FlowKey { local: Addr::UNSPECIFIED, remote: Addr::UNSPECIFIED, local_port: 0, remote_port: 0 };
+
+    /// Bytes of the IP and TCP headers without options.
+    #[inline]
+    pub(crate) fn headers(&self) -> usize {
+        self.remote.header_len() + 20
+    }
+
+    /// A flow label (RFC 6437): a hash of the key that two packets of a flow share.
+    #[inline]
+    pub(crate) fn flow_label(&self) -> u32 {
+        let ports = u32::from(self.local_port) << 16 | u32::from(self.remote_port);
+        let mixed = (ports ^ self.remote.bits().rotate_left(11)).wrapping_mul(0x9e37_79b9);
+        (mixed >> 12).max(1)
+    }
 
     #[inline]
     pub(crate) fn words(&self) -> [u64; 2] {
-        let (local, remote) = (u32::from(self.local), u32::from(self.remote));
+        let (local, remote) = (self.local.bits(), self.remote.bits());
         [
             u64::from(local) << 32 | u64::from(remote),
             u64::from(self.local_port) << 16 | u64::from(self.remote_port),

@@ -8,6 +8,13 @@ use super::demux::FlowKey;
 #[derive(Clone, Copy)]
 pub(crate) struct Key(u64, u64);
 
+impl Key {
+    pub(crate) fn from_bytes(bytes: [u8; 16]) -> Key {
+        let word = u128::from_le_bytes(bytes);
+        Key((word >> 64) as u64, word as u64)
+    }
+}
+
 /// The shard's keys.
 #[derive(Clone, Copy)]
 pub(crate) struct Secrets {
@@ -16,6 +23,8 @@ pub(crate) struct Secrets {
     timestamp: Key,
     pub(crate) ports: Key,
     cookie: Key,
+    /// Of IPv6 addresses in tables, and of interface identifiers.
+    pub(crate) addresses: Key,
 }
 
 impl Secrets {
@@ -34,24 +43,27 @@ impl Secrets {
             timestamp: derive(3),
             ports: derive(4),
             cookie: derive(5),
+            addresses: derive(6),
         }
     }
 
     /// The initial sequence number of a flow at `now_us`: a clock of 4 µs ticks plus a keyed hash.
-    pub(crate) fn isn(&self, key: &FlowKey, now_us: u64) -> u32 {
-        (sip::<2, 4>(self.isn, key.words()) as u32).wrapping_add((now_us / 4) as u32)
+    /// `pair`: the addresses, by `Addresses::pair`.
+    pub(crate) fn isn(&self, pair: u64, key: &FlowKey, now_us: u64) -> u32 {
+        let [_, ports] = key.words();
+        (sip::<2, 4>(self.isn, [pair, ports]) as u32).wrapping_add((now_us / 4) as u32)
     }
 
     /// The keyed hash in a SYN cookie.
-    pub(crate) fn cookie(&self, key: &FlowKey, extra: u64) -> u64 {
-        sip::<2, 4>(self.cookie, [key.hash(self.cookie), extra])
+    pub(crate) fn cookie(&self, pair: u64, key: &FlowKey, extra: u64) -> u64 {
+        let [_, ports] = key.words();
+        sip::<2, 4>(self.cookie, [sip::<2, 4>(self.cookie, [pair, ports]), extra])
     }
 
     /// What is added to the clock in timestamps towards a peer. The same for all flows between two
     /// addresses, so that timestamps stay monotonic over TIME-WAIT (RFC 6191).
-    pub(crate) fn timestamp_offset(&self, key: &FlowKey) -> u32 {
-        let addresses = u64::from(u32::from(key.local)) << 32 | u64::from(u32::from(key.remote));
-        sip::<2, 4>(self.timestamp, [addresses, 0]) as u32
+    pub(crate) fn timestamp_offset(&self, pair: u64) -> u32 {
+        sip::<2, 4>(self.timestamp, [pair, 0]) as u32
     }
 }
 

@@ -3,11 +3,12 @@
 
 use super::cookies;
 use super::demux::FlowKey;
-use super::segment::{Control, HEADERS, Header, Segment, SynOptions};
+use super::segment::{Control, Header, Segment, SynOptions};
 use super::seq::Seq;
 use super::tcb::{Flags, NONE, Now, T_KEEP, Tcb};
 use super::{LocalFacts, NO_PARENT, Tcp};
 use crate::config::{Config, Ecn};
+use crate::ip::addr::Addr;
 use crate::shard::Ready;
 use crate::socket::tcp::TcpState;
 
@@ -70,8 +71,10 @@ impl Tcp {
     /// equals (SO_REUSEPORT) by the flow's hash.
     fn listener_for(&self, key: &FlowKey) -> Option<u32> {
         let owners = self.ports.owners(key.local_port);
-        let exact = |o: &&crate::ports::Owner| o.listening && o.addr == key.local;
-        let any = |o: &&crate::ports::Owner| o.listening && o.addr.is_unspecified();
+        let exact = |o: &&crate::ports::Owner<Addr>| o.listening && o.addr == key.local;
+        let any = |o: &&crate::ports::Owner<Addr>| {
+            o.listening && o.addr.is_unspecified() && o.families.covers(key.remote.is_v6())
+        };
         let pick = |count: usize| (self.flows.hash(key) >> 32) as usize % count;
         let count = owners.iter().filter(exact).count();
         if count > 0 {
@@ -162,19 +165,20 @@ impl Tcp {
         }
         queue.cookies_until_ms = now.ms + cookies::EXPECTED_MS;
         let options = segment.syn_options();
-        let cookie = cookies::make(&self.secrets, key, segment.seq, options.mss.unwrap_or(536), now.ms);
+        let cookie =
+            cookies::make(&self.secrets, local.pair, key, segment.seq, options.mss.unwrap_or(536), now.ms);
         let ecn =
             config.ecn != Ecn::Off && segment.has(Control::ECE | Control::CWR) && segment.timestamp.is_some();
         let mut control = Control::SYN | Control::ACK;
         control.set(Control::ECE, ecn);
         let mut header = Header::new(*key, cookie, segment.seq + 1, control);
         header.window = rcvbuf.min(65_535) as u16;
-        let mss = local.mtu.saturating_sub(HEADERS as u16);
+        let mss = local.mtu.saturating_sub(key.headers() as u16);
         let mss = if max_segment > 0 { mss.min(max_segment) } else { mss };
         header.option(&[2, 4, (mss >> 8) as u8, mss as u8]);
         if let Some((value, _)) = segment.timestamp {
             let stamp = cookies::stamp(now.ms as u32, &options, ecn);
-            let stamp = stamp.wrapping_add(self.secrets.timestamp_offset(key));
+            let stamp = stamp.wrapping_add(self.secrets.timestamp_offset(local.pair));
             header.option(if options.sack { &[4, 2, 8, 10] } else { &[1, 1, 8, 10] });
             header.option(&stamp.to_be_bytes());
             header.option(&value.to_be_bytes());
@@ -203,7 +207,8 @@ impl Tcp {
         local: LocalFacts,
     ) {
         let cookie = segment.ack - 1;
-        let Some(mss) = cookies::check(&self.secrets, key, segment.seq - 1, cookie, now.ms) else {
+        let Some(mss) = cookies::check(&self.secrets, local.pair, key, segment.seq - 1, cookie, now.ms)
+        else {
             return self.replies.reset_for(key, segment);
         };
         let queue = self.sockets[listener].listener.as_deref();
@@ -270,13 +275,13 @@ impl Tcp {
         local: LocalFacts,
     ) {
         tcb.key = key;
-        let isn = Seq(self.secrets.isn(&key, now.us));
+        let isn = Seq(self.secrets.isn(local.pair, &key, now.us));
         tcb.iss = least_isn.map_or(isn, |least| isn.latest(least));
         tcb.snd_una = tcb.iss;
         tcb.snd_nxt = tcb.iss;
         tcb.recover = tcb.iss;
         tcb.small_end = tcb.iss;
-        tcb.ts_offset = self.secrets.timestamp_offset(&key);
+        tcb.ts_offset = self.secrets.timestamp_offset(local.pair);
         tcb.rcv_shift = WINDOW_SHIFT;
         tcb.flags.set(Flags::LOOPBACK, local.loopback);
         tcb.path_mtu = local.mtu;

@@ -38,8 +38,9 @@ use timer::{Entry, Wheel};
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::ip::icmp::{Report, Trouble};
+use crate::ip::addr::Addr;
 use crate::ip::link::{Blocked, Link};
+use crate::ip::report::{Report, Trouble};
 use crate::ports::Ports;
 use crate::shard::Ready;
 use crate::socket::tcp::TcpState;
@@ -95,7 +96,7 @@ pub(crate) struct Tcp {
     pub(crate) sockets: Slab<Tcb>,
     pub(crate) flows: Demux,
     pub(crate) time_wait: TimeWait,
-    pub(crate) ports: Ports,
+    pub(crate) ports: Ports<Addr>,
     pub(crate) pool: Pool,
     pub(crate) secrets: Secrets,
     pub(crate) replies: Replies,
@@ -376,7 +377,7 @@ impl Tcp {
     fn send_replies(&mut self, link: &mut Link<'_>) -> Result<(), Blocked> {
         while let Some(header) = self.replies.list.front() {
             let mut packet = alloc::vec![0; header.packet_len(0)];
-            header.write(&mut packet, true, |_| ());
+            header.write(&mut packet, true, link.addresses, |_| ());
             match link.send_packet(packet) {
                 Err((Blocked::Full, _)) => return Err(Blocked::Full),
                 _ => drop(self.replies.list.pop_front()),
@@ -413,14 +414,8 @@ impl Tcp {
     }
 
     /// An ICMP error about a segment of ours. Believed only if it quotes a number in flight (RFC 5927).
-    pub(crate) fn icmp(&mut self, report: &Report, now: Now) {
-        let key = FlowKey {
-            local: report.src,
-            remote: report.dst,
-            local_port: report.src_port,
-            remote_port: report.dst_port,
-        };
-        let Some(index) = self.find(&key) else { return };
+    pub(crate) fn icmp(&mut self, key: &FlowKey, report: &Report, now: Now) {
+        let Some(index) = self.find(key) else { return };
         let tcb = &mut self.sockets[index];
         let seq = Seq(report.seq);
         if seq.before(tcb.snd_una) || !seq.before(tcb.snd_nxt.latest(tcb.snd_una + 1)) {
@@ -435,8 +430,10 @@ impl Tcp {
     /// RFC 1191 section 6.4: smaller segments from now on, and the lost ones again at once.
     fn path_shrank(&mut self, index: u32, mtu: u16, now: Now) {
         let tcb = &mut self.sockets[index];
-        // Linux's ip_rt_min_pmtu; a router that names no size gets the next common one.
-        let mtu = if mtu == 0 { 1280 } else { mtu.max(552) };
+        // Linux's ip_rt_min_pmtu; a router that names no size gets the next common one. RFC 8200 section 5:
+        // every IPv6 link carries 1280.
+        let least = if tcb.key.remote.is_v6() { 1280 } else { 552 };
+        let mtu = if mtu == 0 { 1280 } else { mtu.max(least) };
         if mtu >= tcb.path_mtu {
             return;
         }
@@ -469,6 +466,13 @@ impl Tcp {
         }
     }
 
+    /// Every address that is kept here by its short name (see `ip/addr.rs`). Queued replies are not: the
+    /// caller looks that there are none.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = Addr> + '_ {
+        let keys = self.sockets.iter().map(|(_, tcb)| tcb.key).chain(self.time_wait.keys());
+        keys.flat_map(|key| [key.local, key.remote]).chain(self.ports.addresses())
+    }
+
     pub(crate) fn idle(&self) -> bool {
         self.dirty.is_empty() && self.replies.list.is_empty()
     }
@@ -477,8 +481,10 @@ impl Tcp {
 /// What the IP layer knows of a segment's addresses.
 #[derive(Clone, Copy)]
 pub(crate) struct LocalFacts {
-    /// Largest IP packet on the link.
+    /// Largest IP packet on the path, as far as is known.
     pub(crate) mtu: u16,
+    /// Both addresses, by `Addresses::pair`.
+    pub(crate) pair: u64,
     /// The peer is this shard.
     pub(crate) loopback: bool,
 }

@@ -453,7 +453,7 @@ impl Tcb {
         let silence = now - self.last_data_ms;
         if len >= usize::from(self.rcv_mss) {
             // A super-segment that was merged on the way counts as several.
-            self.rcv_mss = len.min(usize::from(self.path_mtu.max(536)) - 40).min(8192) as u16;
+            self.rcv_mss = len.min(usize::from(self.path_mtu.max(536)) - self.key.headers()).min(8192) as u16;
         }
         if silence > 1000 && !self.has(Flags::INTERACTIVE) {
             self.quick_acks = self.quick_acks.max(2);
@@ -593,7 +593,7 @@ impl Tcb {
             None => (self.snd_shift, self.rcv_shift) = (0, 0),
         }
         self.update_mss();
-        self.rcv_mss = self.peer_mss.min(self.path_mtu - 40).clamp(88, 8192);
+        self.rcv_mss = self.peer_mss.min(self.path_mtu - self.key.headers() as u16).clamp(88, 8192);
         self.last_data_ms = ctx.now.ms;
     }
 

@@ -1,14 +1,13 @@
 //! TCP segments: reading a received one, writing one to send. Formats are `smoltcp::wire`'s.
 
-use core::net::Ipv4Addr;
+use core::net::IpAddr;
 
 use smoltcp::wire::{IpAddress, IpProtocol, TcpOption as WireOption, TcpPacket, checksum};
 
 use super::demux::FlowKey;
 use super::seq::Seq;
+use crate::ip::addr::Addresses;
 
-/// Bytes of the IPv4 and TCP headers without options.
-pub(crate) const HEADERS: usize = 40;
 /// Bytes of the timestamp option with its padding (RFC 7323 appendix A).
 pub(crate) const TIMESTAMP_LEN: usize = 12;
 /// SACK blocks in a segment (RFC 2018 section 3); three if it has timestamps.
@@ -60,12 +59,12 @@ impl<'a> Segment<'a> {
     #[inline]
     pub(crate) fn parse(
         bytes: &'a [u8],
-        src: Ipv4Addr,
-        dst: Ipv4Addr,
+        src: IpAddr,
+        dst: IpAddr,
         checksum_ok: bool,
     ) -> Option<(Segment<'a>, u16, u16)> {
         let packet = TcpPacket::new_checked(bytes).ok()?;
-        if !checksum_ok && !packet.verify_checksum(&IpAddress::Ipv4(src), &IpAddress::Ipv4(dst)) {
+        if !checksum_ok && !packet.verify_checksum(&IpAddress::from(src), &IpAddress::from(dst)) {
             return None;
         }
         if packet.src_port() == 0 || packet.dst_port() == 0 {
@@ -223,28 +222,24 @@ impl Header {
     /// Length of the IP packet with `payload` bytes.
     #[inline]
     pub(crate) fn packet_len(&self, payload: usize) -> usize {
-        HEADERS + usize::from(self.options_len) + payload
+        self.key.headers() + usize::from(self.options_len) + payload
     }
 
-    /// Writes IPv4 header, TCP header, options and (by `fill`) payload.
+    /// Writes IP header, TCP header, options and (by `fill`) payload.
     #[inline]
-    pub(crate) fn write(&self, packet: &mut [u8], with_checksum: bool, fill: impl FnOnce(&mut [u8])) {
-        let (src, dst) = (self.key.local, self.key.remote);
-        let (ip, tcp) = packet.split_at_mut(20);
-        crate::ip::ipv4::write_header(
-            ip,
-            &crate::ip::ipv4::Header {
-                src,
-                dst,
-                protocol: 6,
-                payload_len: tcp.len(),
-                hop_limit: self.hop_limit,
-                traffic_class: self.traffic_class,
-                // RFC 6864: an atomic datagram's identification means nothing.
-                ident: 0,
-                dont_fragment: true,
-            },
-        );
+    pub(crate) fn write(
+        &self,
+        packet: &mut [u8],
+        with_checksum: bool,
+        addresses: &Addresses,
+        fill: impl FnOnce(&mut [u8]),
+    ) {
+        let (ip, tcp) = packet.split_at_mut(self.key.remote.header_len());
+        if self.key.remote.is_v6() {
+            self.write_v6(ip, tcp.len(), addresses);
+        } else {
+            self.write_v4(ip, tcp.len());
+        }
         let options_len = usize::from(self.options_len);
         // As in `write_fragment_header`: at once. The checksum stays zero.
         let mut bytes = [0; 20];
@@ -260,9 +255,47 @@ impl Header {
         tcp[20..20 + options_len].copy_from_slice(&self.options[..options_len]);
         fill(&mut tcp[20 + options_len..]);
         if with_checksum {
-            let pseudo = checksum::pseudo_header_v4(&src, &dst, IpProtocol::Tcp, tcp.len() as u32);
-            let sum = !checksum::combine(&[pseudo, checksum::data(tcp)]);
+            let length = tcp.len() as u32;
+            // Without the addresses: in the IP header they lie side by side for either family.
+            let at = if self.key.remote.is_v6() { 8 } else { 12 };
+            let pseudo = [checksum::data(&ip[at..]), u8::from(IpProtocol::Tcp).into(), length as u16];
+            let sum = !checksum::combine(&[checksum::combine(&pseudo), checksum::data(tcp)]);
             TcpPacket::new_unchecked(tcp).set_checksum(sum);
         }
+    }
+
+    #[inline]
+    fn write_v4(&self, ip: &mut [u8], payload_len: usize) {
+        crate::ip::ipv4::write_header(
+            ip,
+            &crate::ip::ipv4::Header {
+                src: self.key.local.v4(),
+                dst: self.key.remote.v4(),
+                protocol: 6,
+                payload_len,
+                hop_limit: self.hop_limit,
+                traffic_class: self.traffic_class,
+                // RFC 6864: an atomic datagram's identification means nothing.
+                ident: 0,
+                dont_fragment: true,
+            },
+        );
+    }
+
+    #[inline]
+    fn write_v6(&self, ip: &mut [u8], payload_len: usize, addresses: &Addresses) {
+        crate::ip::ipv6::write_header(
+            ip,
+            &crate::ip::ipv6::Header {
+                src: addresses.v6(self.key.local),
+                dst: addresses.v6(self.key.remote),
+                protocol: 6,
+                payload_len,
+                hop_limit: self.hop_limit,
+                traffic_class: self.traffic_class,
+                // RFC 6437: the same for all packets of a flow, and telling nothing of its ports.
+                flow_label: self.key.flow_label(),
+            },
+        );
     }
 }

@@ -3,7 +3,7 @@
 
 use super::queue::Pool;
 use super::receive::Act;
-use super::segment::{Control, HEADERS, Header, TIMESTAMP_LEN};
+use super::segment::{Control, Header, TIMESTAMP_LEN};
 use super::seq::Seq;
 use super::tcb::{Ctx, Flags, NEVER, Now, T_ACK, T_KEEP, T_RESEND, Tcb};
 use crate::error::Error;
@@ -83,7 +83,7 @@ impl Tcb {
         let mut header = Header::new(self.key, self.iss, ack, control);
         // The window of a SYN is not scaled (RFC 7323 section 2.2).
         header.window = self.rcvbuf.min(65_535) as u16;
-        let mss = self.path_mtu.saturating_sub(HEADERS as u16);
+        let mss = self.path_mtu.saturating_sub(self.key.headers() as u16);
         let mss = if self.options.max_segment > 0 { mss.min(self.options.max_segment) } else { mss };
         header.option(&[2, 4, (mss >> 8) as u8, mss as u8]);
         let first = self.state == TcpState::SynSent;
@@ -200,7 +200,7 @@ impl Tcb {
     /// The most that goes into one packet: a segment, or a super-segment where the link cuts it.
     fn most_at_once(&self, link: &Link<'_>) -> u32 {
         let mss = u32::from(self.mss);
-        let room = link.segmentation(self).saturating_sub(HEADERS + TIMESTAMP_LEN) as u32;
+        let room = link.segmentation(self).saturating_sub(self.key.headers() + TIMESTAMP_LEN) as u32;
         // A whole number of segments, so that no small one is in the middle of the stream.
         (room / mss * mss).max(mss)
     }

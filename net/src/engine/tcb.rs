@@ -542,7 +542,7 @@ impl Tcb {
     /// Largest payload for the path and the peer.
     pub(crate) fn update_mss(&mut self) {
         let user = if self.options.max_segment == 0 { u16::MAX } else { self.options.max_segment };
-        let path = self.path_mtu.saturating_sub(super::segment::HEADERS as u16);
+        let path = self.path_mtu.saturating_sub(self.key.headers() as u16);
         let options = if self.has(Flags::TIMESTAMPS) { super::segment::TIMESTAMP_LEN as u16 } else { 0 };
         // Linux's TCP_MIN_MSS: a peer must not make us send single bytes.
         self.mss = self.peer_mss.min(user).min(path).max(88) - options;

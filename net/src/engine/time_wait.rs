@@ -122,6 +122,11 @@ impl TimeWait {
         self.order.front().map(|entry| entry.1)
     }
 
+    /// All keys, those of free slots too.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = FlowKey> + '_ {
+        self.records.iter().map(|(_, record)| record.key)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.records.len()
     }

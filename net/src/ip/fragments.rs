@@ -4,9 +4,9 @@
 //! the FragmentSmack attacks).
 
 use alloc::vec::Vec;
-use core::net::Ipv4Addr;
+use core::net::IpAddr;
 
-use super::ipv4::Packet;
+use super::packet::Packet;
 
 /// Datagrams under way at once; the oldest gives way.
 const MAX_DATAGRAMS: usize = 64;
@@ -16,14 +16,14 @@ const MAX_PIECES: usize = 160;
 const TIMEOUT_MS: u64 = 30_000;
 
 struct Datagram {
-    key: (Ipv4Addr, Ipv4Addr, u8, u16),
+    key: (IpAddr, IpAddr, u8, u32),
     began_ms: u64,
     bytes: Vec<u8>,
     /// Ranges that are there, in order.
     pieces: Vec<(usize, usize)>,
     end: Option<usize>,
-    /// Header of the first fragment.
-    header: Option<(u8, u8)>,
+    /// Hop limit, traffic class and protocol of the first fragment.
+    header: Option<(u8, u8, u8)>,
 }
 
 /// Datagrams of which fragments are there.
@@ -34,8 +34,8 @@ pub(crate) struct Fragments {
 
 /// A datagram put together.
 pub(crate) struct Whole {
-    pub(crate) src: Ipv4Addr,
-    pub(crate) dst: Ipv4Addr,
+    pub(crate) src: IpAddr,
+    pub(crate) dst: IpAddr,
     pub(crate) protocol: u8,
     pub(crate) hop_limit: u8,
     pub(crate) traffic_class: u8,
@@ -46,7 +46,9 @@ impl Fragments {
     /// Takes a fragment; returns the datagram if it was the last missing one.
     pub(crate) fn insert(&mut self, packet: &Packet<'_>, now_ms: u64) -> Option<Whole> {
         self.datagrams.retain(|datagram| now_ms < datagram.began_ms + TIMEOUT_MS);
-        let key = (packet.src, packet.dst, packet.protocol, packet.ident);
+        // RFC 8200 section 4.5 leaves the protocol out of the key: only the first fragment's counts.
+        let protocol = if packet.is_v6() { 0 } else { packet.protocol };
+        let key = (packet.src, packet.dst, protocol, packet.ident);
         let i = match self.datagrams.iter().position(|datagram| datagram.key == key) {
             Some(i) => i,
             None => self.begin(key, now_ms),
@@ -55,8 +57,8 @@ impl Fragments {
             Some(false) => None,
             Some(true) => {
                 let done = self.datagrams.swap_remove(i);
-                let (hop_limit, traffic_class) = done.header?;
-                let (src, dst, protocol, _) = done.key;
+                let (hop_limit, traffic_class, protocol) = done.header?;
+                let (src, dst, ..) = done.key;
                 Some(Whole { src, dst, protocol, hop_limit, traffic_class, payload: done.bytes })
             }
             None => {
@@ -66,7 +68,7 @@ impl Fragments {
         }
     }
 
-    fn begin(&mut self, key: (Ipv4Addr, Ipv4Addr, u8, u16), now_ms: u64) -> usize {
+    fn begin(&mut self, key: (IpAddr, IpAddr, u8, u32), now_ms: u64) -> usize {
         if self.datagrams.len() >= MAX_DATAGRAMS {
             self.datagrams.remove(0);
         }
@@ -87,8 +89,9 @@ impl Datagram {
     fn add(&mut self, packet: &Packet<'_>) -> Option<bool> {
         let (start, more) = packet.fragment;
         let end = start + packet.payload.len();
+        let most = if packet.is_v6() { 65_535 } else { 65_515 };
         let odd = more && !packet.payload.len().is_multiple_of(8);
-        if odd || packet.payload.is_empty() || end > 65_515 || self.pieces.len() >= MAX_PIECES {
+        if odd || packet.payload.is_empty() || end > most || self.pieces.len() >= MAX_PIECES {
             return None;
         }
         if !more && self.end.replace(end).is_some_and(|other| other != end) {
@@ -108,7 +111,7 @@ impl Datagram {
         }
         self.bytes[start..end].copy_from_slice(packet.payload);
         if start == 0 {
-            self.header = Some((packet.hop_limit, packet.traffic_class));
+            self.header = Some((packet.hop_limit, packet.traffic_class, packet.protocol));
         }
         let whole = self.pieces[0].0 == 0 && self.pieces.windows(2).all(|pair| pair[0].1 == pair[1].0);
         Some(whole && self.end == self.pieces.last().map(|piece| piece.1))

@@ -2,11 +2,13 @@
 //! what we sent.
 
 use alloc::vec::Vec;
-use core::net::Ipv4Addr;
+use core::net::{IpAddr, Ipv4Addr};
 
 use smoltcp::wire::checksum;
 
-use super::ipv4::{self, Packet};
+use super::ipv4;
+use super::packet::Packet;
+use super::report::{Report, Trouble};
 use crate::error::Error;
 
 /// IP protocol number.
@@ -42,8 +44,8 @@ pub(crate) fn echo_reply(request: &[u8]) -> Vec<u8> {
 pub(crate) fn error_about(original: &Packet<'_>, code: u8) -> Option<Vec<u8>> {
     let about_error = original.protocol == PROTOCOL
         && !matches!(original.payload.first(), Some(&(ECHO_REPLY | ECHO_REQUEST)));
-    let one_host =
-        !original.src.is_unspecified() && !original.dst.is_broadcast() && !original.dst.is_multicast();
+    let IpAddr::V4(dst) = original.dst else { return None };
+    let one_host = !original.src.is_unspecified() && !dst.is_broadcast() && !dst.is_multicast();
     if about_error || !one_host || original.fragment.0 != 0 {
         return None;
     }
@@ -60,35 +62,8 @@ pub(crate) fn fill_checksum(message: &mut [u8]) {
     message[2..4].copy_from_slice(&sum.to_be_bytes());
 }
 
-/// What an error message says about a packet of ours.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Report {
-    pub(crate) src: Ipv4Addr,
-    pub(crate) dst: Ipv4Addr,
-    pub(crate) protocol: u8,
-    pub(crate) src_port: u16,
-    pub(crate) dst_port: u16,
-    /// TCP: the sequence number that was quoted.
-    pub(crate) seq: u32,
-    pub(crate) what: Trouble,
-}
-
-/// The trouble it reports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Trouble {
-    /// Packets of more than so many bytes do not pass (RFC 1191).
-    TooBig(u16),
-    /// `hard`: there is no use in trying again (RFC 1122 section 4.2.3.9).
-    Error {
-        /// In the owner's words.
-        error: Error,
-        /// Aborts a handshake.
-        hard: bool,
-    },
-}
-
 /// Reads an error message.
-pub(crate) fn read_error(message: &[u8]) -> Option<Report> {
+pub(crate) fn read_error(from: IpAddr, message: &[u8]) -> Option<Report> {
     let soft = |error| Trouble::Error { error, hard: false };
     let hard = |error| Trouble::Error { error, hard: true };
     let what = match (*message.first()?, *message.get(1)?) {
@@ -112,8 +87,11 @@ pub(crate) fn read_error(message: &[u8]) -> Option<Report> {
     let addr = |at: usize| Some(Ipv4Addr::from(<[u8; 4]>::try_from(quoted.get(at..at + 4)?).ok()?));
     let rest = quoted.get(header..header + 8)?;
     Some(Report {
-        src: addr(12)?,
-        dst: addr(16)?,
+        from,
+        kind: (message[0], message[1]),
+        data_at: 8 + header,
+        src: addr(12)?.into(),
+        dst: addr(16)?.into(),
         protocol: quoted[9],
         src_port: u16::from_be_bytes([rest[0], rest[1]]),
         dst_port: u16::from_be_bytes([rest[2], rest[3]]),

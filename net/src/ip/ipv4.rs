@@ -1,53 +1,37 @@
 //! IPv4 headers (RFC 791): reading with the checks of RFC 1122 section 3.2.1, and writing.
 
-use core::net::Ipv4Addr;
+use core::net::{IpAddr, Ipv4Addr};
 
 use smoltcp::wire::{Ipv4Packet, checksum};
 
-/// A received packet, its header checked.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Packet<'a> {
-    pub(crate) src: Ipv4Addr,
-    pub(crate) dst: Ipv4Addr,
-    pub(crate) protocol: u8,
-    pub(crate) hop_limit: u8,
-    pub(crate) traffic_class: u8,
-    pub(crate) ident: u16,
-    /// Offset of a fragment in bytes, and whether more follow.
-    pub(crate) fragment: (usize, bool),
-    /// Header and payload, without what the link added behind.
-    pub(crate) bytes: &'a [u8],
-    pub(crate) payload: &'a [u8],
-}
+use super::packet::Packet;
 
-impl<'a> Packet<'a> {
-    #[inline]
-    pub(crate) fn parse(bytes: &'a [u8], checksum_ok: bool) -> Option<Packet<'a>> {
-        let packet = Ipv4Packet::new_checked(bytes).ok()?;
-        if packet.version() != 4 || packet.header_len() < 20 || (!checksum_ok && !packet.verify_checksum()) {
-            return None;
-        }
-        let src = packet.src_addr();
-        // RFC 1122 section 3.2.1.3: never a source.
-        if src.is_broadcast() || src.is_multicast() {
-            return None;
-        }
-        Some(Packet {
-            src,
-            dst: packet.dst_addr(),
-            protocol: packet.next_header().into(),
-            hop_limit: packet.hop_limit(),
-            traffic_class: bytes[1],
-            ident: packet.ident(),
-            fragment: (usize::from(packet.frag_offset()), packet.more_frags()),
-            bytes: &bytes[..usize::from(packet.total_len())],
-            payload: packet.payload(),
-        })
+/// Reads a packet; `None` if it is malformed.
+#[inline]
+pub(crate) fn parse(bytes: &[u8], checksum_ok: bool) -> Option<Packet<'_>> {
+    let packet = Ipv4Packet::new_checked(bytes).ok()?;
+    if packet.version() != 4 || packet.header_len() < 20 || (!checksum_ok && !packet.verify_checksum()) {
+        return None;
     }
-
-    pub(crate) fn is_fragment(&self) -> bool {
-        self.fragment != (0, false)
+    let src = packet.src_addr();
+    // RFC 1122 section 3.2.1.3: never a source.
+    if src.is_broadcast() || src.is_multicast() {
+        return None;
     }
+    Some(Packet {
+        src: IpAddr::V4(src),
+        dst: IpAddr::V4(packet.dst_addr()),
+        protocol: packet.next_header().into(),
+        hop_limit: packet.hop_limit(),
+        traffic_class: bytes[1],
+        flow_label: 0,
+        ident: packet.ident().into(),
+        fragment: (usize::from(packet.frag_offset()), packet.more_frags()),
+        dont_fragment: packet.dont_frag(),
+        protocol_at: 9,
+        bytes: &bytes[..usize::from(packet.total_len())],
+        payload: packet.payload(),
+    })
 }
 
 /// What a header to write says.

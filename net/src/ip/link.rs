@@ -2,13 +2,16 @@
 //! offload, or the loopback.
 
 use alloc::vec::Vec;
-use core::net::Ipv4Addr;
+use core::net::{IpAddr, Ipv4Addr};
 
 use smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol};
 
-use super::arp::{self, Neighbors};
-use super::ipv4;
+use super::addr::Addresses;
+use super::neighbor::Neighbors;
+use super::packet::Packet;
+use super::path_mtu::PathMtus;
 use super::route::{Route, Routes};
+use super::{arp, ipv4, ipv6};
 use crate::device::loopback::{self, Loopback};
 use crate::device::{Capabilities, Device, TxMeta};
 use crate::engine::segment::Header;
@@ -37,11 +40,13 @@ pub(crate) struct Link<'a> {
     pub(crate) loopback: &'a mut Loopback,
     pub(crate) neighbors: &'a mut Neighbors,
     pub(crate) routes: &'a Routes,
+    pub(crate) addresses: &'a Addresses,
+    pub(crate) path_mtus: &'a PathMtus,
     pub(crate) mac: [u8; 6],
     pub(crate) peer_mac: Option<[u8; 6]>,
     pub(crate) mtu: usize,
     pub(crate) now_ms: u64,
-    pub(crate) idents: &'a mut u16,
+    pub(crate) idents: &'a mut u32,
     /// Something was given to the device.
     pub(crate) sent: bool,
 }
@@ -66,17 +71,19 @@ impl Link<'_> {
         let total = header.packet_len(len);
         if tcb.has(Flags::LOOPBACK) {
             let mut packet = self.loopback.buffer(total).ok_or(Blocked::LoopbackFull)?;
-            header.write(&mut packet, false, fill);
+            header.write(&mut packet, false, self.addresses, fill);
             self.loopback.push(packet);
             return Ok(());
         }
-        let mac = self.resolve(header.key.remote, &mut tcb.neighbor)?;
+        let remote = header.key.remote;
+        let mac = self.resolve(self.addresses.get(remote), &mut tcb.neighbor)?;
+        let kind = if remote.is_v6() { EthernetProtocol::Ipv6 } else { EthernetProtocol::Ipv4 };
         let offload = self.capabilities.tx_checksum;
         let meta = TxMeta { segment, checksum_offload: offload };
-        let mut fill = Some(fill);
-        self.transmit(mac, EthernetProtocol::Ipv4, total, meta, &mut |packet| {
+        let (mut fill, addresses) = (Some(fill), self.addresses);
+        self.transmit(mac, kind, total, meta, &mut |packet| {
             if let Some(fill) = fill.take() {
-                header.write(packet, !offload, fill);
+                header.write(packet, !offload, addresses, fill);
             }
         })
     }
@@ -102,41 +109,51 @@ impl Link<'_> {
             }
             None => return Err((Blocked::NoRoute, packet)),
         };
-        if packet.len() > self.mtu {
-            return self.send_fragments(mac, packet);
+        let mtu = self.path_mtus.get(dst, self.mtu);
+        if packet.len() > mtu {
+            return self.send_fragments(mac, mtu, packet);
         }
-        let sent =
-            self.transmit(mac, EthernetProtocol::Ipv4, packet.len(), TxMeta::default(), &mut |buffer| {
-                buffer.copy_from_slice(&packet);
-            });
+        let kind = if dst.is_ipv6() { EthernetProtocol::Ipv6 } else { EthernetProtocol::Ipv4 };
+        let sent = self.transmit(mac, kind, packet.len(), TxMeta::default(), &mut |buffer| {
+            buffer.copy_from_slice(&packet);
+        });
         sent.map_err(|blocked| (blocked, packet))
     }
 
-    /// Splits a datagram (RFC 791 section 3.2). A device that fills up in between loses the datagram, as
-    /// any fragment may be lost.
-    fn send_fragments(&mut self, mac: [u8; 6], packet: Vec<u8>) -> Result<(), (Blocked, Vec<u8>)> {
-        let Some(original) = ipv4::Packet::parse(&packet, true) else { return Ok(()) };
+    /// Sends an IPv6 packet to a hardware address.
+    pub(crate) fn send_to(&mut self, mac: [u8; 6], packet: &[u8]) -> Result<(), Blocked> {
+        self.transmit(mac, EthernetProtocol::Ipv6, packet.len(), TxMeta::default(), &mut |buffer| {
+            buffer.copy_from_slice(packet);
+        })
+    }
+
+    /// Splits a datagram (RFC 791 section 3.2, RFC 8200 section 4.5). A device that fills up in between loses
+    /// the datagram, as any fragment may be lost. Whoever forbade fragments has been told before.
+    fn send_fragments(
+        &mut self,
+        mac: [u8; 6],
+        mtu: usize,
+        packet: Vec<u8>,
+    ) -> Result<(), (Blocked, Vec<u8>)> {
+        let Some(original) = Packet::parse(&packet) else { return Ok(()) };
+        if original.is_fragment() || (original.dont_fragment && !original.is_v6()) {
+            return Ok(());
+        }
         *self.idents = self.idents.wrapping_add(1);
-        let step = (self.mtu - 20) / 8 * 8;
+        let ident = *self.idents;
+        let (kind, head) = match original.dst {
+            IpAddr::V4(_) => (EthernetProtocol::Ipv4, 20),
+            IpAddr::V6(_) => (EthernetProtocol::Ipv6, ipv6::HEADER + ipv6::FRAGMENT_HEADER),
+        };
+        let step = (mtu - head) / 8 * 8;
         let mut offset = 0;
         while offset < original.payload.len() {
             let piece = &original.payload[offset..original.payload.len().min(offset + step)];
-            let header = ipv4::Header {
-                src: original.src,
-                dst: original.dst,
-                protocol: original.protocol,
-                payload_len: piece.len(),
-                hop_limit: original.hop_limit,
-                traffic_class: original.traffic_class,
-                ident: *self.idents,
-                dont_fragment: false,
-            };
             let more = offset + piece.len() < original.payload.len();
-            let sent =
-                self.transmit(mac, EthernetProtocol::Ipv4, 20 + piece.len(), TxMeta::default(), &mut |b| {
-                    ipv4::write_fragment_header(&mut b[..20], &header, offset, more);
-                    b[20..].copy_from_slice(piece);
-                });
+            let sent = self.transmit(mac, kind, head + piece.len(), TxMeta::default(), &mut |buffer| {
+                write_fragment_header(buffer, &original, ident, piece.len(), offset, more);
+                buffer[head..].copy_from_slice(piece);
+            });
             if sent.is_err() {
                 return if offset == 0 { Err((Blocked::Full, packet)) } else { Ok(()) };
             }
@@ -152,7 +169,9 @@ impl Link<'_> {
         to: ([u8; 6], Ipv4Addr),
     ) -> Result<(), Blocked> {
         let own = (self.mac, from);
-        let destination = if request { [0xff; 6] } else { to.0 };
+        // A request to a known address asks whether the neighbour is still there.
+        let unknown = to.0 == [0; 6];
+        let destination = if request && unknown { [0xff; 6] } else { to.0 };
         let target = if request { [0; 6] } else { to.0 };
         self.transmit(destination, EthernetProtocol::Arp, arp::PACKET_LEN, TxMeta::default(), &mut |buffer| {
             arp::write(buffer, request, own, (target, to.1));
@@ -161,7 +180,7 @@ impl Link<'_> {
 
     /// The hardware address for packets to `dst`.
     #[inline]
-    fn resolve(&mut self, dst: Ipv4Addr, slot: &mut u16) -> Result<[u8; 6], Blocked> {
+    pub(crate) fn resolve(&mut self, dst: IpAddr, slot: &mut u16) -> Result<[u8; 6], Blocked> {
         if let Some(mac) = self.peer_mac {
             return Ok(mac);
         }
@@ -169,11 +188,7 @@ impl Link<'_> {
             Some(Route::Via(hop)) => {
                 self.neighbors.lookup(hop, slot, self.now_ms).ok_or(Blocked::Unresolved(*slot))
             }
-            Some(Route::Broadcast) if dst.is_multicast() => {
-                // RFC 1112 section 6.4.
-                let [_, b, c, d] = dst.octets();
-                Ok([1, 0, 0x5e, b & 0x7f, c, d])
-            }
+            Some(Route::Broadcast) if dst.is_multicast() => Ok(group_mac(dst)),
             Some(Route::Broadcast) => Ok([0xff; 6]),
             _ => Err(Blocked::NoRoute),
         }
@@ -201,6 +216,63 @@ impl Link<'_> {
     }
 }
 
-fn destination(packet: &[u8]) -> Option<Ipv4Addr> {
-    Some(Ipv4Addr::from(<[u8; 4]>::try_from(packet.get(16..20)?).ok()?))
+/// The hardware address of a group (RFC 1112 section 6.4, RFC 2464 section 7).
+pub(crate) fn group_mac(group: IpAddr) -> [u8; 6] {
+    match group {
+        IpAddr::V4(v4) => {
+            let [_, b, c, d] = v4.octets();
+            [1, 0, 0x5e, b & 0x7f, c, d]
+        }
+        IpAddr::V6(v6) => {
+            let [.., a, b, c, d] = v6.octets();
+            [0x33, 0x33, a, b, c, d]
+        }
+    }
+}
+
+fn write_fragment_header(
+    buffer: &mut [u8],
+    original: &Packet<'_>,
+    ident: u32,
+    payload_len: usize,
+    offset: usize,
+    more: bool,
+) {
+    match (original.src, original.dst) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => {
+            let header = ipv4::Header {
+                src,
+                dst,
+                protocol: original.protocol,
+                payload_len,
+                hop_limit: original.hop_limit,
+                traffic_class: original.traffic_class,
+                ident: ident as u16,
+                dont_fragment: false,
+            };
+            ipv4::write_fragment_header(&mut buffer[..20], &header, offset, more);
+        }
+        (IpAddr::V6(src), IpAddr::V6(dst)) => {
+            let header = ipv6::Header {
+                src,
+                dst,
+                protocol: original.protocol,
+                payload_len,
+                hop_limit: original.hop_limit,
+                traffic_class: original.traffic_class,
+                flow_label: original.flow_label,
+            };
+            ipv6::write_fragment_header(buffer, &header, ident, offset, more);
+        }
+        _ => {}
+    }
+}
+
+/// Where a whole packet goes.
+pub(crate) fn destination(packet: &[u8]) -> Option<IpAddr> {
+    match packet.first()? >> 4 {
+        4 => Some(<[u8; 4]>::try_from(packet.get(16..20)?).ok()?.into()),
+        6 => Some(<[u8; 16]>::try_from(packet.get(24..40)?).ok()?.into()),
+        _ => None,
+    }
 }

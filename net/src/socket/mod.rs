@@ -5,9 +5,7 @@ pub(crate) mod tcp;
 pub(crate) mod udp;
 
 use core::fmt;
-use core::net::{IpAddr, Ipv4Addr, SocketAddr};
-
-use crate::error::{Error, Result};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// An address and a port.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,13 +25,17 @@ impl Endpoint {
         Endpoint { addr: addr.into(), port }
     }
 
-    /// The IPv4 address, plain or mapped into IPv6 (RFC 4291 section 2.5.5.2); the unspecified IPv6 address
-    /// stands for the unspecified IPv4 one, so that dual-stack listeners work.
-    pub(crate) fn v4(self) -> Result<Ipv4Addr> {
-        match self.addr {
-            IpAddr::V4(addr) => Ok(addr),
-            IpAddr::V6(addr) if addr.is_unspecified() => Ok(Ipv4Addr::UNSPECIFIED),
-            IpAddr::V6(addr) => addr.to_ipv4_mapped().ok_or(Error::AddressFamily),
+    /// The address as packets carry it: mapped IPv4 (RFC 4291 section 2.5.5.2) is IPv4.
+    pub(crate) fn real(self) -> IpAddr {
+        self.addr.to_canonical()
+    }
+
+    /// As a destination: "any" is this host, as on Linux.
+    pub(crate) fn destination(self) -> IpAddr {
+        match self.real() {
+            IpAddr::V4(addr) if addr.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(addr) if addr.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            addr => addr,
         }
     }
 }
@@ -109,4 +111,6 @@ pub struct Bind {
     pub reuse_port: bool,
     /// IP_TRANSPARENT: the address need not be ours. Refused unless the shard has `any_ip`.
     pub transparent: bool,
+    /// IPV6_V6ONLY: `::` leaves IPv4 to others.
+    pub v6_only: bool,
 }

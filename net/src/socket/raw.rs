@@ -1,16 +1,14 @@
 //! Raw and ping sockets: what `ping` and `traceroute` need (raw(7), icmp(7)).
 
-use alloc::collections::VecDeque;
-use alloc::vec::Vec;
-use core::net::Ipv4Addr;
-
 use super::{Endpoint, Kind, SocketId};
 use crate::engine::slab::Slab;
 use crate::error::{Error, Result};
-use crate::ip::icmp;
-use crate::ip::ipv4::{self, Packet};
+use crate::ip::packet::{Outline, Packet};
+use crate::ip::{icmp, icmp6};
 use crate::shard::{Ready, Shard};
 use crate::socket::udp::Datagram;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 
 /// What a raw socket sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +17,8 @@ pub enum RawProtocol {
     Ip(u8),
     /// SOCK_DGRAM with IPPROTO_ICMP: echo replies to our own requests; the identifier is our port.
     Ping,
+    /// The same for ICMPv6.
+    Ping6,
 }
 
 /// Bytes queued before packets are dropped.
@@ -82,7 +82,7 @@ impl Raw {
             let socket = &mut self.sockets[index];
             let data = match socket.protocol {
                 RawProtocol::Ip(protocol) if protocol == packet.protocol => packet.bytes,
-                RawProtocol::Ping if is_reply_to(packet, socket.ident) => packet.payload,
+                RawProtocol::Ping | RawProtocol::Ping6 if is_reply_to(packet, socket) => packet.payload,
                 _ => continue,
             };
             if socket.queued + data.len() > BUFFER {
@@ -106,10 +106,14 @@ impl Raw {
     }
 }
 
-fn is_reply_to(packet: &Packet<'_>, ident: u16) -> bool {
-    packet.protocol == icmp::PROTOCOL
-        && packet.payload.first() == Some(&icmp::ECHO_REPLY)
-        && packet.payload.get(4..6) == Some(&ident.to_be_bytes()[..])
+fn is_reply_to(packet: &Packet<'_>, socket: &Socket) -> bool {
+    let (protocol, reply) = match socket.protocol {
+        RawProtocol::Ping6 => (icmp6::PROTOCOL, icmp6::ECHO_REPLY),
+        _ => (icmp::PROTOCOL, icmp::ECHO_REPLY),
+    };
+    packet.protocol == protocol
+        && packet.payload.first() == Some(&reply)
+        && packet.payload.get(4..6) == Some(&socket.ident.to_be_bytes()[..])
 }
 
 impl Shard {
@@ -146,16 +150,26 @@ impl Shard {
     /// and checksum are filled in.
     pub fn raw_send(&mut self, id: SocketId, data: &[u8], to: Endpoint) -> Result<usize> {
         let index = self.raw_index(id)?;
-        let dst = to.v4()?;
+        let dst = to.destination();
         if data.len() > 65_515 {
             return Err(Error::MessageTooLong);
         }
         self.routes.route(dst).ok_or(Error::NetworkUnreachable)?;
-        let src = self.routes.source_for(dst).ok_or(Error::NetworkUnreachable)?;
+        let src = self.routes.source_for(dst, self.now.ms).ok_or(Error::NetworkUnreachable)?;
         let socket = &self.raw.sockets[index];
         let mut data = data.to_vec();
         let protocol = match socket.protocol {
             RawProtocol::Ip(protocol) => protocol,
+            RawProtocol::Ping6 if data.len() < 8 || data[0] != icmp6::ECHO_REQUEST => {
+                return Err(Error::Invalid);
+            }
+            RawProtocol::Ping6 => {
+                data[4..6].copy_from_slice(&socket.ident.to_be_bytes());
+                data[2..4].fill(0);
+                let sum = Outline::new(src, dst, icmp6::PROTOCOL).checksum(&data);
+                data[2..4].copy_from_slice(&sum.to_be_bytes());
+                icmp6::PROTOCOL
+            }
             RawProtocol::Ping if data.len() < 8 || data[0] != icmp::ECHO_REQUEST => {
                 return Err(Error::Invalid);
             }
@@ -165,7 +179,9 @@ impl Shard {
                 icmp::PROTOCOL
             }
         };
-        self.push_packet(raw_packet(src, dst, protocol, &data));
+        let mut packet = Outline::new(src, dst, protocol).begin(data.len());
+        packet.extend_from_slice(&data);
+        self.push_packet(packet);
         Ok(data.len())
     }
 
@@ -190,21 +206,4 @@ impl Shard {
         self.raw.open.retain(|other| *other != index);
         self.raw.sockets.release(index);
     }
-}
-
-fn raw_packet(src: Ipv4Addr, dst: Ipv4Addr, protocol: u8, data: &[u8]) -> Vec<u8> {
-    let mut packet = alloc::vec![0; 20 + data.len()];
-    let header = ipv4::Header {
-        src,
-        dst,
-        protocol,
-        payload_len: data.len(),
-        hop_limit: 64,
-        traffic_class: 0,
-        ident: 0,
-        dont_fragment: false,
-    };
-    ipv4::write_header(&mut packet, &header);
-    packet[20..].copy_from_slice(data);
-    packet
 }

@@ -1,6 +1,6 @@
 //! TCP sockets: what a program can do with one.
 
-use core::net::Ipv4Addr;
+use core::net::IpAddr;
 
 use platform::time::Instant;
 
@@ -9,11 +9,12 @@ use crate::engine::LocalFacts;
 use crate::engine::congestion::{Algorithm, Congestion};
 use crate::engine::demux::FlowKey;
 use crate::engine::receive::Act;
+use crate::engine::segment::{Control, Header};
 use crate::engine::seq::Seq;
 use crate::engine::tcb::{Flags, Listener, T_ACK, T_KEEP, Tcb};
 use crate::error::{Error, Result};
-use crate::ip::icmp;
-use crate::ports::Owner;
+use crate::ip::report::Unreachable;
+use crate::ports::{Families, Owner};
 use crate::shard::{Ready, Refusal, Shard};
 
 bitflags::bitflags! {
@@ -195,15 +196,16 @@ impl Shard {
     /// Claims a local endpoint. Port 0: a free one is chosen ([`Shard::local`] tells which).
     pub fn tcp_bind(&mut self, id: SocketId, local: Endpoint, bind: Bind) -> Result<()> {
         let index = self.tcp_index(id)?;
-        let addr = local.v4()?;
         let tcb = &self.tcp.sockets[index];
         if tcb.state != TcpState::Closed || tcb.has(Flags::BOUND | Flags::WAS_ESTABLISHED) {
             return Err(Error::Invalid);
         }
-        self.check_local(addr, bind)?;
+        self.check_local(local.real(), bind)?;
+        let addr = self.addresses.intern(local.real()).ok_or(Error::AddressUnavailable)?;
         let owner = Owner {
             socket: index,
             addr,
+            families: Families::of(local.addr, bind.v6_only),
             reuse_addr: bind.reuse_addr,
             reuse_port: bind.reuse_port,
             listening: false,
@@ -224,7 +226,7 @@ impl Shard {
     }
 
     /// The address may be bound: it is ours, or means all of them, or foreign ones are allowed.
-    pub(crate) fn check_local(&self, addr: Ipv4Addr, bind: Bind) -> Result<()> {
+    pub(crate) fn check_local(&self, addr: IpAddr, bind: Bind) -> Result<()> {
         let foreign = bind.transparent && self.config.any_ip;
         if addr.is_unspecified() || self.routes.is_local(addr) || foreign {
             return Ok(());
@@ -272,7 +274,7 @@ impl Shard {
         }
         let key = self.flow_to(index, remote)?;
         let least_isn = self.replace_time_wait(&key)?;
-        let local = self.local_facts(key.remote);
+        let local = self.local_facts(&key);
         // A socket that failed before begins anew, with its options.
         let mut tcb = core::mem::take(&mut self.tcp.sockets[index]);
         tcb.clear_buffers(&mut self.tcp.pool);
@@ -314,12 +316,9 @@ impl Shard {
 
     /// The four-tuple for a connection to `remote`: source address by route, port by RFC 6056.
     fn flow_to(&mut self, index: u32, remote: Endpoint) -> Result<FlowKey> {
-        let mut to = remote.v4()?;
+        let to = remote.destination();
         if remote.port == 0 {
             return Err(Error::Refused);
-        }
-        if to.is_unspecified() {
-            to = Ipv4Addr::LOCALHOST;
         }
         if self.routes.is_broadcast(to) || to.is_multicast() || self.routes.route(to).is_none() {
             return Err(Error::NetworkUnreachable);
@@ -329,15 +328,24 @@ impl Shard {
         let _ = reuse;
         let local = match tcb.key.local {
             addr if bound && !addr.is_unspecified() => addr,
-            _ => self.routes.source_for(to).ok_or(Error::NetworkUnreachable)?,
+            _ => {
+                let source = self.routes.source_for(to, self.now.ms).ok_or(Error::NetworkUnreachable)?;
+                self.addresses.intern(source).ok_or(Error::AddressUnavailable)?
+            }
         };
-        let mut key = FlowKey { local, remote: to, local_port: tcb.key.local_port, remote_port: remote.port };
+        let remote_addr = self.addresses.intern(to).ok_or(Error::NetworkUnreachable)?;
+        if remote_addr.is_v6() != local.is_v6() {
+            // Bound to an address of the other family.
+            return Err(Error::NetworkUnreachable);
+        }
+        let mut key =
+            FlowKey { local, remote: remote_addr, local_port: tcb.key.local_port, remote_port: remote.port };
         if bound {
             return if self.tcp.find(&key).is_none() { Ok(key) } else { Err(Error::AddressUnavailable) };
         }
         key.local_port = 0;
-        let [a, b] = key.words();
-        let flow = a ^ b.rotate_left(48);
+        let [_, ports] = key.words();
+        let flow = self.addresses.pair(key.local, key.remote) ^ ports.rotate_left(48);
         let crate::engine::Tcp { ports, flows, sockets, time_wait, .. } = &mut self.tcp;
         let now_ms = self.now.ms;
         key.local_port = ports
@@ -363,10 +371,12 @@ impl Shard {
     }
 
     /// What a new connection needs to know of its addresses.
-    pub(crate) fn local_facts(&self, remote: Ipv4Addr) -> LocalFacts {
+    pub(crate) fn local_facts(&self, key: &FlowKey) -> LocalFacts {
+        let remote = self.addresses.get(key.remote);
         let loopback = self.routes.is_local(remote);
-        let mtu = if loopback { crate::device::loopback::MTU } else { self.mtu };
-        LocalFacts { mtu: mtu.min(65_535) as u16, loopback }
+        let mtu = if loopback { crate::device::loopback::MTU } else { self.path_mtus.get(remote, self.mtu) };
+        let pair = self.addresses.pair(key.local, key.remote);
+        LocalFacts { mtu: mtu.min(65_535) as u16, pair, loopback }
     }
 
     /// Takes an established connection from a listener's queue. The new socket inherits the options; its
@@ -380,7 +390,7 @@ impl Shard {
         tcb.parent = crate::engine::NO_PARENT;
         tcb.news = Ready::empty();
         tcb.start_keep_alive(self.now.ms);
-        let peer = Endpoint::new(tcb.key.remote, tcb.key.remote_port);
+        let peer = Endpoint::new(self.addresses.get(tcb.key.remote), tcb.key.remote_port);
         let id = SocketId::new(Kind::Tcp, child, tcb.generation);
         self.tcp.file_timer(child);
         Ok((id, peer))
@@ -407,36 +417,27 @@ impl Shard {
         let (key, rcv_nxt) = (tcb.key, tcb.rcv_nxt);
         match why {
             Refusal::Reset => self.tcp.replies.reset(&key, Seq(0), Some(rcv_nxt)),
-            Refusal::NetworkUnreachable => self.refuse_by_icmp(&key, rcv_nxt, icmp::NETWORK),
-            Refusal::HostUnreachable => self.refuse_by_icmp(&key, rcv_nxt, icmp::HOST),
-            Refusal::Prohibited => self.refuse_by_icmp(&key, rcv_nxt, icmp::PROHIBITED),
+            Refusal::NetworkUnreachable => self.refuse_by_icmp(&key, rcv_nxt, Unreachable::Network),
+            Refusal::HostUnreachable => self.refuse_by_icmp(&key, rcv_nxt, Unreachable::Host),
+            Refusal::Prohibited => self.refuse_by_icmp(&key, rcv_nxt, Unreachable::Prohibited),
             Refusal::Silence => {}
         }
         self.tcp.free(index);
     }
 
     /// ICMP with the head of the SYN as its receiver needs it: addresses, ports, sequence number.
-    fn refuse_by_icmp(&mut self, key: &FlowKey, rcv_nxt: Seq, code: u8) {
-        let mut syn = alloc::vec![0; 40];
-        crate::ip::ipv4::write_header(
-            &mut syn,
-            &crate::ip::ipv4::Header {
-                src: key.remote,
-                dst: key.local,
-                protocol: 6,
-                payload_len: 20,
-                hop_limit: 64,
-                traffic_class: 0,
-                ident: 0,
-                dont_fragment: true,
-            },
-        );
-        syn[20..22].copy_from_slice(&key.remote_port.to_be_bytes());
-        syn[22..24].copy_from_slice(&key.local_port.to_be_bytes());
-        syn[24..28].copy_from_slice(&(rcv_nxt - 1).0.to_be_bytes());
-        (syn[32], syn[33]) = (0x50, 2);
-        if let Some(packet) = crate::ip::ipv4::Packet::parse(&syn, true) {
-            self.send_icmp_error(&packet, code);
+    fn refuse_by_icmp(&mut self, key: &FlowKey, rcv_nxt: Seq, why: Unreachable) {
+        let back = FlowKey {
+            local: key.remote,
+            remote: key.local,
+            local_port: key.remote_port,
+            remote_port: key.local_port,
+        };
+        let header = Header::new(back, rcv_nxt - 1, Seq(0), Control::SYN);
+        let mut syn = alloc::vec![0; header.packet_len(0)];
+        header.write(&mut syn, true, &self.addresses, |_| ());
+        if let Some(packet) = crate::ip::packet::Packet::parse(&syn) {
+            self.send_unreachable(&packet, why);
         }
     }
 

@@ -2,16 +2,16 @@
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use core::net::Ipv4Addr;
+use core::net::{IpAddr, Ipv4Addr};
 
-use smoltcp::wire::{IpAddress, IpProtocol, UdpPacket, checksum};
+use smoltcp::wire::{IpAddress, UdpPacket};
 
 use super::{Bind, Endpoint, Kind, SocketId};
 use crate::engine::slab::Slab;
 use crate::error::{Error, Result};
-use crate::ip::icmp::{self, Report, Trouble};
-use crate::ip::ipv4::{self, Packet};
-use crate::ports::{Owner, Ports};
+use crate::ip::packet::{Outline, Packet};
+use crate::ip::report::{Report, Trouble, Unreachable};
+use crate::ports::{Families, Owner, Ports};
 use crate::shard::{Ready, Shard};
 
 /// What came with a datagram.
@@ -64,10 +64,10 @@ struct Stored {
 pub(crate) struct Socket {
     pub(crate) generation: u32,
     pub(crate) open: bool,
-    pub(crate) local: (Ipv4Addr, u16),
+    pub(crate) local: (IpAddr, u16),
     bound: bool,
     transparent: bool,
-    peer: Option<(Ipv4Addr, u16)>,
+    peer: Option<(IpAddr, u16)>,
     queue: VecDeque<Stored>,
     queued: usize,
     rcvbuf: usize,
@@ -88,7 +88,7 @@ impl Default for Socket {
         Socket {
             generation: 0,
             open: false,
-            local: (Ipv4Addr::UNSPECIFIED, 0),
+            local: (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
             bound: false,
             transparent: false,
             peer: None,
@@ -126,7 +126,7 @@ impl Socket {
 /// All UDP sockets of a shard.
 pub(crate) struct Udp {
     pub(crate) sockets: Slab<Socket>,
-    pub(crate) ports: Ports,
+    pub(crate) ports: Ports<IpAddr>,
     pub(crate) events: VecDeque<u32>,
     /// Packets to send, and the socket each comes from.
     pub(crate) out: VecDeque<(u32, u32, Vec<u8>)>,
@@ -134,15 +134,19 @@ pub(crate) struct Udp {
 }
 
 impl Udp {
-    pub(crate) fn new(ports: Ports) -> Udp {
+    pub(crate) fn new(ports: Ports<IpAddr>) -> Udp {
         Udp { sockets: Slab::new(), ports, events: VecDeque::new(), out: VecDeque::new(), catch_all: None }
     }
 
     /// A datagram arrived. `false` if there is no socket for it (port unreachable).
     pub(crate) fn input(&mut self, packet: &Packet<'_>, checksum_ok: bool, to_all: bool) -> bool {
         let Ok(datagram) = UdpPacket::new_checked(packet.payload) else { return true };
-        let (src, dst) = (IpAddress::Ipv4(packet.src), IpAddress::Ipv4(packet.dst));
-        // A zero checksum means that the sender made none; wire's test knows it.
+        let (src, dst) = (IpAddress::from(packet.src), IpAddress::from(packet.dst));
+        // A zero checksum means that the sender made none; wire's test knows it. RFC 8200 section 8.1: over IPv6
+        // there must be one.
+        if packet.is_v6() && !checksum_ok && datagram.checksum() == 0 {
+            return true;
+        }
         if !checksum_ok && !datagram.verify_checksum(&src, &dst) {
             return true;
         }
@@ -180,7 +184,7 @@ impl Udp {
     }
 
     /// How well a socket fits; `None` if not at all. A connected one beats a bound one.
-    fn score(&self, index: u32, from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), to_all: bool) -> Option<u8> {
+    fn score(&self, index: u32, from: (IpAddr, u16), to: (IpAddr, u16), to_all: bool) -> Option<u8> {
         let socket = &self.sockets[index];
         let mut score = 0;
         if !socket.local.0.is_unspecified() {
@@ -270,7 +274,7 @@ impl Shard {
     /// Claims a local endpoint. Port 0: a free one.
     pub fn udp_bind(&mut self, id: SocketId, local: Endpoint, bind: Bind) -> Result<()> {
         let index = self.udp_index(id)?;
-        let addr = local.v4()?;
+        let addr = local.real();
         if self.udp.sockets[index].bound {
             return Err(Error::Invalid);
         }
@@ -280,6 +284,7 @@ impl Shard {
         let owner = Owner {
             socket: index,
             addr,
+            families: Families::of(local.addr, bind.v6_only),
             reuse_addr: bind.reuse_addr,
             reuse_port: bind.reuse_port,
             listening: false,
@@ -304,10 +309,7 @@ impl Shard {
             self.udp.sockets[index].peer = None;
             return Ok(());
         };
-        let mut addr = peer.v4()?;
-        if addr.is_unspecified() {
-            addr = Ipv4Addr::LOCALHOST;
-        }
+        let addr = peer.destination();
         if self.routes.is_broadcast(addr) && !self.udp.sockets[index].broadcast {
             return Err(Error::Prohibited);
         }
@@ -315,7 +317,7 @@ impl Shard {
             return Err(Error::NetworkUnreachable);
         }
         self.udp_autobind(id, index)?;
-        let source = self.routes.source_for(addr).ok_or(Error::NetworkUnreachable)?;
+        let source = self.routes.source_for(addr, self.now.ms).ok_or(Error::NetworkUnreachable)?;
         let socket = &mut self.udp.sockets[index];
         socket.peer = Some((addr, peer.port));
         if socket.local.0.is_unspecified() {
@@ -349,10 +351,11 @@ impl Shard {
             return Err(error);
         }
         let len: usize = pieces.iter().map(|piece| piece.len()).sum();
-        if len > 65_535 - 20 - HEADER {
+        let (dst, dst_port) = self.udp_destination(index, to)?;
+        // IPv6's length field does not count the header (RFC 8200 section 3).
+        if len > 65_535 - HEADER - if dst.is_ipv4() { 20 } else { 0 } {
             return Err(Error::MessageTooLong);
         }
-        let (dst, dst_port) = self.udp_destination(index, to)?;
         self.udp_autobind(id, index)?;
         let (src, src_port) = self.udp_source(index, dst, from)?;
         let socket = &mut self.udp.sockets[index];
@@ -360,35 +363,30 @@ impl Shard {
             socket.wants_room = true;
             return Err(Error::WouldBlock);
         }
-        let header = ipv4::Header {
-            src,
-            dst,
-            protocol: PROTOCOL,
-            payload_len: HEADER + len,
+        if src.is_ipv6() != dst.is_ipv6() {
+            return Err(Error::NetworkUnreachable);
+        }
+        let outline = Outline {
             hop_limit: socket.hop_limit,
             traffic_class: socket.traffic_class,
-            ident: 0,
-            dont_fragment: false,
+            ..Outline::new(src, dst, PROTOCOL)
         };
         let loopback = self.routes.is_local(dst);
-        let packet = build(&header, src_port, dst_port, pieces, !loopback);
+        let packet = build(&outline, src_port, dst_port, pieces, !loopback);
         socket.sending += packet.len() + OVERHEAD;
         self.udp.out.push_back((index, socket.generation, packet));
         Ok(len)
     }
 
-    fn udp_destination(&self, index: u32, to: Option<Endpoint>) -> Result<(Ipv4Addr, u16)> {
+    fn udp_destination(&self, index: u32, to: Option<Endpoint>) -> Result<(IpAddr, u16)> {
         let socket = &self.udp.sockets[index];
-        let (mut dst, port) = match (to, socket.peer) {
-            (Some(to), _) => (to.v4()?, to.port),
+        let (dst, port) = match (to, socket.peer) {
+            (Some(to), _) => (to.destination(), to.port),
             (None, Some(peer)) => peer,
             (None, None) => return Err(Error::DestinationRequired),
         };
         if port == 0 {
             return Err(Error::Invalid);
-        }
-        if dst.is_unspecified() {
-            dst = Ipv4Addr::LOCALHOST;
         }
         if self.routes.is_broadcast(dst) && !socket.broadcast {
             return Err(Error::Prohibited);
@@ -399,11 +397,11 @@ impl Shard {
         Ok((dst, port))
     }
 
-    fn udp_source(&self, index: u32, dst: Ipv4Addr, from: Option<Endpoint>) -> Result<(Ipv4Addr, u16)> {
+    fn udp_source(&self, index: u32, dst: IpAddr, from: Option<Endpoint>) -> Result<(IpAddr, u16)> {
         let socket = &self.udp.sockets[index];
         let (mut src, mut port) = socket.local;
         if let Some(from) = from {
-            let addr = from.v4()?;
+            let addr = from.real();
             if !addr.is_unspecified() {
                 if !self.routes.is_local(addr) && !self.config.any_ip {
                     return Err(Error::Invalid);
@@ -415,7 +413,7 @@ impl Shard {
             }
         }
         if src.is_unspecified() || src.is_multicast() || self.routes.is_broadcast(src) {
-            src = self.routes.source_for(dst).ok_or(Error::NetworkUnreachable)?;
+            src = self.routes.source_for(dst, self.now.ms).ok_or(Error::NetworkUnreachable)?;
         }
         Ok((src, port))
     }
@@ -494,29 +492,28 @@ impl Shard {
     /// Tells the sender that nobody has the port.
     pub(crate) fn udp_unreachable(&mut self, packet: &Packet<'_>) {
         if self.config.answer_closed || self.routes.is_local(packet.src) {
-            self.send_icmp_error(packet, icmp::PORT);
+            self.send_unreachable(packet, Unreachable::Port);
         }
     }
 }
 
 /// Builds a whole IP packet.
-fn build(header: &ipv4::Header, src_port: u16, dst_port: u16, pieces: &[&[u8]], sum: bool) -> Vec<u8> {
-    let mut packet = Vec::with_capacity(20 + header.payload_len);
-    packet.resize(20 + HEADER, 0);
+fn build(outline: &Outline, src_port: u16, dst_port: u16, pieces: &[&[u8]], sum: bool) -> Vec<u8> {
+    let len = HEADER + pieces.iter().map(|piece| piece.len()).sum::<usize>();
+    let mut packet = outline.begin(len);
+    let at = packet.len();
+    packet.extend_from_slice(&src_port.to_be_bytes());
+    packet.extend_from_slice(&dst_port.to_be_bytes());
+    packet.extend_from_slice(&(len as u16).to_be_bytes());
+    packet.extend_from_slice(&[0, 0]);
     pieces.iter().for_each(|piece| packet.extend_from_slice(piece));
-    ipv4::write_header(&mut packet[..20], header);
-    let mut datagram = UdpPacket::new_unchecked(&mut packet[20..]);
-    datagram.set_src_port(src_port);
-    datagram.set_dst_port(dst_port);
-    datagram.set_len(header.payload_len as u16);
-    datagram.set_checksum(0);
     if sum {
-        let pseudo =
-            checksum::pseudo_header_v4(&header.src, &header.dst, IpProtocol::Udp, header.payload_len as u32);
-        let value = !checksum::combine(&[pseudo, checksum::data(&packet[20..])]);
         // Zero would mean "no checksum".
-        let value = if value == 0 { 0xffff } else { value };
-        UdpPacket::new_unchecked(&mut packet[20..]).set_checksum(value);
+        let value = match outline.checksum(&packet[at..]) {
+            0 => 0xffff,
+            value => value,
+        };
+        packet[at + 6..at + 8].copy_from_slice(&value.to_be_bytes());
     }
     packet
 }

@@ -1,15 +1,31 @@
 //! Two engines and the clock in the hands of a test.
+//!
+//! A test file whose name ends in `6` includes its brother, and everything runs over IPv6.
 // Each test file compiles it for itself and uses a part of it.
 #![allow(dead_code, unreachable_pub, clippy::new_without_default)]
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use net::device::{Capabilities, Fault, FaultPlan, Pair, PairEnd};
 use net::{Bind, Config, Endpoint, Error, Shard, SocketId, TcpFlags};
 use platform::time::{Instant, MILLISECOND};
 
-pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
-pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+/// The test file's name ends in `6`.
+pub const V6: bool = matches!(env!("CARGO_CRATE_NAME").as_bytes(), [.., b'6']);
+pub const CLIENT: IpAddr = host(1);
+pub const SERVER: IpAddr = host(2);
+/// Bytes of the IP header.
+pub const IP: usize = if V6 { 40 } else { 20 };
+/// What fits into a packet of 1,500 bytes behind the headers of IP and TCP.
+pub const MSS: usize = 1480 - IP;
+
+const fn host(last: u8) -> IpAddr {
+    if V6 {
+        IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last as u16))
+    } else {
+        IpAddr::V4(Ipv4Addr::new(10, 0, 0, last))
+    }
+}
 
 pub struct World {
     pub client: Shard,
@@ -19,8 +35,8 @@ pub struct World {
     pub now: Instant,
 }
 
-pub fn config(addr: Ipv4Addr, last: u8) -> Config {
-    Config::new([2, 0, 0, 0, 0, last], [last; 32]).address(addr.into(), 24)
+pub fn config(addr: IpAddr, last: u8) -> Config {
+    Config::new([2, 0, 0, 0, 0, last], [last; 32]).address(addr, if V6 { 64 } else { 24 })
 }
 
 impl World {
@@ -211,20 +227,37 @@ pub struct Seen {
 
 /// Reads a frame; `None` if it is not TCP.
 pub fn see(frame: &[u8]) -> Option<Seen> {
-    use smoltcp::wire::{Ipv4Packet, TcpPacket};
-    if frame.get(12..14)? != [8, 0] {
+    use smoltcp::wire::{IpAddress, Ipv4Packet, Ipv6Packet, TcpPacket};
+    let (protocol, src, dst, payload): (u8, IpAddress, IpAddress, &[u8]) = match frame.get(12..14)? {
+        [8, 0] => {
+            let ip = Ipv4Packet::new_checked(&frame[14..]).ok()?;
+            assert!(ip.verify_checksum());
+            (
+                ip.next_header().into(),
+                ip.src_addr().into(),
+                ip.dst_addr().into(),
+                &frame[34..14 + ip.total_len() as usize],
+            )
+        }
+        [0x86, 0xdd] => {
+            let ip = Ipv6Packet::new_checked(&frame[14..]).ok()?;
+            (
+                ip.next_header().into(),
+                ip.src_addr().into(),
+                ip.dst_addr().into(),
+                &frame[54..14 + ip.total_len()],
+            )
+        }
+        _ => return None,
+    };
+    if protocol != 6 {
         return None;
     }
-    let ip = Ipv4Packet::new_checked(&frame[14..]).ok()?;
-    assert!(ip.verify_checksum());
-    if u8::from(ip.next_header()) != 6 {
-        return None;
-    }
-    let tcp = TcpPacket::new_checked(ip.payload()).ok()?;
-    assert!(tcp.verify_checksum(&ip.src_addr().into(), &ip.dst_addr().into()));
+    let tcp = TcpPacket::new_checked(payload).ok()?;
+    assert!(tcp.verify_checksum(&src, &dst));
     let mut flags = String::new();
     // FIN, SYN, RST, PSH, ACK, URG, ECE, CWR, as RFC 9293 section 3.1 orders the bits.
-    let bits = ip.payload()[13];
+    let bits = payload[13];
     for (bit, name) in [(2, 'S'), (1, 'F'), (4, 'R'), (8, 'P'), (16, 'A'), (32, 'U'), (64, 'E'), (128, 'W')] {
         let on = bits & bit != 0;
         if on {
@@ -240,9 +273,47 @@ pub fn see(frame: &[u8]) -> Option<Seen> {
         window: tcp.window_len(),
         payload: tcp.payload().to_vec(),
         options: tcp.options().to_vec(),
-        urgent: u16::from_be_bytes([ip.payload()[18], ip.payload()[19]]),
+        urgent: u16::from_be_bytes([payload[18], payload[19]]),
         tos: frame[15],
     })
+}
+
+/// Writes the header of a packet with `len` bytes behind it.
+pub fn ip_header(
+    bytes: &mut [u8],
+    len: usize,
+    protocol: smoltcp::wire::IpProtocol,
+    src: IpAddr,
+    dst: IpAddr,
+    tos: u8,
+) {
+    use smoltcp::wire::{Ipv4Packet, Ipv6Packet};
+    match (src, dst) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => {
+            let mut ip = Ipv4Packet::new_unchecked(bytes);
+            ip.set_version(4);
+            ip.set_header_len(20);
+            ip.set_total_len((20 + len) as u16);
+            ip.set_hop_limit(64);
+            ip.set_next_header(protocol);
+            ip.set_src_addr(src);
+            ip.set_dst_addr(dst);
+            ip.set_dscp(tos >> 2);
+            ip.set_ecn(tos & 3);
+            ip.fill_checksum();
+        }
+        (IpAddr::V6(src), IpAddr::V6(dst)) => {
+            let mut ip = Ipv6Packet::new_unchecked(bytes);
+            ip.set_version(6);
+            ip.set_payload_len(len as u16);
+            ip.set_hop_limit(64);
+            ip.set_next_header(protocol);
+            ip.set_src_addr(src);
+            ip.set_dst_addr(dst);
+            ip.set_traffic_class(tos);
+        }
+        _ => panic!("one family"),
+    }
 }
 
 /// One engine, with the test as its peer, segment by segment.
@@ -293,7 +364,7 @@ impl Script {
         all
     }
 
-    /// Sends a segment from 10.0.0.1:`src_port` to our port 80 and returns the answers.
+    /// Sends a segment from the client's `src_port` to our port 80 and returns the answers.
     pub fn segment(&mut self, src_port: u16, flags: &str, seq: u32, ack: u32, payload: &[u8]) -> Vec<Seen> {
         self.segment_with(src_port, flags, seq, ack, 65_535, payload, &[])
     }
@@ -323,22 +394,13 @@ impl Script {
         payload: &[u8],
         options: &[u8],
     ) {
-        use smoltcp::wire::{IpProtocol, Ipv4Packet, TcpPacket, TcpSeqNumber};
+        use smoltcp::wire::{IpProtocol, TcpPacket, TcpSeqNumber};
         let header = 20 + options.len();
-        let mut frame = vec![0; 34 + header + payload.len()];
-        frame[..14].copy_from_slice(&[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0]);
-        let mut ip = Ipv4Packet::new_unchecked(&mut frame[14..]);
-        ip.set_version(4);
-        ip.set_header_len(20);
-        ip.set_total_len((20 + header + payload.len()) as u16);
-        ip.set_hop_limit(64);
-        ip.set_next_header(IpProtocol::Tcp);
-        ip.set_src_addr(CLIENT);
-        ip.set_dst_addr(SERVER);
-        ip.set_dscp(self.tos >> 2);
-        ip.set_ecn(self.tos & 3);
-        ip.fill_checksum();
-        let mut tcp = TcpPacket::new_unchecked(ip.payload_mut());
+        let mut frame = vec![0; 14 + IP + header + payload.len()];
+        frame[..12].copy_from_slice(&[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1]);
+        frame[12..14].copy_from_slice(if V6 { &[0x86, 0xdd] } else { &[8, 0] });
+        ip_header(&mut frame[14..], header + payload.len(), IpProtocol::Tcp, CLIENT, SERVER, self.tos);
+        let mut tcp = TcpPacket::new_unchecked(&mut frame[14 + IP..]);
         tcp.set_src_port(src_port);
         tcp.set_dst_port(dst_port);
         tcp.set_seq_number(TcpSeqNumber(seq as i32));
@@ -376,4 +438,31 @@ impl Script {
         assert!(self.segment(5000, "A", 1001, ours, b"").is_empty());
         (self.shard.tcp_accept(listener).unwrap().0, ours)
     }
+}
+
+/// ICMP "fragmentation needed" or "packet too big" about our segment at `seq`.
+pub fn too_big(script: &mut Script, seq: u32, mtu: u16) -> Vec<Seen> {
+    use smoltcp::wire::{Icmpv4Packet, Icmpv6Packet, IpProtocol};
+    let mut frame = vec![0; 14 + IP + 8 + IP + 8];
+    frame[..12].copy_from_slice(&[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1]);
+    frame[12..14].copy_from_slice(if V6 { &[0x86, 0xdd] } else { &[8, 0] });
+    let protocol = if V6 { IpProtocol::Icmpv6 } else { IpProtocol::Icmp };
+    ip_header(&mut frame[14..], 8 + IP + 8, protocol, CLIENT, SERVER, 0);
+    let (kind, code) = if V6 { (2, 0) } else { (3, 4) };
+    let at = 14 + IP;
+    frame[at..at + 8].copy_from_slice(&[kind, code, 0, 0, 0, 0, (mtu >> 8) as u8, mtu as u8]);
+    let quoted = at + 8;
+    ip_header(&mut frame[quoted..], 1500 - IP, IpProtocol::Tcp, SERVER, CLIENT, 0);
+    let ports = quoted + IP;
+    frame[ports..ports + 2].copy_from_slice(&80u16.to_be_bytes());
+    frame[ports + 2..ports + 4].copy_from_slice(&5000u16.to_be_bytes());
+    frame[ports + 4..ports + 8].copy_from_slice(&seq.to_be_bytes());
+    match (CLIENT, SERVER) {
+        (IpAddr::V6(src), IpAddr::V6(dst)) => {
+            Icmpv6Packet::new_unchecked(&mut frame[at..]).fill_checksum(&src, &dst);
+        }
+        _ => Icmpv4Packet::new_unchecked(&mut frame[at..]).fill_checksum(),
+    }
+    script.peer.inject(&frame);
+    script.poll()
 }

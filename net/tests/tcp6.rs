@@ -1,0 +1,4 @@
+//! The tests of `tcp.rs`, over IPv6.
+
+#[path = "tcp.rs"]
+mod tcp;
