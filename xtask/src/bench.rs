@@ -45,10 +45,9 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
             rows.extend(workload(&bench, &options).map_err(|why| format!("{name}: {why}"))?);
         }
     }
-    let table = report::table(&rows);
-    println!("{table}");
+    println!("{}", report::table(&rows));
     if options.only.is_empty() {
-        report::record(&table, options.rounds, options.seconds)?;
+        report::record(&rows, options.rounds, options.seconds)?;
     }
     Ok(())
 }
@@ -102,31 +101,39 @@ fn alternate(
     Ok(results)
 }
 
-pub(crate) fn rows_of(name: &str, [native, guest]: &[Vec<Round>; 2]) -> Vec<Row> {
+pub(crate) fn rows_of(name: &str, [native, guest]: &[Vec<Round>; 2], aim: Option<f64>) -> Vec<Row> {
     let rates = |side: &[Round]| Figure::of(side.iter().map(|r| r.rate).collect());
     let cpus = |side: &[Round]| Figure::of(side.iter().map(|r| r.cpu).collect());
-    vec![
-        Row::new(format!("{name}: requests/s"), rates(native), rates(guest)),
-        Row::new(format!("{name}: CPU, µs/request"), cpus(native), cpus(guest)),
-    ]
+    let rate = Row::new(format!("{name}: requests/s"), rates(native), rates(guest));
+    let cost = Row::new(format!("{name}: CPU, µs/request"), cpus(native), cpus(guest));
+    vec![aimed(rate, aim), cost.less_is_better()]
 }
 
 /// A figure without a cost.
-pub(crate) fn plain_row(name: &str, [native, guest]: &[Vec<Round>; 2]) -> Vec<Row> {
+pub(crate) fn plain_row(name: &str, [native, guest]: &[Vec<Round>; 2]) -> Row {
     let figure = |side: &[Round]| Figure::of(side.iter().map(|r| r.rate).collect());
-    vec![Row::new(name.into(), figure(native), figure(guest))]
+    Row::new(name.into(), figure(native), figure(guest))
+}
+
+pub(crate) fn aimed(row: Row, aim: Option<f64>) -> Row {
+    match aim {
+        Some(aim) => row.with_aim(aim),
+        None => row,
+    }
 }
 
 fn memory_row(name: &str, native: &Running, guest: &Running) -> Vec<Row> {
     let ((native, _), (guest, network)) = (native.resident(), guest.resident());
     let mib = |kib: u64| Figure::of(vec![kib as f64 / 1024.0]);
     vec![
-        Row::new(format!("{name}: resident MiB, program's process"), mib(native), mib(guest)),
+        Row::new(format!("{name}: resident MiB, program's process"), mib(native), mib(guest))
+            .less_is_better(),
         Row::new(
             format!("{name}: resident MiB, with its network's processes"),
             mib(native),
             mib(guest + network),
-        ),
+        )
+        .less_is_better(),
     ]
 }
 
@@ -151,8 +158,10 @@ fn start(bench: &Bench, options: &Options) -> Result<Vec<Row>> {
     // The first of each fills caches.
     let [native, alone, network] = times.map(|t| Figure::of(t[1..].to_vec()));
     Ok(vec![
-        Row::new("/bin/true, start to end: ms, without a network".into(), native.clone(), alone),
-        Row::new("/bin/true, start to end: ms, with its own network".into(), native, network),
+        Row::new("/bin/true, start to end: ms, without a network".into(), native.clone(), alone)
+            .less_is_better(),
+        Row::new("/bin/true, start to end: ms, with its own network".into(), native, network)
+            .less_is_better(),
     ])
 }
 
@@ -191,7 +200,7 @@ fn nginx(bench: &Bench, options: &Options, file: &str, keep_alive: bool) -> Resu
     })?;
     let how = if keep_alive { "keep-alive" } else { "a connection each" };
     let title = format!("nginx {}, {how}, c=20", file.replace('k', " KiB"));
-    let mut rows = rows_of(&title, &results);
+    let mut rows = rows_of(&title, &results, None);
     rows.extend(memory_row(&format!("after {title}"), &native, &guest));
     Ok(rows)
 }
@@ -273,7 +282,7 @@ fn memcached(bench: &Bench, options: &Options) -> Result<Vec<Row>> {
             let outcome = client::load(port, connections, Duration::from_secs(options.seconds));
             outcome.map(|o| (o.requests, o.seconds)).map_err(|e| e.to_string())
         })?;
-        rows.extend(rows_of(&format!("memcached -t 4, set:get 1:10, 32 B, c={connections}"), &results));
+        rows.extend(rows_of(&format!("memcached -t 4, set:get 1:10, 32 B, c={connections}"), &results, None));
     }
     rows.extend(memory_row("after memcached", &native, &guest));
     Ok(rows)

@@ -3,6 +3,7 @@
 mod bench;
 mod client;
 mod pair;
+mod plot;
 mod process;
 mod report;
 

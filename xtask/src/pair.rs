@@ -5,7 +5,7 @@
 //! engines and the network server. A side's processor time is that of all its processes: server,
 //! client, and on Attacca's side the network's.
 
-use crate::bench::{Options, Result, Round, rows_of};
+use crate::bench::{Options, Result, Round, plain_row, rows_of};
 use crate::process::{Bench, Network, Running, free_port};
 use crate::report::Row;
 use std::process::{Command, Stdio};
@@ -33,14 +33,18 @@ struct Load {
     /// Reads the figure off what the client prints.
     read: fn(&str) -> Option<f64>,
     unit: Unit,
+    /// How many times better than native it is meant to be.
+    aim: f64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Unit {
     /// Requests a second; with the processor time of both ends and all between for one request.
     Requests,
-    /// Anything else where more is better or less is better, as its name says.
-    Other(&'static str),
+    /// Anything else where more is better.
+    More(&'static str),
+    /// Anything where less is better.
+    Less(&'static str),
 }
 
 /// A server and what is done to it.
@@ -72,6 +76,7 @@ pub(crate) fn redis(bench: &Bench, options: &Options) -> Result<Vec<Row>> {
             arguments: |place| redis_benchmark(place, "set", 1),
             read: redis_rate,
             unit: Unit::Requests,
+            aim: 3.0,
         },
         Load {
             title: "redis GET, 50 clients",
@@ -79,6 +84,7 @@ pub(crate) fn redis(bench: &Bench, options: &Options) -> Result<Vec<Row>> {
             arguments: |place| redis_benchmark(place, "get", 1),
             read: redis_rate,
             unit: Unit::Requests,
+            aim: 3.0,
         },
         Load {
             title: "redis SET, 50 clients, pipelined 16-fold",
@@ -86,6 +92,7 @@ pub(crate) fn redis(bench: &Bench, options: &Options) -> Result<Vec<Row>> {
             arguments: |place| redis_benchmark(place, "set", 16),
             read: redis_rate,
             unit: Unit::Requests,
+            aim: 1.5,
         },
         Load {
             title: "redis GET, 50 clients, pipelined 16-fold",
@@ -93,6 +100,7 @@ pub(crate) fn redis(bench: &Bench, options: &Options) -> Result<Vec<Row>> {
             arguments: |place| redis_benchmark(place, "get", 16),
             read: redis_rate,
             unit: Unit::Requests,
+            aim: 1.5,
         },
     ];
     let pair = Pair {
@@ -136,6 +144,7 @@ pub(crate) fn memcached(bench: &Bench, options: &Options) -> Result<Vec<Row>> {
             rest.split_whitespace().next()?.parse().ok()
         },
         unit: Unit::Requests,
+        aim: 3.0,
     }];
     let pair = Pair {
         server: MEMCACHED,
@@ -157,6 +166,7 @@ pub(crate) fn nginx(bench: &Bench, options: &Options) -> Result<Vec<Row>> {
             arguments: |place| wrk(place, "1k"),
             read: wrk_rate,
             unit: Unit::Requests,
+            aim: 3.0,
         },
         Load {
             title: "nginx 128 KiB, keep-alive, c=20",
@@ -164,6 +174,7 @@ pub(crate) fn nginx(bench: &Bench, options: &Options) -> Result<Vec<Row>> {
             arguments: |place| wrk(place, "128k"),
             read: wrk_rate,
             unit: Unit::Requests,
+            aim: 1.3,
         },
         Load {
             title: "nginx 1 KiB, a connection each, c=20",
@@ -180,6 +191,7 @@ pub(crate) fn nginx(bench: &Bench, options: &Options) -> Result<Vec<Row>> {
                 rest.split_whitespace().next()?.parse().ok()
             },
             unit: Unit::Requests,
+            aim: 4.0,
         },
     ];
     crate::bench::write_pages(bench)?;
@@ -219,14 +231,16 @@ pub(crate) fn netpipe(bench: &Bench, options: &Options) -> Result<Vec<Row>> {
             client: NETPIPE,
             arguments: |place| netpipe_words(place, "64", "20000"),
             read: |words| Some(netpipe_time(words)? * 2.0),
-            unit: Unit::Other("round trip, µs (less is better)"),
+            unit: Unit::Less("round trip, µs"),
+            aim: 3.0,
         },
         Load {
             title: "NPtcp, 512 KiB",
             client: NETPIPE,
             arguments: |place| netpipe_words(place, "524288", "1000"),
             read: |words| Some(524288.0 / netpipe_time(words)?),
-            unit: Unit::Other("MB/s"),
+            unit: Unit::More("MB/s"),
+            aim: 2.0,
         },
     ];
     let pair = Pair {
@@ -262,14 +276,16 @@ pub(crate) fn iperf(bench: &Bench, options: &Options) -> Result<Vec<Row>> {
             client: IPERF,
             arguments: |place| iperf_words(place, "1"),
             read: iperf_rate,
-            unit: Unit::Other("Gbit/s"),
+            unit: Unit::More("Gbit/s"),
+            aim: 2.0,
         },
         Load {
             title: "iperf3, eight streams",
             client: IPERF,
             arguments: |place| iperf_words(place, "8"),
             read: iperf_rate,
-            unit: Unit::Other("Gbit/s"),
+            unit: Unit::More("Gbit/s"),
+            aim: 2.0,
         },
     ];
     let pair = Pair {
@@ -315,9 +331,14 @@ fn run(bench: &Bench, options: &Options, name: &str, pair: &Pair) -> Result<Vec<
             }
         }
         rows.extend(match load.unit {
-            Unit::Requests => rows_of(&format!("{}, guest to guest", load.title), &results),
-            Unit::Other(unit) => {
-                crate::bench::plain_row(&format!("{}, guest to guest: {unit}", load.title), &results)
+            Unit::Requests => rows_of(&format!("{}, guest to guest", load.title), &results, Some(load.aim)),
+            Unit::More(unit) => {
+                let row = plain_row(&format!("{}, guest to guest: {unit}", load.title), &results);
+                vec![row.with_aim(load.aim)]
+            }
+            Unit::Less(unit) => {
+                let row = plain_row(&format!("{}, guest to guest: {unit}", load.title), &results);
+                vec![row.less_is_better().with_aim(load.aim)]
             }
         });
     }

@@ -36,20 +36,51 @@ pub(crate) struct Row {
     name: String,
     native: Figure,
     guest: Figure,
+    /// More is better unless said otherwise.
+    less: bool,
+    /// How many times better than native it is meant to be.
+    aim: Option<f64>,
 }
 
 impl Row {
     pub(crate) fn new(name: String, native: Figure, guest: Figure) -> Row {
-        Row { name, native, guest }
+        Row { name, native, guest, less: false, aim: None }
+    }
+
+    /// A row of a cost.
+    pub(crate) fn less_is_better(self) -> Row {
+        Row { less: true, ..self }
+    }
+
+    pub(crate) fn with_aim(self, aim: f64) -> Row {
+        Row { aim: Some(aim), ..self }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn aim(&self) -> Option<f64> {
+        self.aim
+    }
+
+    /// How many times better than native.
+    pub(crate) fn advantage(&self) -> f64 {
+        let ratio = self.guest.median / self.native.median;
+        if self.less { 1.0 / ratio } else { ratio }
     }
 }
 
 /// The table, as Markdown.
 pub(crate) fn table(rows: &[Row]) -> String {
-    let mut text = String::from("| | native | Attacca | Attacca / native |\n| --- | ---: | ---: | ---: |\n");
-    for Row { name, native, guest } in rows {
-        let ratio = guest.median / native.median;
-        let _ = writeln!(text, "| {name} | {native} | {guest} | {ratio:.2} |");
+    let mut text = String::from(
+        "| | native | Attacca | Attacca / native | times better | aim |\n| --- | ---: | ---: | ---: | ---: | ---: |\n",
+    );
+    for row in rows {
+        let Row { name, native, guest, .. } = row;
+        let (ratio, better) = (guest.median / native.median, row.advantage());
+        let aim = row.aim.map_or(String::new(), |aim| format!("{aim}"));
+        let _ = writeln!(text, "| {name} | {native} | {guest} | {ratio:.2} | {better:.2} | {aim} |");
     }
     text
 }
@@ -57,7 +88,11 @@ pub(crate) fn table(rows: &[Row]) -> String {
 const PROFILE: &str = "## What the profile says";
 
 /// Writes the table with the machine's facts; what people wrote below "What the profile says" stays.
-pub(crate) fn record(table: &str, rounds: usize, seconds: u64) -> Result<(), String> {
+pub(crate) fn record(rows: &[Row], rounds: usize, seconds: u64) -> Result<(), String> {
+    let picture = workspace().join("compat-tests/bench/results.svg");
+    fs::write(&picture, crate::plot::draw(rows))
+        .map_err(|error| format!("{}: {error}", picture.display()))?;
+    let table = table(rows);
     let path = workspace().join("compat-tests/bench/RESULTS.md");
     let old = fs::read_to_string(&path).unwrap_or_default();
     let profile =
@@ -68,7 +103,9 @@ pub(crate) fn record(table: &str, rounds: usize, seconds: u64) -> Result<(), Str
          published (`-p`). They are loaded in turn, {rounds} rounds of {seconds} s each after one that does not \
          count; a figure is the median (least to most). Clients run on the same machine. Server CPU is that of \
          all processes of a side: for Attacca the guest, its network server and the supervisor; what the \
-         host's kernel does on a process's behalf counts as that process's.\n\n{table}\n{PROFILE}\n\n{profile}",
+         host's kernel does on a process's behalf counts as that process's. Rows \"guest to guest\" have \
+         both ends in guests of one network, natively both over loopback; there CPU is that of both ends.\n\n\
+         ![Attacca against native](results.svg)\n\n{table}\n{PROFILE}\n\n{profile}",
         facts()
     );
     fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))
