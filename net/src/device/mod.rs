@@ -3,11 +3,13 @@
 //! Frames are whole Ethernet frames without the check sequence. A device never blocks.
 
 mod fault;
+pub mod host;
 pub(crate) mod loopback;
 mod pair;
 mod switch;
 
 pub use fault::{Fault, FaultPlan};
+pub use host::Nic;
 pub use pair::{Pair, PairEnd};
 pub use switch::Switch;
 
