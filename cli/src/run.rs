@@ -86,6 +86,10 @@ struct Program {
     path: OsString,
     args: Vec<OsString>,
     user: Option<String>,
+    /// Folders in memory, unless volumes are given for them.
+    scratch: &'static [&'static str],
+    /// The working directory, where another root chooses it.
+    workdir: Option<&'static str>,
 }
 
 /// Runs a program in a new guest. On success this process is the guest.
@@ -116,6 +120,8 @@ fn find_program(args: &Args) -> Result<Program> {
         let image = debian::image(spec, args.pull)?;
         return Ok(Program {
             args: image.arguments(&args.command[1..]),
+            scratch: image.scratch(),
+            workdir: Some(image.workdir()),
             root: Some(image.root),
             path: image.program.into(),
             user: image.user,
@@ -131,7 +137,8 @@ fn find_program(args: &Args) -> Result<Program> {
         None => None,
     };
     let path = search_path(root.as_deref(), &args.volume, &args.command[0])?;
-    Ok(Program { root, path, args: args.command[1..].to_vec(), user: None })
+    let workdir = root.is_some().then_some("/");
+    Ok(Program { root, path, args: args.command[1..].to_vec(), user: None, scratch: &[], workdir })
 }
 
 /// Finds a program as a shell would, in the guest's files.
@@ -255,8 +262,9 @@ fn describe_files(config: &mut Config, args: &Args, program: &Program) -> Result
         if args.root.is_none() {
             config.add("layer", "1")?;
         }
-        // What a boot would have mounted.
-        for fresh in ["/run", "/tmp"] {
+        // What a boot would have mounted, and what a container image would have a volume for.
+        let given = |dir: &str| args.volume.iter().any(|v| v.target == Path::new(dir));
+        for fresh in ["/run", "/tmp"].iter().chain(program.scratch.iter().filter(|dir| !given(dir))) {
             config.add("tmpfs", fresh)?;
         }
     }
@@ -278,9 +286,9 @@ fn describe_files(config: &mut Config, args: &Args, program: &Program) -> Result
     if args.read_only {
         config.add("read_only", "1")?;
     }
-    let cwd = match (&args.workdir, &program.root) {
+    let cwd = match (&args.workdir, program.workdir) {
         (Some(dir), _) => dir.clone(),
-        (None, Some(_)) => "/".into(),
+        (None, Some(dir)) => dir.into(),
         (None, None) => std::env::current_dir().or_fail("cannot tell the working directory")?,
     };
     config.add("cwd", cwd)?;

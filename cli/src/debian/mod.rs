@@ -44,6 +44,16 @@ impl Image {
     pub(crate) fn arguments(&self, given: &[OsString]) -> Vec<OsString> {
         recipes::arguments(self.recipe, &self.program, given)
     }
+
+    /// Folders that shall be empty and in memory, unless a volume is given for them.
+    pub(crate) fn scratch(&self) -> &'static [&'static str] {
+        self.recipe.map_or(&[], |r| r.scratch)
+    }
+
+    /// The working directory.
+    pub(crate) fn workdir(&self) -> &'static str {
+        self.recipe.and_then(|r| r.workdir).unwrap_or("/")
+    }
 }
 
 /// Debian Policy 5.6.1: lower case letters, digits, plus, minus and full stop.
@@ -60,12 +70,18 @@ pub(crate) fn root(package: &str, pull: bool) -> Result<PathBuf> {
     let cache = guest::cache_dir().or_fail("cannot use the cache (set ATTACCA_CACHE)")?;
     let roots = cache.join("roots");
     let current = roots.join(package);
-    if current.join(".attacca-complete").exists() && !pull {
+    let done = recipes::fingerprint(package);
+    if state(&current) == Some(done.clone()) && !pull {
         return Ok(current);
     }
     fs::create_dir_all(&roots).or_fail(roots.display())?;
     let _lock = lock(&roots.join(format!(".{package}.lock")))?;
-    if current.join(".attacca-complete").exists() && !pull {
+    if let Some(state) = state(&current).filter(|_| !pull) {
+        // Unpacked by an Attacca with another recipe: no reason to fetch it again.
+        if state != done {
+            recipes::prepare(package, &current)?;
+            fs::write(current.join(COMPLETE), done).or_fail(current.display())?;
+        }
         return Ok(current);
     }
     eprintln!("attacca: fetching Debian's {package} and what it depends on");
@@ -75,10 +91,17 @@ pub(crate) fn root(package: &str, pull: bool) -> Result<PathBuf> {
     remove(&aside)?;
     unpack::unpack(&debs, &aside)?;
     recipes::prepare(package, &aside)?;
-    fs::write(aside.join(".attacca-complete"), "").or_fail(aside.display())?;
+    fs::write(aside.join(COMPLETE), done).or_fail(aside.display())?;
     remove(&current)?;
     fs::rename(&aside, &current).or_fail(current.display())?;
     Ok(current)
+}
+
+/// The file that says that a root is whole, and by what it was prepared.
+const COMPLETE: &str = ".attacca-complete";
+
+fn state(root: &Path) -> Option<String> {
+    fs::read_to_string(root.join(COMPLETE)).ok()
 }
 
 fn remove(dir: &Path) -> Result<()> {
