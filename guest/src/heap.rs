@@ -68,6 +68,20 @@ pub(crate) fn exhausted() -> bool {
     STARTED.load(Ordering::Relaxed) && arena().exhausted()
 }
 
+/// The host process is about to be copied: the private heap must be whole.
+pub(crate) fn before_fork() {
+    private().lock_all();
+}
+
+/// It was copied. `Some` in the child: the cache number of the vCPU that forked.
+pub(crate) fn after_fork(child_of: Option<u32>) {
+    // SAFETY: locked by `before_fork`; the child's copy of the locks is its own.
+    unsafe { private().unlock_all() };
+    if let Some(parents) = child_of {
+        private().keep_cache(parents, sched::vcpu::cache_index());
+    }
+}
+
 /// The arena's size in bytes.
 pub(crate) fn arena_size() -> usize {
     arena().size()

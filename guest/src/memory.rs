@@ -101,6 +101,45 @@ impl Heap {
         heap
     }
 
+    /// Takes all locks, in the order in which allocations nest them.
+    pub(crate) fn lock_all(&self) {
+        self.classes.iter().for_each(|class| core::mem::forget(class.lock()));
+        core::mem::forget(self.blocks.lock());
+    }
+
+    /// Lets go of them.
+    ///
+    /// # Safety
+    /// After [`Heap::lock_all`], by the same host thread or its copy in a forked process.
+    pub(crate) unsafe fn unlock_all(&self) {
+        // SAFETY: the caller holds them.
+        unsafe {
+            self.blocks.unlock();
+            self.classes.iter().for_each(|class| class.unlock());
+        }
+    }
+
+    /// In a forked process: cache `from` was whole when it was copied (its owner forked) and goes to `to`;
+    /// others may have been in the middle of a change, and what they hold is given up.
+    pub(crate) fn keep_cache(&self, from: u32, to: u32) {
+        let kept = self.caches.get(from as usize).map(|all| {
+            core::array::from_fn::<_, CLASSES, _>(|class| (all[class].head.get(), all[class].count.get()))
+        });
+        for cache in self.caches.iter().flatten() {
+            // Only what was used: a store would copy an untouched page.
+            if !cache.head.get().is_null() {
+                cache.head.set(ptr::null_mut());
+                cache.count.set(0);
+            }
+        }
+        if let (Some(kept), Some(own)) = (kept, self.caches.get(to as usize)) {
+            for (cache, (head, count)) in own.iter().zip(kept) {
+                cache.head.set(head);
+                cache.count.set(count);
+            }
+        }
+    }
+
     /// Whether an allocation has failed.
     pub(crate) fn exhausted(&self) -> bool {
         self.exhausted.load(Ordering::Relaxed)

@@ -66,7 +66,7 @@ fn join(settings: &Net, ring_fd: i32, _cpus: u32) {
     let device = open_ring(ring_fd, settings.mtu as usize, out);
     net_interface::set(Interface { mac, address: (address, ip.1), mtu: settings.mtu });
     net_poll::init(Shard::new(config), Backend::Ring(Box::new(device)));
-    if let Err(error) = host_fd::watch(bell, host_fd::IN, Arc::new(Doorbell { fd: bell })) {
+    if let Err(error) = host_fd::watch(bell, host_fd::IN | host_fd::EDGE, Arc::new(Doorbell { fd: bell })) {
         die(format_args!("the network's doorbell cannot be watched: {error}"));
     }
 }

@@ -35,6 +35,7 @@ mod with_loader {
     use alloc::vec::Vec;
     use core::ffi::c_void;
     use loader::{LoadError, LoadRequest, Loaded};
+    use platform::layout::{LOADER_STACK, LOADER_STACK_SIZE};
     use platform::mem::{Prot, map_private};
     use sched::thread::{self, Start};
     use syscalls::context::Ctx;
@@ -42,17 +43,19 @@ mod with_loader {
     use syscalls::proc::Image;
     use syscalls::process::Credentials;
 
-    /// Stack of the loading thread; the program gets its own from the loader.
-    const LOADER_STACK: usize = 1 << 20;
-
     /// The scheduler's hooks of a guest that runs a program.
     pub(crate) fn hooks() -> sched::Hooks {
         let network = sched::Hooks {
             poll: |_| syscalls::net_poll::poll(),
-            tick: |_| drop(syscalls::net_poll::poll()),
+            tick: |_| {
+                syscalls::net_poll::poll();
+                syscalls::net_poll::hand_over();
+            },
             deadline: |_| syscalls::net_poll::deadline(),
             before_sleep: |_| syscalls::net_poll::before_sleep(),
             after_sleep: |_| syscalls::net_poll::after_sleep(),
+            before_fork: crate::heap::before_fork,
+            after_fork: crate::heap::after_fork,
             ..sched::Hooks::none()
         };
         syscalls::hooks(network)
@@ -67,12 +70,13 @@ mod with_loader {
     /// Makes the first guest thread, which loads the program.
     pub(crate) fn begin(config: Config, startup: &Startup) {
         let job = Box::new(Job { config, auxv: startup.vector().collect() });
-        let base = map_private(0, LOADER_STACK, Prot::READ | Prot::WRITE);
-        let Ok(base) = base else { die(format_args!("no memory for the first stack")) };
+        if map_private(LOADER_STACK, LOADER_STACK_SIZE, Prot::READ | Prot::WRITE).is_err() {
+            die(format_args!("no memory for the first stack"));
+        }
         let start = Start {
             entry: first_thread,
             argument: Box::into_raw(job).cast(),
-            stack_top: base + LOADER_STACK,
+            stack_top: LOADER_STACK + LOADER_STACK_SIZE,
             fs_base: 0,
         };
         if let Err(error) = thread::spawn(start, core::ptr::null_mut()) {

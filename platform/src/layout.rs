@@ -21,11 +21,24 @@ pub const RINGS_END: usize = 0x7d30_0000_0000;
 pub const PRIVATE_BASE: usize = 0x7d30_0000_0000;
 /// End (exclusive) of the runtime's private memory.
 pub const PRIVATE_END: usize = 0x7d50_0000_0000;
+/// Stacks of host threads (vCPUs and helpers), in slots of [`STACK_SLOT`] bytes.
+pub const STACKS_BASE: usize = 0x7d60_0000_0000;
+/// Bytes of a slot.
+pub const STACK_SLOT: usize = 1 << 20;
+/// The stack on which a program is loaded.
+pub const LOADER_STACK: usize = 0x7d70_0000_0000;
+/// Its size.
+pub const LOADER_STACK_SIZE: usize = 1 << 20;
 /// End (exclusive) of the window. A program may map, protect or unmap nothing inside.
 pub const WINDOW_END: usize = 0x7e00_0000_0000;
 
 /// The host's page size, and the guest's.
 pub const PAGE_SIZE: usize = 4096;
+
+/// Where host thread stack `number` lies.
+pub const fn stack_slot(number: usize) -> usize {
+    STACKS_BASE + number * STACK_SLOT
+}
 
 /// Whether `[start, start + len)` touches the runtime's window.
 pub const fn touches_window(start: usize, len: usize) -> bool {

@@ -31,6 +31,17 @@ pub fn map_private(address: usize, len: usize, prot: Prot) -> Result<usize> {
     unsafe { host!(mmap, address, len, prot.bits(), flags, -1isize, 0) }
 }
 
+/// Maps fresh private zeroed memory at `address`, in place of what is there.
+///
+/// # Safety
+/// Nothing uses what is there.
+pub unsafe fn replace_private(address: usize, len: usize, prot: Prot) -> Result<()> {
+    const MAP_FIXED: usize = 0x10;
+    let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+    // SAFETY: the caller gives the range.
+    unsafe { host!(mmap, address, len, prot.bits(), flags, -1isize, 0) }.map(drop)
+}
+
 /// Maps `len` bytes of descriptor `fd` from `offset`, shared, at the free `address`.
 pub fn map_shared(address: usize, len: usize, prot: Prot, fd: i32, offset: u64) -> Result<usize> {
     let fixed = if address == 0 { 0 } else { MAP_FIXED_NOREPLACE };

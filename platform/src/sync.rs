@@ -61,6 +61,14 @@ impl<T: ?Sized> Lock<T> {
         taken.then(|| Guard { lock: self })
     }
 
+    /// Gives back a lock whose guard was forgotten: around a fork, where two processes go on with it.
+    ///
+    /// # Safety
+    /// The caller holds the lock.
+    pub unsafe fn unlock(&self) {
+        self.word.store(0, Ordering::Release);
+    }
+
     /// The value, without locking, when the borrow proves that nobody else has it.
     pub fn get_mut(&mut self) -> &mut T {
         self.value.get_mut()

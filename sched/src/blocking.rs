@@ -92,14 +92,15 @@ impl Helpers {
 
 fn submit(ticket: *const Ticket) -> Result<()> {
     let helpers = &vcpu::process().helpers;
-    let make = {
+    let (make, number) = {
         let mut jobs = helpers.jobs.lock();
         jobs.waiting.push_back(ticket);
         let make = jobs.idle < jobs.waiting.len() as u32 && jobs.made < MOST_HELPERS;
+        let number = jobs.made;
         jobs.made += u32::from(make);
-        make
+        (make, number)
     };
-    if make && let Err(error) = vcpu::start_helper(serve) {
+    if make && let Err(error) = vcpu::start_helper(number) {
         let mut jobs = helpers.jobs.lock();
         jobs.made -= 1;
         // Others may serve it; if there are none, the job is taken back.
@@ -114,7 +115,7 @@ fn submit(ticket: *const Ticket) -> Result<()> {
 }
 
 /// A helper's life: take a job, run it, wake its thread.
-fn serve() -> ! {
+pub(crate) fn serve() -> ! {
     let helpers = &vcpu::process().helpers;
     loop {
         let seen = helpers.bell.load(Ordering::Acquire);

@@ -4,6 +4,7 @@
 
 use crate::arch::{Frame, SigInfo};
 use crate::thread::Thread;
+use crate::vcpu::Process;
 use alloc::sync::Arc;
 use platform::time::Instant;
 
@@ -25,7 +26,7 @@ pub struct Hooks {
     /// The vCPU is about to sleep: announce it to those who ring, then look once more. `false` if
     /// there is work, and the vCPU will not sleep.
     pub before_sleep: fn(vcpu: u32) -> bool,
-    /// The vCPU woke (or did not sleep after all).
+    /// The vCPU woke (or did not sleep after all), and no other of the family slept then.
     pub after_sleep: fn(vcpu: u32),
     /// A signal came from the host. Called *in the host's signal handler*, at any instruction, even
     /// inside the kernel or the allocator: atomics only, no lock, no allocation.
@@ -44,6 +45,13 @@ pub struct Hooks {
     /// The thread has ended and is off its stack: clear its tid, wake who joins. Runs in the
     /// kernel on another context; `Thread::local` is still set.
     pub exited: fn(thread: &Arc<Thread>),
+    /// The host process is about to be copied: private memory that other vCPUs change must be whole.
+    pub before_fork: fn(),
+    /// It was copied, or that failed. `Some` in the child: the cache number of the vCPU that forked.
+    pub after_fork: fn(child_of: Option<u32>),
+    /// A host process of the family has ended, by itself or killed; nothing of it runs any more. In the
+    /// kernel of another one, on any context.
+    pub process_gone: fn(process: &Arc<Process>),
 }
 
 impl Hooks {
@@ -61,6 +69,9 @@ impl Hooks {
             tick: |_| (),
             syscall: |_, _, _| platform::Errno::ENOSYS.to_raw(),
             exited: |_| (),
+            before_fork: || (),
+            after_fork: |_| (),
+            process_gone: |_| (),
         }
     }
 }

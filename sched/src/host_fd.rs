@@ -1,8 +1,10 @@
 //! Readiness of host descriptors (terminals, pipes and sockets of the host, device queues).
 //!
-//! A watch sits in the epoll instance of the vCPU that added it, beside that vCPU's doorbell; the
-//! callback runs in the kernel from the vCPU's loop or a tick. Event bits are epoll(7)'s, EPOLLET and
-//! EPOLLONESHOT included: a level-triggered watch calls again at every look while it stays ready.
+//! All watches of a guest sit in the one epoll instance of its family, and their callbacks in the
+//! arena: a watch outlives the process that made it, and whichever vCPU looks first (an idle one is
+//! woken for it) runs the callback, in the kernel. Event bits are epoll(7)'s, EPOLLET and EPOLLONESHOT
+//! included. A level-triggered watch calls again at every look while it stays ready, and wakes one idle
+//! vCPU after the other meanwhile: EDGE is what nearly everybody wants.
 
 use crate::vcpu;
 use alloc::sync::Arc;
@@ -20,8 +22,7 @@ pub trait HostReady: Send + Sync {
 /// Names a watch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WatchId {
-    vcpu: u32,
-    fd: i32,
+    pub(crate) fd: i32,
     token: u64,
 }
 
@@ -44,9 +45,6 @@ const EPOLL_CTL_ADD: usize = 1;
 const EPOLL_CTL_DEL: usize = 2;
 const EPOLL_CTL_MOD: usize = 3;
 
-/// The token of a vCPU's doorbell.
-pub(crate) const DOORBELL: u64 = u64::MAX;
-
 /// `struct epoll_event`, packed on x86-64.
 #[repr(C, packed)]
 #[derive(Clone, Copy, Default)]
@@ -56,45 +54,39 @@ pub(crate) struct Event {
 }
 
 /// Watches host descriptor `fd`. EPERM: it is of a kind that is always ready (a regular file);
-/// EEXIST: this vCPU watches it already. Kernel only.
+/// EEXIST: it is watched already. Kernel only.
 pub fn watch(fd: i32, events: u32, callback: Arc<dyn HostReady>) -> Result<WatchId> {
-    let block = vcpu::current_or_first();
-    let token = block.watches.lock().insert(callback);
-    let id = WatchId { vcpu: block.index, fd, token };
-    if let Err(error) = control(block.epoll, EPOLL_CTL_ADD, fd, events, token) {
-        block.watches.lock().remove(token);
+    let family = vcpu::process().family;
+    let token = family.watches.lock().insert(callback);
+    if let Err(error) = control(family.epoll, EPOLL_CTL_ADD, fd, events, token) {
+        let removed = family.watches.lock().remove(token);
+        drop(removed);
         return Err(error);
     }
-    Ok(id)
+    Ok(WatchId { fd, token })
 }
 
 /// Changes the events of a watch (and arms a ONESHOT one again).
 pub fn modify(id: WatchId, events: u32) -> Result<()> {
-    let block = vcpu::by_index(id.vcpu).ok_or(platform::Errno::ENOENT)?;
-    control(block.epoll, EPOLL_CTL_MOD, id.fd, events, id.token)
+    control(vcpu::process().family.epoll, EPOLL_CTL_MOD, id.fd, events, id.token)
 }
 
 /// Ends a watch. Call it before the descriptor is closed. The callback may still be running on
 /// another vCPU when this comes back.
 pub fn unwatch(id: WatchId) {
-    let Some(block) = vcpu::by_index(id.vcpu) else { return };
-    let _ = control(block.epoll, EPOLL_CTL_DEL, id.fd, 0, id.token);
-    let removed = block.watches.lock().remove(id.token);
+    let family = vcpu::process().family;
+    let _ = control(family.epoll, EPOLL_CTL_DEL, id.fd, 0, id.token);
+    let removed = family.watches.lock().remove(id.token);
     drop(removed);
 }
 
-pub(crate) fn control(epoll: i32, op: usize, fd: i32, events: u32, data: u64) -> Result<()> {
+fn control(epoll: i32, op: usize, fd: i32, events: u32, data: u64) -> Result<()> {
     let event = Event { events, data };
     // SAFETY: the event is ours and lives over the call.
     unsafe { host!(epoll_ctl, epoll, op, fd, &raw const event) }.map(drop)
 }
 
-/// Adds a vCPU's doorbell to its epoll.
-pub(crate) fn add_doorbell(epoll: i32, doorbell: i32) -> Result<()> {
-    control(epoll, EPOLL_CTL_ADD, doorbell, IN | EDGE, DOORBELL)
-}
-
-/// The callbacks of one vCPU's epoll. A token is an index and a generation: an event that epoll
+/// The callbacks of a family's epoll. A token is an index and a generation: an event that epoll
 /// had already collected for a watch that is gone finds nothing.
 #[derive(Default)]
 pub(crate) struct Watches {
@@ -123,8 +115,7 @@ impl Watches {
             return None;
         }
         let callback = slot.1.take()?;
-        // 31 bits, so that no token is ever DOORBELL.
-        slot.0 = (slot.0 + 1) & 0x7fff_ffff;
+        slot.0 = slot.0.wrapping_add(1);
         self.free.push(token as u32);
         Some(callback)
     }

@@ -29,7 +29,9 @@ extern crate std;
 pub mod arch;
 mod atomics;
 pub mod blocking;
+mod family;
 pub mod fault;
+pub mod fork;
 pub mod hooks;
 pub mod host_fd;
 mod run_queue;
@@ -46,7 +48,7 @@ pub use arch::Frame;
 pub use hooks::Hooks;
 pub use platform::time::Instant;
 pub use thread::Thread;
-pub use vcpu::{Config, boot, init, run};
+pub use vcpu::{Config, Process, boot, init, run};
 
 /// Enters the kernel: preemption of this thread is off until the matching [`leave`]. Nests.
 #[inline(always)]

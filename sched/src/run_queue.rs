@@ -16,6 +16,8 @@ pub(crate) struct RunQueue {
 struct List {
     head: *const Thread,
     tail: *const Thread,
+    /// The process is gone: threads that come are not kept.
+    closed: bool,
 }
 
 // SAFETY: the threads behind the pointers are Sync and live until they have exited; a thread in a
@@ -24,7 +26,7 @@ unsafe impl Send for List {}
 
 impl RunQueue {
     pub(crate) const fn new() -> RunQueue {
-        let list = List { head: ptr::null(), tail: ptr::null() };
+        let list = List { head: ptr::null(), tail: ptr::null(), closed: false };
         RunQueue { length: AtomicUsize::new(0), list: Lock::new(list) }
     }
 
@@ -38,6 +40,9 @@ impl RunQueue {
     #[inline]
     pub(crate) fn push(&self, thread: *const Thread) -> usize {
         let mut list = self.list.lock();
+        if list.closed {
+            return 0;
+        }
         list.append(thread);
         let length = self.length.load(Ordering::Relaxed) + 1;
         // SeqCst: see `vcpu::sleep`, which announces sleep and then looks at the length.
@@ -57,6 +62,14 @@ impl RunQueue {
         Some(thread)
     }
 
+    /// The process of this queue is gone: it holds nothing from now on.
+    pub(crate) fn close(&self) {
+        let mut list = self.list.lock();
+        while list.take().is_some() {}
+        list.closed = true;
+        self.length.store(0, Ordering::SeqCst);
+    }
+
     /// Takes the older half (at least one) for another vCPU: answers one to run, moves the rest to
     /// `thief`.
     pub(crate) fn steal(&self, thief: &RunQueue) -> Option<*const Thread> {
@@ -66,7 +79,7 @@ impl RunQueue {
         let mut list = self.list.try_lock()?;
         let count = self.length.load(Ordering::Relaxed).div_ceil(2);
         let first = list.take()?;
-        let mut rest = List { head: ptr::null(), tail: ptr::null() };
+        let mut rest = List { head: ptr::null(), tail: ptr::null(), closed: false };
         for _ in 1..count {
             match list.take() {
                 Some(thread) => rest.append(thread),

@@ -19,6 +19,7 @@ use crate::vcpu::{self, WORK_SIGNAL, WORK_TICK};
 use core::sync::atomic::Ordering;
 use platform::errno::Result;
 use platform::host;
+use platform::layout;
 use platform::mem::Prot;
 use platform::time::Timespec;
 
@@ -34,13 +35,14 @@ const SIGBUS: i32 = 7;
 const SIGFPE: i32 = 8;
 const SIGSEGV: i32 = 11;
 const SIGPIPE: i32 = 13;
+const SIGCHLD: i32 = 17;
 const SIGSYS: i32 = 31;
 
 /// Synchronous faults.
 const FAULTS: [i32; 5] = [SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV];
 /// What the outside world sends and a program may want to hear of: HUP, INT, QUIT, ABRT, USR1, USR2,
-/// ALRM, TERM, STKFLT, CHLD, CONT, URG, XCPU, XFSZ, VTALRM, PROF, WINCH, IO, PWR.
-const FOREIGN: [i32; 19] = [1, 2, 3, 6, 10, 12, 14, 15, 16, 17, 18, 23, 24, 25, 26, 27, 28, 29, 30];
+/// ALRM, TERM, STKFLT, CONT, URG, XCPU, XFSZ, VTALRM, PROF, WINCH, IO, PWR.
+const FOREIGN: [i32; 18] = [1, 2, 3, 6, 10, 12, 14, 15, 16, 18, 23, 24, 25, 26, 27, 28, 29, 30];
 
 const SA_SIGINFO: u64 = 4;
 const SA_ONSTACK: u64 = 0x0800_0000;
@@ -53,6 +55,10 @@ const SIG_IGN: usize = 1;
 const SYS_USER_DISPATCH: i32 = 2;
 /// Handler stack of a vCPU: room for the host's frame with every extension, and the report.
 const HANDLER_STACK: usize = 128 * 1024;
+/// Where it lies in the vCPU's slot, behind the loop's stack and a gap.
+const HANDLER_OFFSET: usize = 512 * 1024;
+const _: () =
+    assert!(HANDLER_OFFSET > vcpu::LOOP_STACK && HANDLER_OFFSET + HANDLER_STACK < layout::STACK_SLOT);
 
 /// The kernel's `struct sigaction`.
 #[repr(C)]
@@ -89,6 +95,10 @@ pub(crate) fn install() -> Result<()> {
             ignored |= 1 << (signal - 1);
         }
     }
+    // Ignored, so that the host reaps the host processes of the family by itself.
+    if set_handler(SIGCHLD, SIG_IGN, 0)? == SIG_IGN {
+        ignored |= bit(SIGCHLD);
+    }
     vcpu::process().ignored.store(ignored, Ordering::Relaxed);
     set_handler(SIGPIPE, SIG_IGN, 0).map(drop)
 }
@@ -104,7 +114,11 @@ pub(crate) fn install_fixups() {
     for signal in [SIGSEGV, SIGBUS] {
         let _ = set_handler(signal, on_test_fault as *const () as usize, !0);
     }
+    let _ = set_handler(KICK, on_test_kick as *const () as usize, !0);
 }
+
+/// Ending the host call is all that it is for.
+unsafe extern "C" fn on_test_kick(_: i32, _: *const SigInfo, _: *mut UContext) {}
 
 /// Installs a handler; answers the one before.
 fn set_handler(signal: i32, handler: usize, mask: u64) -> Result<usize> {
@@ -120,9 +134,12 @@ fn set_handler(signal: i32, handler: usize, mask: u64) -> Result<usize> {
     Ok(before.handler)
 }
 
-/// For the calling vCPU: handler stack, the `syscall` door, the preemption timer; then unblocks.
-pub(crate) fn prepare_host_thread() -> Result<()> {
-    let stack = platform::mem::map_private(0, HANDLER_STACK, Prot::READ | Prot::WRITE)?;
+/// For the calling vCPU, number `slot` of its process: handler stack, the `syscall` door, the preemption
+/// timer; then unblocks. In a forked process the stack may be a copy of the parent's, which serves as well.
+pub(crate) fn prepare_host_thread(slot: usize) -> Result<()> {
+    let stack = layout::stack_slot(slot) + HANDLER_OFFSET;
+    // SAFETY: the slot is this vCPU's alone.
+    unsafe { platform::mem::replace_private(stack, HANDLER_STACK, Prot::READ | Prot::WRITE)? };
     let alternate = [stack, 0, HANDLER_STACK];
     // SAFETY: the stack is fresh and this vCPU's alone.
     unsafe { host!(sigaltstack, alternate.as_ptr(), 0) }?;
@@ -179,6 +196,17 @@ pub(crate) fn block_all() -> u64 {
     set_mask(!0)
 }
 
+/// A signal's bit in a set.
+pub(crate) const fn bit(signal: i32) -> u64 {
+    1 << (signal - 1)
+}
+
+/// Blocks what a sleeping vCPU must not lose: all but what the thread itself can cause. Answers the mask
+/// before.
+pub(crate) fn block_for_sleep() -> u64 {
+    set_mask(!(fault_set() | bit(SIGSYS)))
+}
+
 /// Sets this host thread's mask.
 pub(crate) fn restore_mask(mask: u64) {
     set_mask(mask);
@@ -205,9 +233,6 @@ fn note(work: u8, context: &mut UContext, info: &SigInfo) {
         // If its stack cannot take the frame, the note waits for the next way out of the kernel.
         let top = context.rsp as usize - RED_ZONE;
         context.redirect(top, Reason::Work, info);
-    } else {
-        // The loop may be between its last look and its sleep.
-        here.ring();
     }
 }
 

@@ -44,6 +44,12 @@ impl Word {
         Word(AtomicU64::new(READY))
     }
 
+    /// A thread that is on its stack: a forked child.
+    #[allow(dead_code)] // The model has no processes.
+    pub(crate) fn running() -> Word {
+        Word(AtomicU64::new(RUNNING))
+    }
+
     /// The thread, before it parks: takes a permit that is there already.
     pub(crate) fn take_permit(&self) -> bool {
         if self.0.load(Ordering::Relaxed) & PERMIT == 0 {

@@ -17,7 +17,7 @@ pub fn run(hooks: Hooks, body: impl FnOnce()) {
     const STACK: usize = 1024 * 1024;
     crate::signal::install_fixups();
     // Leaked, as the scheduler is: a test's process does not live long.
-    let boot: &'static Block = Box::leak(Box::new(Block::new(vcpu::NONE, -1, -1)));
+    let boot: &'static Block = Box::leak(Box::new(Block::new(vcpu::NONE)));
     boot.adopt(core::ptr::null());
     let config = Config { cpus: 1, busy: false, slice_ns: 0, signals: false };
     vcpu::init(config, hooks).expect("a scheduler");

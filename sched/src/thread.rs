@@ -3,7 +3,7 @@
 use crate::arch;
 use crate::state::Word;
 use crate::timer;
-use crate::vcpu::{self, After};
+use crate::vcpu::{self, After, Process};
 use alloc::sync::Arc;
 use core::cell::{Cell, UnsafeCell};
 use core::ffi::c_void;
@@ -31,6 +31,8 @@ pub struct Start {
 /// A guest thread. Lives until it has exited and nobody holds it.
 pub struct Thread {
     id: u32,
+    /// Whose thread it is.
+    pub(crate) process: Arc<Process>,
     pub(crate) word: Word,
     /// Link of the run queue it is in; owned by that queue's lock.
     pub(crate) next: UnsafeCell<*const Thread>,
@@ -133,13 +135,33 @@ impl Thread {
         // SAFETY: the stack belongs to the new thread; a bad address is caught as a fault in copying.
         let stack_pointer =
             unsafe { arch::prepare_stack(top, start.entry, start.argument) }.ok_or(Errno::EFAULT)?;
-        let process = vcpu::process();
+        Ok(Thread::make(vcpu::own(), Word::new(), stack_pointer, start.fs_base, local))
+    }
+
+    /// A thread of `process` that runs already: a forked child's only one.
+    pub(crate) fn forked(process: &Arc<Process>, local: *mut ()) -> Arc<Thread> {
+        let here = current();
+        let thread = Thread::make(process.clone(), Word::running(), 0, 0, local);
+        thread.vcpu.store(0, Ordering::Relaxed);
+        let (base, len) = here.alternate_stack();
+        thread.set_alternate_stack(base, len);
+        thread
+    }
+
+    fn make(
+        process: Arc<Process>,
+        word: Word,
+        stack_pointer: usize,
+        fs_base: usize,
+        local: *mut (),
+    ) -> Arc<Thread> {
         let thread = Arc::new(Thread {
-            id: process.next_thread.fetch_add(1, Ordering::Relaxed),
-            word: Word::new(),
+            id: process.family.next_thread.fetch_add(1, Ordering::Relaxed),
+            process,
+            word,
             next: UnsafeCell::new(ptr::null()),
             stack_pointer: Cell::new(stack_pointer),
-            fs_base: Cell::new(start.fs_base),
+            fs_base: Cell::new(fs_base),
             depth: Cell::new(1),
             vcpu: AtomicU32::new(vcpu::block().home()),
             attention: AtomicBool::new(false),
@@ -149,13 +171,24 @@ impl Thread {
         });
         // SAFETY: nobody else knows the thread yet.
         unsafe { *thread.me.get() = Some(thread.clone()) };
-        process.threads.fetch_add(1, Ordering::Relaxed);
-        Ok(thread)
+        thread.process.threads.fetch_add(1, Ordering::Relaxed);
+        thread
     }
 
     /// Lets a thread from [`Thread::new`] run. Once only.
     pub fn start(&self) {
         vcpu::enqueue(self);
+        vcpu::start_vcpu_for_thread();
+    }
+
+    /// The scheduler of its process.
+    pub fn process(&self) -> &Arc<Process> {
+        &self.process
+    }
+
+    /// Gives up a thread whose host process is gone: it will never run again, and nothing keeps it.
+    pub fn abandon(&self) {
+        drop(self.bury());
     }
 
     /// Gives the thread a permit: its present or next [`park`] ends. Kernel only.
@@ -166,7 +199,7 @@ impl Thread {
         }
     }
 
-    /// A number unique in the guest's process, never reused.
+    /// A number unique in the guest.
     pub fn id(&self) -> u32 {
         self.id
     }
@@ -188,7 +221,7 @@ impl Thread {
             return;
         }
         if self.word.is_running() {
-            vcpu::interrupt(self.vcpu.load(Ordering::Relaxed));
+            vcpu::interrupt(self);
         }
         self.unpark();
     }

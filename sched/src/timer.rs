@@ -3,7 +3,8 @@
 //! Each vCPU has its own ordered set; a timer fires on the vCPU that added it (from its loop, from a
 //! tick, or on the way out of the kernel after one). So no vCPU ever has to be woken for a deadline
 //! that another one set. The key is (deadline, number): the id knows where to look, cancelling needs
-//! no search.
+//! no search. Timers of a process that ends go to the family's orphans (a timerfd may be shared), which
+//! any vCPU fires.
 
 use crate::thread::Thread;
 use crate::vcpu;
@@ -23,6 +24,8 @@ pub trait Expire: Send + Sync {
 /// Names a timer for [`cancel`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TimerId {
+    /// The process that added it, by its serial number.
+    process: u32,
     vcpu: u32,
     key: (u64, u64),
 }
@@ -34,15 +37,16 @@ pub fn add(deadline: Instant, callback: Arc<dyn Expire>) -> TimerId {
 
 /// Takes a timer back. `false`: it has fired, is firing now on another vCPU, or was cancelled.
 pub fn cancel(id: TimerId) -> bool {
-    let Some(block) = vcpu::by_index(id.vcpu) else { return false };
-    let removed = {
-        let mut queue = block.timers.queue.lock();
-        let removed = queue.remove(&id.key);
-        block.timers.publish(&queue);
-        removed
-    };
-    // Dropped outside the lock: the callback's own drop may take locks.
-    removed.is_some()
+    let own = vcpu::process();
+    if own.serial == id.process {
+        return own.vcpus[id.vcpu as usize].timers.remove(&id.key);
+    }
+    if let Some(process) = own.family.by_serial(id.process)
+        && process.vcpus[id.vcpu as usize].timers.remove(&id.key)
+    {
+        return true;
+    }
+    own.family.orphans.remove(&id.key)
 }
 
 /// Wakes `thread` from its park number `sequence` at `deadline`.
@@ -74,6 +78,31 @@ impl Timers {
         match self.next.load(Ordering::Relaxed) {
             u64::MAX => None,
             ns => Some(Instant(ns)),
+        }
+    }
+
+    /// Takes one out; answers whether it was there.
+    fn remove(&self, key: &(u64, u64)) -> bool {
+        let removed = {
+            let mut queue = self.queue.lock();
+            let removed = queue.remove(key);
+            self.publish(&queue);
+            removed
+        };
+        // Dropped outside the lock: the callback's own drop may take locks.
+        removed.is_some()
+    }
+
+    /// Takes over the callbacks of a process that is gone; its threads' parks are over with it.
+    pub(crate) fn adopt(&self, orphaned: &Timers) {
+        let all = core::mem::take(&mut *orphaned.queue.lock());
+        orphaned.next.store(u64::MAX, Ordering::Relaxed);
+        for (key, what) in all {
+            if matches!(what, What::Callback(_)) {
+                let mut queue = self.queue.lock();
+                queue.insert(key, what);
+                self.publish(&queue);
+            }
         }
     }
 
@@ -120,7 +149,8 @@ fn insert(deadline: Instant, what: What) -> TimerId {
         vcpu::NONE => (0, vcpu::by_index(0).expect("vCPU 0")),
         index => (index, block),
     };
-    let number = vcpu::process().next_timer.fetch_add(1, Ordering::Relaxed);
+    let process = vcpu::process();
+    let number = process.family.next_timer.fetch_add(1, Ordering::Relaxed);
     // u64::MAX means "no timer" in `next`.
     let key = (deadline.0.min(u64::MAX - 1), number);
     let first = {
@@ -132,5 +162,5 @@ fn insert(deadline: Instant, what: What) -> TimerId {
     if first && vcpu::block().index != vcpu {
         vcpu::kick(vcpu);
     }
-    TimerId { vcpu, key }
+    TimerId { process: process.serial, vcpu, key }
 }

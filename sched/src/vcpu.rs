@@ -5,23 +5,31 @@
 //!
 //! Placement: a woken thread joins the queue of the vCPU that wakes it, because waking another
 //! core costs about 50 us and a switch here 20 ns. Sleeping vCPUs are rung only for a backlog: when
-//! two or more wait, or when a tick finds one that waited for a whole time slice.
+//! two or more wait, or when a tick finds one that waited for a whole time slice. A thread of another
+//! process goes to a vCPU of that one, which is rung if it sleeps.
+//!
+//! Sleep and wake: all vCPUs of a family sleep on its one epoll, whose waiters the host wakes one at a
+//! time, so an event finds any idle vCPU and only one. A vCPU is rung by the signal `KICK`; signals are
+//! blocked from its last look at its work until epoll_pwait2 opens them, so none is lost.
 
 use crate::arch;
 use crate::blocking::Helpers;
+use crate::family::{Family, NO_CACHE};
 use crate::hooks::Hooks;
-use crate::host_fd::{self, Event, Watches};
+use crate::host_fd::{Event, WatchId};
 use crate::run_queue::RunQueue;
 use crate::signal;
 use crate::thread::Thread;
 use crate::timer::Timers;
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::Cell;
 use core::ptr;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use platform::errno::Result;
 use platform::host;
+use platform::layout;
 use platform::sync::Lock;
 use platform::time::{MILLISECOND, Timespec};
 
@@ -53,8 +61,18 @@ const LEAST_SPIN_NS: u64 = 1_000;
 const SWITCHES_PER_POLL: u32 = 64;
 /// A thread that waited this long is taken by an idle vCPU.
 const PATIENCE_NS: u64 = 20_000;
-/// Stack of a vCPU's host thread (its loop, hooks.poll).
-const LOOP_STACK: usize = 256 * 1024;
+/// Stack of a vCPU's host thread (its loop, hooks.poll), of a helper's.
+pub(crate) const LOOP_STACK: usize = 256 * 1024;
+/// The stacks of host threads lie in the runtime's window, so that execve can drop everything outside
+/// it: from this slot on those of helpers, before it those of vCPUs, by index.
+const HELPER_SLOTS: usize = 4096;
+
+/// [`Block::quiet`]: it runs.
+const BUSY: u8 = 0;
+/// It is inside its sleep's host call, and holds nothing.
+const QUIET: u8 = 1;
+/// It will do nothing any more.
+const HALTED: u8 = 2;
 
 /// The index of a block that is no vCPU: a helper, or the time before [`init`].
 pub(crate) const NONE: u32 = u32::MAX;
@@ -100,12 +118,12 @@ pub(crate) struct Block {
     spin_ns: Cell<u64>,
     polls: Cell<u32>,
     pub(crate) tid: AtomicI32,
-    pub(crate) epoll: i32,
-    pub(crate) doorbell: i32,
     sleeping: AtomicBool,
+    /// Counted among the family's sleepers.
+    pub(crate) counted: AtomicBool,
+    quiet: AtomicU8,
     pub(crate) queue: RunQueue,
     pub(crate) timers: Timers,
-    pub(crate) watches: Lock<Watches>,
 }
 const _: () = assert!(core::mem::offset_of!(Block, depth) == arch::DEPTH);
 const _: () = assert!(core::mem::offset_of!(Block, work) == arch::WORK);
@@ -115,23 +133,70 @@ const _: () = assert!(core::mem::offset_of!(Block, cache) == arch::CACHE);
 // or locked.
 unsafe impl Sync for Block {}
 
-/// The scheduler of one process: the root of this crate's state.
-pub(crate) struct Process {
+/// The scheduler of one host process.
+pub struct Process {
     /// Complete before the first is adopted, and never grown: addresses stay.
-    vcpus: Vec<Block>,
+    pub(crate) vcpus: Vec<Block>,
+    /// How many of them have a host thread.
+    started: AtomicU32,
+    pub(crate) family: &'static Family,
+    /// A number unique in the family.
+    pub(crate) serial: u32,
     pub(crate) hooks: Hooks,
     pub(crate) config: Config,
-    pub(crate) pid: i32,
-    pub(crate) next_thread: AtomicU32,
-    pub(crate) next_timer: AtomicU64,
+    /// The host's process id.
+    pub(crate) pid: AtomicI32,
+    /// How the family hears of its end; `None` for the first one.
+    pub(crate) watch: Lock<Option<WatchId>>,
     /// Threads that have not exited.
     pub(crate) threads: AtomicU32,
     sleepers: AtomicU32,
     pub(crate) stopping: AtomicBool,
     pub(crate) helpers: Helpers,
-    next_cache: AtomicU32,
+    /// What `%gs` points at in helpers.
+    pub(crate) helper_blocks: Lock<Vec<Box<Block>>>,
     /// Signals that were ignored when the process was started.
     pub(crate) ignored: AtomicU64,
+    /// The personality's record of the process.
+    pub(crate) local: AtomicPtr<()>,
+}
+
+// SAFETY: blocks are Sync; the rest is atomic or locked. `vcpus` is never changed.
+unsafe impl Sync for Process {}
+// SAFETY: as above.
+unsafe impl Send for Process {}
+
+impl Process {
+    pub(crate) fn new(family: &'static Family, config: Config, hooks: Hooks) -> Arc<Process> {
+        let vcpus = (0..config.cpus.max(1)).map(Block::new).collect();
+        Arc::new(Process {
+            vcpus,
+            started: AtomicU32::new(1),
+            family,
+            serial: family.next_serial.fetch_add(1, Ordering::Relaxed),
+            hooks,
+            config,
+            pid: AtomicI32::new(0),
+            watch: Lock::new(None),
+            threads: AtomicU32::new(0),
+            sleepers: AtomicU32::new(0),
+            stopping: AtomicBool::new(false),
+            helpers: Helpers::new(),
+            helper_blocks: Lock::new(Vec::new()),
+            ignored: AtomicU64::new(0),
+            local: AtomicPtr::new(ptr::null_mut()),
+        })
+    }
+
+    /// The host's id of the process.
+    pub fn host_pid(&self) -> i32 {
+        self.pid.load(Ordering::Relaxed)
+    }
+
+    /// The personality's record of the process.
+    pub fn local(&self) -> &AtomicPtr<()> {
+        &self.local
+    }
 }
 
 /// The block behind `%gs`. The borrow must not be held over a switch: the thread may come back on
@@ -145,8 +210,18 @@ pub(crate) fn block<'a>() -> &'a Block {
 /// This process's scheduler.
 #[inline]
 pub(crate) fn process<'a>() -> &'a Process {
-    // SAFETY: set by `init`, never freed.
+    // SAFETY: set by `init` or a fork; the family holds it until its host process is gone.
     unsafe { &*block().process.get() }
+}
+
+/// This process's scheduler, to keep.
+pub fn own() -> Arc<Process> {
+    let process = block().process.get();
+    // SAFETY: made in an Arc, which the family holds.
+    unsafe {
+        Arc::increment_strong_count(process);
+        Arc::from_raw(process)
+    }
 }
 
 /// The number of vCPUs of this process.
@@ -159,11 +234,6 @@ pub fn current() -> u32 {
     let index = block().index;
     assert!(index != NONE, "not on a vCPU");
     index
-}
-
-/// The eventfd that ends vCPU `vcpu`'s sleep when 8 bytes are written to it.
-pub fn doorbell_fd(vcpu: u32) -> i32 {
-    by_index(vcpu).expect("a vCPU").doorbell
 }
 
 /// Ends the sleep of vCPU `vcpu`, if it sleeps. Kernel only.
@@ -179,61 +249,76 @@ pub fn cache_index() -> u32 {
     arch::cache()
 }
 
+/// vCPUs of the family that sleep now.
+pub fn sleepers() -> u32 {
+    process().family.sleepers.load(Ordering::SeqCst)
+}
+
 /// Before anything else on a host thread: gives it a block, so that [`crate::enter`] and the global
 /// allocator work. The caller is inside the kernel from here on.
 pub fn boot() {
     // A process constant in effect: only the initial host thread ever uses it, until `init`.
-    static BOOT: Block = Block::new(NONE, -1, -1);
+    static BOOT: Block = Block::new(NONE);
     BOOT.adopt(ptr::null());
 }
 
-/// Makes the scheduler of this process on the initial host thread, which becomes vCPU 0 (see
-/// [`run`]). After [`boot`]. Once.
+/// Makes the scheduler of the first process of a family on the initial host thread, which becomes
+/// vCPU 0 (see [`run`]). After [`boot`]. Once.
 pub fn init(config: Config, hooks: Hooks) -> Result<()> {
     arch::check_machine()?;
-    let mut vcpus = Vec::new();
-    for index in 0..config.cpus.max(1) {
-        // SAFETY: neither call touches our memory.
-        let (epoll, doorbell) =
-            unsafe { (host!(epoll_create1, EPOLL_CLOEXEC)? as i32, host!(eventfd2, 0, EFD_FLAGS)? as i32) };
-        host_fd::add_doorbell(epoll, doorbell)?;
-        vcpus.push(Block::new(index, epoll, doorbell));
-    }
-    let process = Box::leak(Box::new(Process {
-        vcpus,
-        hooks,
-        config,
-        pid: platform::thread::getpid(),
-        next_thread: AtomicU32::new(1),
-        next_timer: AtomicU64::new(1),
-        threads: AtomicU32::new(0),
-        sleepers: AtomicU32::new(0),
-        stopping: AtomicBool::new(false),
-        helpers: Helpers::new(),
-        next_cache: AtomicU32::new(config.cpus.max(1)),
-        ignored: AtomicU64::new(0),
-    }));
-    process.vcpus[0].adopt(process);
+    let family = Family::new()?;
+    let process = Process::new(family, config, hooks);
+    process.pid.store(platform::thread::getpid(), Ordering::Relaxed);
+    process.vcpus[0].take_cache(family);
+    process.vcpus[0].adopt(&*process);
+    family.add(process.clone());
     if config.signals {
         signal::install()?;
-        signal::prepare_host_thread()?;
+        signal::prepare_host_thread(0)?;
     }
     Ok(())
 }
 
-const EPOLL_CLOEXEC: usize = 0o2000000;
-/// `EFD_CLOEXEC | EFD_NONBLOCK`
-const EFD_FLAGS: usize = 0o2000000 | 0o4000;
-
 /// Starts the other vCPUs and runs guest threads on this one (vCPU 0) for good.
 pub fn run() -> ! {
-    for index in 1..count() {
-        if let Err(error) = start_host_thread(vcpu_main, index) {
-            panic!("vCPU {index} cannot be started: {error}");
-        }
+    for _ in 1..count() {
+        start_vcpu();
     }
+    let stack = map_stack(0).unwrap_or_else(|error| panic!("vCPU 0 has no stack: {error}"));
+    // SAFETY: the stack is fresh; nothing of the initial one is used again.
+    unsafe { arch::run_on(stack + LOOP_STACK, loop_for_good) }
+}
+
+/// The loop of vCPU 0, on its own stack.
+pub(crate) extern "C" fn loop_for_good() -> ! {
+    finish_switch();
     run_loop();
-    unreachable!("only tests stop a vCPU")
+    // The process ends, and somebody else ends it.
+    block().quiet.store(HALTED, Ordering::Release);
+    platform::thread::exit_host_thread()
+}
+
+/// Gives the next vCPU its host thread, if one is left.
+fn start_vcpu() {
+    let process = process();
+    let index = process.started.fetch_add(1, Ordering::Relaxed);
+    let Some(block) = process.vcpus.get(index as usize) else {
+        process.started.fetch_sub(1, Ordering::Relaxed);
+        return;
+    };
+    block.take_cache(process.family);
+    if let Err(error) = start_host_thread(index as usize, vcpu_main, index as usize) {
+        panic!("vCPU {index} cannot be started: {error}");
+    }
+}
+
+/// A process begins with one vCPU after a fork; the others come with threads to run.
+pub(crate) fn start_vcpu_for_thread() {
+    let process = process();
+    let started = process.started.load(Ordering::Relaxed);
+    if started < process.vcpus.len() as u32 && process.threads.load(Ordering::Relaxed) > started {
+        start_vcpu();
+    }
 }
 
 extern "C" fn vcpu_main(argument: usize, process: usize) -> ! {
@@ -241,80 +326,69 @@ extern "C" fn vcpu_main(argument: usize, process: usize) -> ! {
     let process = unsafe { &*(process as *const Process) };
     process.vcpus[argument].adopt(process);
     if process.config.signals
-        && let Err(error) = signal::prepare_host_thread()
+        && let Err(error) = signal::prepare_host_thread(argument)
     {
         panic!("vCPU {argument}: {error}");
     }
     run_loop();
+    block().quiet.store(HALTED, Ordering::Release);
     platform::thread::exit_host_thread()
 }
 
-/// Starts a helper host thread with a block of its own (no vCPU, in the kernel for good).
-pub(crate) fn start_helper(body: fn() -> !) -> Result<()> {
+/// Starts a helper host thread, number `number` of its process, with a block of its own (no vCPU, in the
+/// kernel for good).
+pub(crate) fn start_helper(number: u32) -> Result<()> {
     extern "C" fn helper_main(argument: usize, process: usize) -> ! {
-        // SAFETY: `start_host_thread` passes this process's address and `body`'s.
-        let (process, body) =
-            unsafe { (&*(process as *const Process), core::mem::transmute::<usize, fn() -> !>(argument)) };
-        let block = Block::new(NONE, -1, -1);
-        block.cache.set(process.next_cache.fetch_add(1, Ordering::Relaxed));
+        // SAFETY: `start_helper` passes a block that the process keeps, `start_host_thread` its address.
+        let (process, block) = unsafe { (&*(process as *const Process), &*(argument as *const Block)) };
         block.adopt(process);
         if process.config.signals {
             signal::prepare_helper();
         }
-        body()
+        crate::blocking::serve()
     }
-    start_host_thread(helper_main, body as usize)
+    let block = Box::new(Block::new(NONE));
+    block.take_cache(process().family);
+    let address = &raw const *block as usize;
+    process().helper_blocks.lock().push(block);
+    start_host_thread(HELPER_SLOTS + number as usize, helper_main, address)
 }
 
-fn start_host_thread(main: extern "C" fn(usize, usize) -> !, argument: impl Argument) -> Result<()> {
+/// A stack for the host thread in `slot`. In a forked process the slot may hold a copy of the parent's.
+pub(crate) fn map_stack(slot: usize) -> Result<usize> {
+    let rights = platform::mem::Prot::READ | platform::mem::Prot::WRITE;
+    if !process().config.signals {
+        return platform::mem::map_private(0, LOOP_STACK, rights);
+    }
+    let at = layout::stack_slot(slot);
+    // SAFETY: the slot is this host thread's alone.
+    unsafe { platform::mem::replace_private(at, LOOP_STACK, rights) }.map(|()| at)
+}
+
+fn start_host_thread(slot: usize, main: extern "C" fn(usize, usize) -> !, argument: usize) -> Result<()> {
     let process: *const Process = process();
-    let stack =
-        platform::mem::map_private(0, LOOP_STACK, platform::mem::Prot::READ | platform::mem::Prot::WRITE)?;
+    let stack = map_stack(slot)?;
     // Signals stay blocked until the new thread has its own block: it starts with ours in `%gs`.
     let mask = signal::block_all();
     // SAFETY: the stack is fresh and stays mapped; the entry never returns.
-    let made = unsafe {
-        platform::thread::start_host_thread(stack + LOOP_STACK, main, argument.word(), process as usize)
-    };
+    let made =
+        unsafe { platform::thread::start_host_thread(stack + LOOP_STACK, main, argument, process as usize) };
     signal::restore_mask(mask);
     made.map(drop)
-}
-
-/// A word for a new host thread.
-trait Argument {
-    fn word(self) -> usize;
-}
-impl Argument for usize {
-    fn word(self) -> usize {
-        self
-    }
-}
-impl Argument for u32 {
-    fn word(self) -> usize {
-        self as usize
-    }
 }
 
 pub(crate) fn by_index<'a>(vcpu: u32) -> Option<&'a Block> {
     process().vcpus.get(vcpu as usize)
 }
 
-/// This vCPU; on a helper the first.
-pub(crate) fn current_or_first<'a>() -> &'a Block {
-    match block().index {
-        NONE => by_index(0).expect("vCPU 0"),
-        _ => block(),
-    }
-}
-
 impl Block {
-    pub(crate) const fn new(index: u32, epoll: i32, doorbell: i32) -> Block {
+    pub(crate) const fn new(index: u32) -> Block {
         Block {
             this: Cell::new(ptr::null()),
             depth: Cell::new(1),
             work: AtomicU8::new(0),
             current: Cell::new(ptr::null()),
-            cache: Cell::new(if index == NONE { 0 } else { index }),
+            cache: Cell::new(NO_CACHE),
             index,
             process: Cell::new(ptr::null()),
             idle_stack_pointer: Cell::new(0),
@@ -326,12 +400,11 @@ impl Block {
             spin_ns: Cell::new(MOST_SPIN_NS),
             polls: Cell::new(0),
             tid: AtomicI32::new(0),
-            epoll,
-            doorbell,
             sleeping: AtomicBool::new(false),
+            counted: AtomicBool::new(false),
+            quiet: AtomicU8::new(BUSY),
             queue: RunQueue::new(),
             timers: Timers::new(),
-            watches: Watches::new(),
         }
     }
 
@@ -341,6 +414,27 @@ impl Block {
         self.process.set(process);
         self.tid.store(platform::thread::gettid(), Ordering::Relaxed);
         arch::write_gs_base(&raw const *self as usize);
+    }
+
+    /// Takes one of the arena allocator's caches for its own.
+    pub(crate) fn take_cache(&self, family: &Family) {
+        self.cache.set(family.take_cache());
+    }
+
+    /// Makes this block, which no host thread has yet, that of a forked child's one: it goes on inside the
+    /// kernel as `thread`.
+    pub(crate) fn prepare_fork(&self, process: *const Process, thread: *const Thread, depth: u32) {
+        self.process.set(process);
+        self.current.set(thread);
+        self.depth.set(depth);
+    }
+
+    /// The child's first act: makes this the calling host thread's block, with its loop ready to run.
+    pub(crate) fn adopt_forked(&self) {
+        self.adopt(self.process.get());
+        let top = layout::stack_slot(0) + LOOP_STACK;
+        // SAFETY: slot 0 is mapped in every process; the copy of the parent's frames there is dead.
+        self.idle_stack_pointer.set(unsafe { arch::prepare_loop(top, loop_for_good) });
     }
 
     /// The vCPU to whose queue threads made here belong.
@@ -356,47 +450,91 @@ impl Block {
     /// Ends its sleep, if it sleeps. Safe in a signal handler.
     pub(crate) fn ring(&self) {
         if self.sleeping.swap(false, Ordering::SeqCst) {
-            let one = 1u64;
-            // SAFETY: eight bytes of ours. EAGAIN (a full counter) has rung it already.
-            let _ = unsafe { host!(write, self.doorbell, &raw const one, 8) };
+            self.kick();
         }
+    }
+
+    /// Sends the host thread the signal that interrupts what it does.
+    fn kick(&self) {
+        // SAFETY: set when the block was made or adopted; the process outlives its blocks.
+        let Some(process) = (unsafe { self.process.get().as_ref() }) else { return };
+        let tid = self.tid.load(Ordering::Relaxed);
+        platform::thread::tgkill(process.host_pid(), tid, signal::KICK);
     }
 }
 
-/// Puts a READY thread into a queue: the caller's own, or from a helper the thread's last one.
+/// Puts a READY thread into a queue: the caller's own; from a helper or another process the thread's
+/// last one.
 pub(crate) fn enqueue(thread: &Thread) {
     let here = block();
+    let owner = &*thread.process;
+    if !ptr::eq(here.process.get(), owner) {
+        return enqueue_foreign(thread, owner);
+    }
     if here.index != NONE {
         if here.queue.push(thread) >= 2 {
             wake_another();
         }
         return;
     }
-    let target = by_index(thread.vcpu.load(Ordering::Relaxed)).expect("a vCPU");
+    enqueue_foreign(thread, owner);
+}
+
+fn enqueue_foreign(thread: &Thread, owner: &Process) {
+    let target = &owner.vcpus[thread.vcpu.load(Ordering::Relaxed) as usize % owner.vcpus.len()];
     target.queue.push(thread);
     if !target.sleeping.load(Ordering::SeqCst) {
-        wake_another();
+        owner.wake_one();
     }
     target.ring();
 }
 
-/// Rings one sleeping vCPU, if there is one: it will steal.
-fn wake_another() {
-    let process = process();
-    if process.sleepers.load(Ordering::SeqCst) == 0 {
-        return;
-    }
-    if let Some(block) = process.vcpus.iter().find(|b| b.sleeping.load(Ordering::SeqCst)) {
-        block.ring();
+impl Process {
+    /// Rings one sleeping vCPU, if there is one: it will steal.
+    fn wake_one(&self) {
+        if self.sleepers.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        if let Some(block) = self.vcpus.iter().find(|b| b.sleeping.load(Ordering::SeqCst)) {
+            block.ring();
+        }
     }
 }
 
-/// Makes vCPU `vcpu` look at its work: interrupts program code there, or ends its sleep.
-pub(crate) fn interrupt(vcpu: u32) {
-    let Some(target) = by_index(vcpu) else { return };
+/// Rings one sleeping vCPU of this process.
+fn wake_another() {
+    process().wake_one();
+}
+
+/// Makes the vCPU that runs `thread` look at its work: interrupts program code there, or ends its sleep.
+pub(crate) fn interrupt(thread: &Thread) {
+    let owner = &*thread.process;
+    let Some(target) = owner.vcpus.get(thread.vcpu.load(Ordering::Relaxed) as usize) else { return };
     target.mark(WORK_ATTENTION);
-    if target.index != block().index && process().config.signals {
-        platform::thread::tgkill(process().pid, target.tid.load(Ordering::Relaxed), signal::KICK);
+    if !ptr::eq(target, block()) && owner.config.signals {
+        target.kick();
+    }
+}
+
+/// Brings all other vCPUs of this process to rest, where they hold no lock: before its host process
+/// ends or changes its memory. No guest thread but the caller is left.
+pub(crate) fn halt_others() {
+    let process = process();
+    process.stopping.store(true, Ordering::SeqCst);
+    let started = process.started.load(Ordering::Relaxed) as usize;
+    for other in process.vcpus.iter().take(started).filter(|other| !ptr::eq(*other, block())) {
+        let mut looks = 0u32;
+        // One that sleeps is taken where it is; any other sees `stopping` at the end of its round.
+        while other.quiet.compare_exchange(QUIET, HALTED, Ordering::SeqCst, Ordering::SeqCst) != Err(HALTED) {
+            if other.quiet.load(Ordering::SeqCst) == HALTED {
+                break;
+            }
+            looks += 1;
+            if looks.is_multiple_of(64) {
+                // SAFETY: touches no memory.
+                let _ = unsafe { host!(sched_yield) };
+            }
+        }
     }
 }
 
@@ -531,10 +669,11 @@ impl Block {
         }
         (process.hooks.poll)(self.index);
         self.timers.run();
+        process.family.orphans.run();
         let polls = self.polls.get().wrapping_add(1);
         self.polls.set(polls);
         if descriptors || polls.is_multiple_of(16) {
-            self.wait(Some(0));
+            self.wait(Some(0), None);
         }
         self.queue.len() != 0
     }
@@ -573,23 +712,33 @@ impl Block {
         now.since(self.watched_since.get()) >= PATIENCE_NS
     }
 
-    /// Sleeps until a doorbell, a descriptor, a signal or the next deadline.
+    /// Sleeps until it is rung, a descriptor, a signal or the next deadline.
     fn sleep(&self) {
         let process = process();
+        let family = process.family;
         let start = platform::time::now();
+        // From here on a signal waits until the host call opens the mask: a ring is not lost.
+        let mask = signal::block_for_sleep();
         // Dekker's pattern with `enqueue`: announce, then look; push, then look for sleepers.
         self.sleeping.store(true, Ordering::SeqCst);
         process.sleepers.fetch_add(1, Ordering::SeqCst);
+        self.counted.store(true, Ordering::Relaxed);
+        family.sleepers.fetch_add(1, Ordering::SeqCst);
         let idle = process.vcpus.iter().all(|other| other.queue.len() < 2)
             && self.queue.len() == 0
             && self.work.load(Ordering::SeqCst) == 0
             && !process.stopping.load(Ordering::SeqCst);
         if idle && (process.hooks.before_sleep)(self.index) {
-            self.wait(self.time_to_deadline());
+            self.wait(self.time_to_deadline(), Some(mask));
         }
+        let last = family.sleepers.fetch_sub(1, Ordering::SeqCst) == 1;
+        self.counted.store(false, Ordering::Relaxed);
         process.sleepers.fetch_sub(1, Ordering::SeqCst);
         self.sleeping.store(false, Ordering::SeqCst);
-        (process.hooks.after_sleep)(self.index);
+        signal::restore_mask(mask);
+        if last {
+            (process.hooks.after_sleep)(self.index);
+        }
         let slept = platform::time::now().since(start);
         let spin = match slept < MOST_SPIN_NS {
             true => MOST_SPIN_NS,
@@ -600,26 +749,38 @@ impl Block {
 
     /// Nanoseconds to the next timer or network deadline; `None`: none.
     fn time_to_deadline(&self) -> Option<u64> {
-        let network = (process().hooks.deadline)(self.index);
-        let next = [self.timers.next(), network].into_iter().flatten().min()?;
+        let process = process();
+        let network = (process.hooks.deadline)(self.index);
+        let orphans = process.family.orphans.next();
+        let next = [self.timers.next(), network, orphans].into_iter().flatten().min()?;
         Some(next.since(platform::time::now()))
     }
 
-    /// epoll_pwait2: tells watches; `timeout` in nanoseconds, `None` without end.
-    fn wait(&self, timeout: Option<u64>) {
-        let mut events = [Event::default(); 64];
+    /// epoll_pwait2 on the family's descriptors: tells watches. `timeout` in nanoseconds, `None` without
+    /// end; `mask`: this is a sleep, under this signal mask.
+    fn wait(&self, timeout: Option<u64>, mask: Option<u64>) {
+        let family = process().family;
+        let mut events = [Event::default(); 32];
         let limit = timeout.map(Timespec::from_ns);
         let limit = limit.as_ref().map_or(ptr::null(), |t| t as *const Timespec);
-        // SAFETY: the buffers are ours and as long as said. A host signal's handler may run; the mask
-        // stays as it is.
-        let got = unsafe { host!(epoll_pwait2, self.epoll, events.as_mut_ptr(), events.len(), limit, 0, 0) };
+        let opened = mask.map(|mask| mask & !signal::bit(signal::KICK));
+        let set = opened.as_ref().map_or(ptr::null(), |m| m as *const u64);
+        if mask.is_some() {
+            self.quiet.store(QUIET, Ordering::SeqCst);
+        }
+        // SAFETY: the buffers are ours and as long as said. A host signal's handler may run.
+        let got =
+            unsafe { host!(epoll_pwait2, family.epoll, events.as_mut_ptr(), events.len(), limit, set, 8) };
+        if mask.is_some()
+            && self.quiet.compare_exchange(QUIET, BUSY, Ordering::SeqCst, Ordering::SeqCst).is_err()
+        {
+            // The process ends (`halt_others`): nothing may be touched any more.
+            platform::thread::exit_host_thread();
+        }
         // EINTR: a signal; the loop looks at `work` next.
         for event in &events[..got.unwrap_or(0)] {
             let Event { events, data } = *event;
-            if data == host_fd::DOORBELL {
-                continue;
-            }
-            let callback = self.watches.lock().get(data);
+            let callback = family.watches.lock().get(data);
             if let Some(callback) = callback {
                 callback.ready(events);
             }

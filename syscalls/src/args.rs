@@ -142,6 +142,8 @@ arguments! {
     Advice(i32) Kind::Choice(ADVICE);
     /// clone(2) flags.
     CloneFlags(usize) Kind::Flags(CLONE);
+    /// wait4(2)'s and waitid(2)'s options.
+    WaitFlags(u32) Kind::Flags(WAIT);
     /// A socket domain.
     Domain(i32) Kind::Choice(DOMAIN);
     /// A socket type with its flags.
@@ -154,6 +156,16 @@ arguments! {
     IoctlCommand(u32) Kind::Choice(IOCTL);
 }
 
+const WAIT: &[(u64, &str)] = &[
+    (1, "WNOHANG"),
+    (2, "WSTOPPED"),
+    (4, "WEXITED"),
+    (8, "WCONTINUED"),
+    (0x100_0000, "WNOWAIT"),
+    (0x2000_0000, "__WNOTHREAD"),
+    (0x4000_0000, "__WALL"),
+    (0x8000_0000, "__WCLONE"),
+];
 const OPEN: &[(u64, &str)] = &[
     (0o1, "O_WRONLY"),
     (0o2, "O_RDWR"),

@@ -13,12 +13,10 @@ use crate::context::Ctx;
 use crate::errno::{RESTART, wants_restart};
 use crate::process::root;
 use crate::signal::{self, Delivery, SA_RESTART};
-use crate::{Errno, Result, rt, signal_frame, table, thread, trace};
+use crate::{Errno, Result, fork, rt, signal_frame, table, trace};
 use sched::Frame;
 
 const RT_SIGRETURN: usize = 15;
-const CLONE: usize = 56;
-const CLONE3: usize = 435;
 
 /// Linux system call `number` with its six argument registers, by the raw convention: the answer is
 /// the kernel's, -4095..=-1 for errors. Enters the kernel, traces, dispatches by the table, leaves
@@ -29,6 +27,11 @@ const CLONE3: usize = 435;
 /// A right one to the wrong place is the program's own error, as in Linux.
 #[inline]
 pub unsafe fn call(number: usize, args: [usize; 6]) -> isize {
+    // Known when it is compiled, at nearly all callers.
+    if fork::is_fork(number) {
+        // SAFETY: forwarded.
+        return unsafe { fork::door(number, &args) };
+    }
     rt::enter();
     let ctx = Ctx::current();
     let mut result = dispatch(&ctx, number, &args);
@@ -160,8 +163,7 @@ pub fn instruction(number: usize, args: [usize; 6], frame: &mut Frame) -> isize 
         return frame.rax as isize;
     }
     let result = match number {
-        CLONE => thread::clone_from(&ctx, &args, frame),
-        CLONE3 => thread::clone3_from(&ctx, &args, frame),
+        _ if fork::is_fork(number) => fork::from_instruction(&ctx, number, &args, frame),
         _ => dispatch(&ctx, number, &args),
     };
     let mut verdict = Verdict::new(result);

@@ -26,6 +26,11 @@ pub fn record(signal: i32, info: &SigInfo) {
     CAME.fetch_or(bit(signal), Ordering::Release);
 }
 
+/// A forked child has got nothing yet; what is noted here is its parent's.
+pub fn forget() {
+    CAME.store(0, Ordering::Relaxed);
+}
+
 /// The scheduler's `host_signals` hook: hands what came to the process.
 pub fn deliver() {
     let Some(process) = process::own() else { return };

@@ -28,6 +28,7 @@ pub mod fd;
 pub mod file;
 #[cfg(test)]
 mod file_tests;
+pub mod fork;
 pub mod futex;
 pub mod host_file;
 pub mod host_signal;
@@ -46,6 +47,7 @@ pub mod poll;
 pub mod posix_timer;
 pub mod proc;
 pub mod process;
+pub mod reap;
 pub mod rt;
 pub mod rw;
 pub mod signal;
@@ -103,6 +105,8 @@ pub fn hooks(hooks: sched::Hooks) -> sched::Hooks {
             let none = core::ptr::null_mut();
             thread::exited(thread.local().swap(none, Ordering::AcqRel));
         },
+        #[cfg(not(test))]
+        process_gone: reap::host_gone,
         ..hooks
     }
 }

@@ -276,13 +276,28 @@ pub fn before_sleep() -> bool {
     }
 }
 
-/// A vCPU is awake again.
+/// The last vCPU that slept is awake again. One that has gone to sleep meanwhile has announced that
+/// before or after us, under the lock; it counted itself before, so we see it.
 pub fn after_sleep() {
     let Some(net) = net() else { return };
     if let Some(mut stack) = net.stack.try_lock()
         && let Backend::Ring(ring) = &mut stack.backend
+        && crate::rt::sleepers() == 0
     {
         ring.awake();
+    }
+}
+
+/// A tick found a vCPU computing: if others sleep, the server shall ring one of them rather than let
+/// frames wait for the next tick.
+pub fn hand_over() {
+    let Some(net) = net() else { return };
+    if crate::rt::sleepers() != 0
+        && let Some(mut stack) = net.stack.try_lock()
+        && let Backend::Ring(ring) = &mut stack.backend
+    {
+        // Frames that are there already are taken by the next poll.
+        let _ = ring.announce_sleep();
     }
 }
 

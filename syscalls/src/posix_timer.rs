@@ -97,6 +97,20 @@ impl Timers {
         self.table.lock().get(&id).cloned().ok_or(Errno::EINVAL)
     }
 
+    /// Disarms and forgets all.
+    pub fn stop(&self) {
+        let all = core::mem::take(&mut *self.table.lock());
+        for timer in all.values() {
+            timer.set(None, 0);
+        }
+        for place in &self.interval {
+            let timer = place.lock().take();
+            if let Some(timer) = timer {
+                timer.set(None, 0);
+            }
+        }
+    }
+
     /// A thread takes a timer's signal: the overruns so far go with it.
     pub fn delivered(&self, info: &mut Info) {
         let Ok(timer) = self.get(info.fields[0] as u32 as i32) else { return };

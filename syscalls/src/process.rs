@@ -6,7 +6,7 @@
 //! and the same in every process of the family because the arena is at one address.
 //!
 //! Left out: threads ([`crate::task`]), signals' meaning ([`crate::signal`]), descriptors
-//! ([`crate::fd`]).
+//! ([`crate::fd`]), how processes are made ([`crate::fork`]) and how they end ([`crate::reap`]).
 
 use crate::fd::FdTable;
 use crate::hub::Hub;
@@ -18,7 +18,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use platform::host;
 use platform::sync::Lock;
 use platform::time::Instant;
@@ -50,6 +50,10 @@ pub struct Config<'a> {
 pub struct Root {
     processes: Lock<BTreeMap<u32, Arc<Process>>>,
     next_id: AtomicU32,
+    /// The guest's first process, which orphans go to.
+    pub first: AtomicU32,
+    /// Processes that have not ended.
+    living: AtomicU32,
     /// Threads that wait on user addresses.
     pub futexes: futex::Table,
     /// Names of AF_UNIX sockets.
@@ -95,6 +99,8 @@ pub fn start(config: &Config) -> Arc<Process> {
     let root = Box::new(Root {
         processes: Lock::new(BTreeMap::new()),
         next_id: AtomicU32::new(config.pid),
+        first: AtomicU32::new(config.pid),
+        living: AtomicU32::new(0),
         futexes: futex::Table::new(),
         unix: crate::unix_socket::Names::new(),
         hostname: Lock::new(String::from(config.hostname)),
@@ -109,6 +115,7 @@ pub fn start(config: &Config) -> Arc<Process> {
     }
     let credentials = config.credentials.clone().unwrap_or_else(Credentials::of_host);
     let process = self::root().add_process(credentials, 0);
+    process.set_host(rt::own_host());
     set_own(&process);
     process
 }
@@ -119,7 +126,19 @@ impl Root {
         let pid = self.new_id();
         let process = Arc::new(Process::new(pid, parent, credentials));
         self.processes.lock().insert(pid, process.clone());
+        self.living.fetch_add(1, Ordering::SeqCst);
         process
+    }
+
+    /// Puts a process into the table: it can be found from here on.
+    pub fn insert_process(&self, process: &Arc<Process>) {
+        self.processes.lock().insert(process.pid, process.clone());
+        self.living.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The processes for which `pick` holds.
+    pub fn processes_that(&self, mut pick: impl FnMut(&Process) -> bool) -> Vec<Arc<Process>> {
+        self.processes.lock().values().filter(|process| pick(process)).cloned().collect()
     }
 
     /// The process with this id.
@@ -141,6 +160,11 @@ impl Root {
     pub fn remove_process(&self, pid: u32) {
         let gone = self.processes.lock().remove(&pid);
         drop(gone);
+    }
+
+    /// One process has ended; answers whether it was the guest's last one.
+    pub fn one_less(&self) -> bool {
+        self.living.fetch_sub(1, Ordering::SeqCst) == 1
     }
 
     /// Whether a missing call is made for the first time. All unknown numbers count as one.
@@ -200,9 +224,31 @@ pub struct Process {
     pub started: Instant,
     /// prctl(PR_SET_DUMPABLE).
     pub dumpable: AtomicI32,
+    /// prctl(PR_SET_CHILD_SUBREAPER).
+    pub subreaper: AtomicBool,
+    /// What its parent gets when it ends: 0, or a signal (clone(2)).
+    pub exit_signal: AtomicI32,
+    /// It has executed a program since the fork (setpgid(2)).
+    pub executed: AtomicBool,
+    /// Running, stopped, or a zombie.
+    pub life: Lock<crate::reap::Life>,
+    /// Told when something happens to a child.
+    pub child_hub: Hub,
+    /// Told when a vforked child no longer needs its parent's memory.
+    pub released: Hub,
+    /// Resources that reaped children used.
+    pub children_usage: Lock<crate::reap::Usage>,
+    /// How it ends: 0, or [`ENDING`] and the wait status.
+    ending: AtomicU32,
+    host: Lock<Option<rt::HostRef>>,
+    /// The thread that ended it, until its host process is gone.
+    pub(crate) last: Lock<Option<Arc<Task>>>,
     limits: Lock<[Limit; LIMITS]>,
     tasks: Lock<Vec<Arc<Task>>>,
 }
+
+/// Set in [`Process::ending`] with the status.
+const ENDING: u32 = 1 << 31;
 
 impl Process {
     fn new(pid: u32, parent: u32, credentials: Credentials) -> Process {
@@ -223,8 +269,94 @@ impl Process {
             timers: posix_timer::Timers::new(),
             started: platform::time::now(),
             dumpable: AtomicI32::new(1),
+            subreaper: AtomicBool::new(false),
+            exit_signal: AtomicI32::new(crate::signal::number::SIGCHLD),
+            executed: AtomicBool::new(false),
+            life: Lock::default(),
+            child_hub: Hub::new(),
+            released: Hub::new(),
+            children_usage: Lock::default(),
+            ending: AtomicU32::new(0),
+            host: Lock::new(None),
+            last: Lock::new(None),
             limits: Lock::new(host_limits()),
             tasks: Lock::new(Vec::new()),
+        }
+    }
+
+    /// The child of a fork (fork(2)): it has copies of what POSIX says is copied, no threads, no timers,
+    /// and no pending signals. It is in no table yet. `share_files`: CLONE_FILES without a thread is not
+    /// there, so descriptors are always copied.
+    pub(crate) fn forked(&self, parent: u32, exit_signal: i32) -> Arc<Process> {
+        Arc::new(Process {
+            pid: root().new_id(),
+            parent: AtomicU32::new(parent),
+            group: AtomicU32::new(self.group.load(Ordering::Relaxed)),
+            session: AtomicU32::new(self.session.load(Ordering::Relaxed)),
+            fds: self.fds.fork(),
+            credentials: Lock::new(self.credentials.lock().clone()),
+            view: self.view.fork(),
+            heap: self.heap.fork(),
+            image: Lock::new(self.image.lock().clone()),
+            umask: AtomicU32::new(self.umask.load(Ordering::Relaxed)),
+            actions: self.actions.fork(),
+            pending: Pending::new(),
+            signal_hubs: Lock::new(Vec::new()),
+            timers: posix_timer::Timers::new(),
+            started: platform::time::now(),
+            dumpable: AtomicI32::new(self.dumpable.load(Ordering::Relaxed)),
+            subreaper: AtomicBool::new(false),
+            exit_signal: AtomicI32::new(exit_signal),
+            executed: AtomicBool::new(false),
+            life: Lock::default(),
+            child_hub: Hub::new(),
+            released: Hub::new(),
+            children_usage: Lock::default(),
+            ending: AtomicU32::new(0),
+            host: Lock::new(None),
+            last: Lock::new(None),
+            limits: Lock::new(*self.limits.lock()),
+            tasks: Lock::new(Vec::new()),
+        })
+    }
+
+    /// The host process it runs in.
+    pub fn host(&self) -> Option<rt::HostRef> {
+        self.host.lock().clone()
+    }
+
+    /// Tells in which host process it runs.
+    pub(crate) fn set_host(self: &Arc<Self>, host: rt::HostRef) {
+        let before = rt::swap_host_local(&host, Arc::into_raw(self.clone()).cast_mut().cast());
+        // SAFETY: null, or the count that an earlier call left there.
+        drop(unsafe { before.cast::<Process>().as_ref().map(|before| Arc::from_raw(before)) });
+        *self.host.lock() = Some(host);
+    }
+
+    /// The process that ran in a host process which is gone. Once.
+    pub(crate) fn of_host(host: &rt::HostRef) -> Option<Arc<Process>> {
+        let local = rt::swap_host_local(host, core::ptr::null_mut());
+        // SAFETY: null, or the count that `set_host` left there.
+        unsafe { local.cast::<Process>().as_ref().map(|process| Arc::from_raw(process)) }
+    }
+
+    /// Its host process is gone.
+    pub(crate) fn forget_host(&self) {
+        let gone = self.host.lock().take();
+        drop(gone);
+    }
+
+    /// Whether it is a zombie or less.
+    pub fn has_ended(&self) -> bool {
+        self.life.lock().has_ended()
+    }
+
+    /// The wait status that it ends with, once that is decided: its threads leave as they notice.
+    #[inline]
+    pub fn ending(&self) -> Option<u32> {
+        match self.ending.load(Ordering::SeqCst) {
+            0 => None,
+            ending => Some(ending & !ENDING),
         }
     }
 
@@ -277,12 +409,19 @@ impl Process {
         left
     }
 
-    /// Ends the process: closes what it has open, so that peers see it, then leaves the host.
-    pub fn exit(&self, status: i32) -> ! {
-        self.fds.close_all();
-        crate::net_poll::finish();
-        root().remove_process(self.pid);
-        rt::exit_process(status)
+    /// Decides how the process ends, if that is not decided yet, and has its threads leave: each by itself,
+    /// so that what it holds in a call is given back. `status` is what wait(2) shows.
+    pub fn begin_exit(&self, status: u32) {
+        if self.ending.compare_exchange(0, ENDING | status, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+            self.pending.doom();
+            self.tasks().iter().for_each(|task| task.nudge());
+        }
+    }
+
+    /// Ends the process, called by one of its threads, which is gone at once. The others follow.
+    pub fn exit(&self, status: u32) -> ! {
+        self.begin_exit(status);
+        crate::thread::end()
     }
 }
 

@@ -138,6 +138,11 @@ mod real {
         sched::vcpu::count() as usize
     }
 
+    /// vCPUs of all the guest's processes that sleep.
+    pub fn sleepers() -> u32 {
+        sched::vcpu::sleepers()
+    }
+
     /// The CPU that the caller runs on.
     pub fn cpu() -> usize {
         sched::vcpu::current() as usize
@@ -154,12 +159,31 @@ mod real {
         current().set_alternate_stack(base, len);
     }
 
-    /// Ends the host process with all its vCPUs.
+    /// Ends the host process, called by its last guest thread.
     pub fn exit_process(status: i32) -> ! {
-        loop {
-            // SAFETY: takes no memory and does not return.
-            let _ = unsafe { platform::host!(exit_group, status) };
-        }
+        sched::fork::exit(status)
+    }
+
+    /// A host process of the guest.
+    pub type HostRef = Arc<sched::Process>;
+
+    /// The caller's host process.
+    pub fn own_host() -> HostRef {
+        sched::vcpu::own()
+    }
+
+    /// Leaves a pointer to the guest's process with its host process; answers the one before.
+    pub fn swap_host_local(host: &HostRef, local: *mut ()) -> *mut () {
+        host.local().swap(local, Ordering::AcqRel)
+    }
+
+    /// A process that is being made.
+    pub type Child = sched::fork::Child;
+
+    /// Gives up a thread whose host process is gone; answers its pointer to its task.
+    pub fn abandon(thread: &ThreadRef) -> *mut () {
+        thread.abandon();
+        thread.local().swap(core::ptr::null_mut(), Ordering::AcqRel)
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{Errno, Result, rt};
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use platform::host;
 use platform::sync::Lock;
 use platform::time::Timespec;
@@ -63,6 +63,10 @@ pub const SA_NODEFER: u64 = 0x4000_0000;
 pub const SA_RESETHAND: u64 = 0x8000_0000;
 /// Make interrupted calls again.
 pub const SA_RESTART: u64 = 0x1000_0000;
+/// SIGCHLD only for children that end.
+pub const SA_NOCLDSTOP: u64 = 1;
+/// Children leave no zombies.
+pub const SA_NOCLDWAIT: u64 = 2;
 /// Use the alternate stack.
 pub const SA_ONSTACK: u64 = 0x0800_0000;
 /// `restorer` is set.
@@ -147,13 +151,23 @@ impl Info {
 pub struct Pending {
     /// Mirror of which ones: looked at on every way out of the kernel.
     bits: AtomicU64,
+    /// The process ends: SIGKILL waits for ever, without being queued.
+    doomed: AtomicBool,
     queue: Lock<VecDeque<Info>>,
 }
 
 impl Pending {
     /// None.
     pub const fn new() -> Pending {
-        Pending { bits: AtomicU64::new(0), queue: Lock::new(VecDeque::new()) }
+        Pending { bits: AtomicU64::new(0), doomed: AtomicBool::new(false), queue: Lock::new(VecDeque::new()) }
+    }
+
+    /// Every wait of the process is interrupted from here on, and every way out of the kernel finds
+    /// something to do.
+    pub fn doom(&self) {
+        let queue = self.queue.lock();
+        self.doomed.store(true, Ordering::Relaxed);
+        self.update(&queue);
     }
 
     /// Which signals wait.
@@ -206,7 +220,8 @@ impl Pending {
     }
 
     fn update(&self, queue: &VecDeque<Info>) {
-        let bits = queue.iter().fold(0, |bits, info| bits | bit(info.signo));
+        let doom = if self.doomed.load(Ordering::Relaxed) { bit(SIGKILL) } else { 0 };
+        let bits = queue.iter().fold(doom, |bits, info| bits | bit(info.signo));
         self.bits.store(bits, Ordering::SeqCst);
     }
 }
@@ -243,6 +258,22 @@ impl Actions {
     pub fn new() -> Actions {
         let table = [Action::default(); SIGNALS as usize];
         Actions { ignored: AtomicU64::new(DEFAULT_IGNORED), table: Lock::new(table) }
+    }
+
+    /// A copy for a child.
+    pub fn fork(&self) -> Actions {
+        let table = self.table.lock();
+        let ignored = AtomicU64::new(self.ignored.load(Ordering::Relaxed));
+        Actions { ignored, table: Lock::new(*table) }
+    }
+
+    /// Handlers become defaults; what is ignored stays so (execve(2), CLONE_CLEAR_SIGHAND).
+    pub fn reset(&self) {
+        for signal in 1..=SIGNALS {
+            if self.get(signal).handler != SIG_IGN {
+                self.set(signal, Action::default());
+            }
+        }
     }
 
     /// What `signal` does.
@@ -378,6 +409,9 @@ fn note_continue(process: &Process, signal: i32) {
     };
     process.pending.discard(cancel);
     process.tasks().iter().for_each(|task| task.pending.discard(cancel));
+    if signal == SIGCONT {
+        crate::reap::go_on(process);
+    }
 }
 
 fn tell_signalfds(process: &Process) {
@@ -401,6 +435,10 @@ fn tell_signalfds(process: &Process) {
 /// to go back to is in the answer.
 pub fn next(task: &Task) -> Option<Delivery> {
     loop {
+        if task.process.ending().is_some() {
+            crate::thread::end();
+        }
+        crate::reap::wait_stopped(task);
         let allowed = !task.blocked.load(Ordering::Relaxed);
         let info = take(task, allowed)?;
         let action = task.process.actions.get(info.signo);
@@ -450,9 +488,13 @@ fn default_action(task: &Task, signal: i32) {
         return;
     }
     if bit & DEFAULT_STOP != 0 {
-        return stop();
+        return match root().process(task.process.parent.load(Ordering::Relaxed)) {
+            Some(_) => crate::reap::stop(&task.process, signal),
+            // Its parent is on the host.
+            None => stop(),
+        };
     }
-    task.process.exit(128 + signal)
+    task.process.exit(signal as u32)
 }
 
 /// Stops the guest as the signal would stop a native process: the host's shell sees it stopped and

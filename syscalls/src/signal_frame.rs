@@ -359,7 +359,7 @@ fn live_area() -> (usize, u64) {
 
 /// The stack cannot take a frame: Linux forces SIGSEGV, which then has no handler.
 fn overflow(process: &Process) -> ! {
-    process.exit(128 + SIGSEGV)
+    process.exit(SIGSEGV as u32)
 }
 
 /// What [`enter_handler`] has saved, from its stack pointer up.

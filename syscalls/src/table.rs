@@ -205,12 +205,12 @@ table! {
     53 => socketpair(Domain, SocketType, i32, UserPtr<[i32; 2]>) full "" = crate::socket::socketpair;
     54 => setsockopt(Fd, SocketLevel, i32, UserPtr<u8>, i32) full "" = crate::socket::setsockopt;
     55 => getsockopt(Fd, SocketLevel, i32, UserPtr<u8>, UserPtr<i32>) full "" = crate::socket::getsockopt;
-    56 => clone(CloneFlags, Address, UserPtr<u32>, UserPtr<u32>, usize) partial "threads only, and only by the syscall instruction" = crate::thread::clone;
-    57 => fork() missing "processes come with fork";
-    58 => vfork() missing "processes come with fork";
+    56 => clone(CloneFlags, Address, UserPtr<u32>, UserPtr<u32>, usize) partial "threads and processes; no namespaces, and what a process shares with its parent is memory (with CLONE_VFORK) or nothing" = crate::thread::clone;
+    57 => fork() full "" = crate::thread::fork;
+    58 => vfork() full "" = crate::thread::fork;
     59 => execve(UserStr, Address, Address) missing "processes come with fork";
     60 => exit(i32) full "" = crate::thread::exit;
-    61 => wait4(i32, UserPtr<i32>, i32, Address) missing "processes come with fork";
+    61 => wait4(i32, UserPtr<u32>, WaitFlags, UserPtr<[i64; 18]>) full "" = crate::reap::wait4;
     62 => kill(i32, Signal) full "" = crate::signal::kill;
     63 => uname(UserPtr<Utsname>) full "" = crate::info::uname;
     64 => semget() missing "System V IPC";
@@ -396,7 +396,7 @@ table! {
     244 => mq_notify() missing "POSIX message queues";
     245 => mq_getsetattr() missing "POSIX message queues";
     246 => kexec_load() missing "administration of a machine, not of a guest";
-    247 => waitid(i32, i32, Address, i32, Address) missing "processes come with fork";
+    247 => waitid(i32, i32, UserPtr<RawInfo>, WaitFlags, UserPtr<[i64; 18]>) partial "no P_PIDFD" = crate::reap::waitid;
     248 => add_key() missing "no key retention service";
     249 => request_key() missing "no key retention service";
     250 => keyctl() missing "no key retention service";
@@ -495,7 +495,7 @@ table! {
     432 => fsmount() missing "administration of a machine, not of a guest";
     433 => fspick() missing "administration of a machine, not of a guest";
     434 => pidfd_open() missing "administration of a machine, not of a guest";
-    435 => clone3(UserPtr<CloneArgs>, usize) partial "threads only, and only by the syscall instruction" = crate::thread::clone3;
+    435 => clone3(UserPtr<CloneArgs>, usize) partial "as clone; no pidfd, no set_tid, no cgroup" = crate::thread::clone3;
     436 => close_range(u32, u32, u32) full "" = crate::fcntl::close_range;
     437 => openat2(DirFd, UserStr, UserPtr<OpenHow>, usize) partial "without RESOLVE flags" = crate::path::openat2;
     438 => pidfd_getfd() missing "administration of a machine, not of a guest";

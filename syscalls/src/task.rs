@@ -74,6 +74,17 @@ impl Task {
         Task::new(process, root().new_id(), blocked)
     }
 
+    /// The only thread of a forked process: the caller's copy.
+    pub fn forked(process: &Arc<Process>, of: &Task) -> Arc<Task> {
+        let task = Task::new(process, process.pid, of.blocked.load(Ordering::Relaxed));
+        *task.altstack.lock() = *of.altstack.lock();
+        *task.name.lock() = *of.name.lock();
+        if let Some(mask) = of.saved_mask.peek() {
+            task.saved_mask.keep(mask);
+        }
+        task
+    }
+
     /// Makes this the task of the running scheduler thread.
     pub fn attach(self: Arc<Task>) {
         self.waiter.bind(rt::current());
@@ -138,6 +149,11 @@ impl SavedMask {
             self.mask.store(mask, Ordering::Relaxed);
             self.set.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Looks at it.
+    pub fn peek(&self) -> Option<u64> {
+        self.is_set().then(|| self.mask.load(Ordering::Relaxed))
     }
 
     /// Takes it out.

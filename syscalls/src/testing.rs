@@ -85,6 +85,40 @@ pub mod host_sched {
         unpark(thread);
     }
     pub fn set_alternate_stack(_base: usize, _len: usize) {}
+    pub fn sleepers() -> u32 {
+        0
+    }
+
+    /// Processes of the host are not made in tests.
+    pub type HostRef = Arc<Host>;
+    #[derive(Default)]
+    pub struct Host {
+        local: AtomicPtr<()>,
+    }
+    pub fn own_host() -> HostRef {
+        Arc::new(Host { local: AtomicPtr::new(core::ptr::null_mut()) })
+    }
+    pub fn swap_host_local(host: &HostRef, local: *mut ()) -> *mut () {
+        host.local.swap(local, Ordering::AcqRel)
+    }
+    pub fn abandon(thread: &ThreadRef) -> *mut () {
+        thread.local.swap(core::ptr::null_mut(), Ordering::AcqRel)
+    }
+    pub struct Child(ThreadRef, HostRef);
+    impl Child {
+        pub fn new(_local: *mut ()) -> Child {
+            Child(current().clone(), own_host())
+        }
+        pub fn thread(&self) -> &ThreadRef {
+            &self.0
+        }
+        pub fn process(&self) -> &HostRef {
+            &self.1
+        }
+        pub fn start(&self, _go_on: extern "C" fn(*mut ()) -> !, _argument: *mut ()) -> Result<()> {
+            Err(Errno::ENOSYS)
+        }
+    }
     pub fn yield_now() {
         std::thread::yield_now();
     }

@@ -70,9 +70,19 @@ fn spawn_in(ctx: &Ctx, start: &Start, before: impl FnOnce(u32) -> Result<()>) ->
 
 /// exit(2): ends the calling thread; the process too if it was the last one.
 pub fn exit(ctx: &Ctx, status: i32) -> Result {
+    if ctx.process.task_count() == 1 {
+        ctx.process.exit((status as u32 & 0xff) << 8)
+    }
+    end()
+}
+
+/// Ends the running thread: on its own wish, or because its process ends. The last one ends the process.
+/// Nothing of the callers' frames may want to be dropped.
+pub(crate) fn end() -> ! {
+    let ctx = Ctx::current();
     futex::exit_robust_list(ctx.task);
     if ctx.process.remove_task(ctx.task.tid) == 0 {
-        ctx.process.exit(status & 0xff)
+        crate::reap::finish(ctx.task)
     }
     rt::exit_thread()
 }
@@ -90,9 +100,17 @@ pub fn exited(local: *mut ()) {
     }
 }
 
+/// Lets go of a thread whose host process is gone. Its memory is gone too: no word is cleared.
+pub(crate) fn abandon(task: &Arc<Task>) {
+    let Some(thread) = task.waiter.thread() else { return };
+    let local = rt::abandon(thread);
+    // SAFETY: null, or the count that `attach`, `spawn_in` or a fork left there.
+    drop(unsafe { local.cast::<Task>().as_ref().map(|task| Arc::from_raw(task)) });
+}
+
 /// exit_group(2).
 pub fn exit_group(ctx: &Ctx, status: i32) -> Result {
-    ctx.process.exit(status & 0xff)
+    ctx.process.exit((status as u32 & 0xff) << 8)
 }
 
 /// set_tid_address(2).
@@ -114,17 +132,17 @@ pub fn sched_yield(_ctx: &Ctx) -> Result {
 
 // ---- clone ----
 
-const CLONE_VM: u64 = 0x100;
-const CLONE_FS: u64 = 0x200;
-const CLONE_FILES: u64 = 0x400;
-const CLONE_SIGHAND: u64 = 0x800;
-const CLONE_THREAD: u64 = 0x1_0000;
-const CLONE_SETTLS: u64 = 0x8_0000;
-const CLONE_PARENT_SETTID: u64 = 0x10_0000;
-const CLONE_CHILD_CLEARTID: u64 = 0x20_0000;
-const CLONE_CHILD_SETTID: u64 = 0x100_0000;
+pub(crate) const CLONE_VM: u64 = 0x100;
+pub(crate) const CLONE_FS: u64 = 0x200;
+pub(crate) const CLONE_FILES: u64 = 0x400;
+pub(crate) const CLONE_SIGHAND: u64 = 0x800;
+pub(crate) const CLONE_THREAD: u64 = 0x1_0000;
+pub(crate) const CLONE_SETTLS: u64 = 0x8_0000;
+pub(crate) const CLONE_PARENT_SETTID: u64 = 0x10_0000;
+pub(crate) const CLONE_CHILD_CLEARTID: u64 = 0x20_0000;
+pub(crate) const CLONE_CHILD_SETTID: u64 = 0x100_0000;
 /// What makes a thread and not a process.
-const THREAD: u64 = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD;
+pub(crate) const THREAD: u64 = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD;
 
 /// `struct clone_args` (clone3(2)), version 0 of 64 bytes; later fields are for processes.
 #[repr(C)]
@@ -141,7 +159,7 @@ pub struct CloneArgs {
     pub tls: u64,
 }
 
-/// clone(2) through libc: it cannot return twice from a function. (fork is not there yet.)
+/// clone(2) in the table: both doors take it before dispatch (`crate::fork`), since it returns twice.
 pub fn clone(
     _ctx: &Ctx,
     _flags: CloneFlags,
@@ -153,37 +171,20 @@ pub fn clone(
     Err(Errno::ENOSYS)
 }
 
-/// clone3(2) through libc: as [`clone`].
+/// fork(2) and vfork(2) in the table: as [`clone`].
+pub fn fork(_ctx: &Ctx) -> Result {
+    Err(Errno::ENOSYS)
+}
+
+/// clone3(2) in the table: as [`clone`].
 pub fn clone3(_ctx: &Ctx, _args: UserPtr<CloneArgs>, _size: usize) -> Result {
     Err(Errno::ENOSYS)
 }
 
-/// clone(2) by the instruction: flags, stack, parent_tid, child_tid, tls.
-pub fn clone_from(ctx: &Ctx, args: &[usize; 6], frame: &Frame) -> Result {
-    let args = CloneArgs {
-        flags: args[0] as u64 & !0xff,
-        stack: args[1] as u64,
-        parent_tid: args[2] as u64,
-        child_tid: args[3] as u64,
-        tls: args[4] as u64,
-        ..CloneArgs::default()
-    };
-    clone_thread(ctx, args, frame)
-}
-
-/// clone3(2) by the instruction.
-pub fn clone3_from(ctx: &Ctx, args: &[usize; 6], frame: &Frame) -> Result {
-    if args[1] < size_of::<CloneArgs>() {
-        return Err(Errno::EINVAL);
-    }
-    let args = UserPtr::<CloneArgs>::new(args[0]).read()?;
-    // clone3 names the lowest address of the stack.
-    clone_thread(ctx, CloneArgs { stack: args.stack.wrapping_add(args.stack_size), ..args }, frame)
-}
-
-fn clone_thread(ctx: &Ctx, args: CloneArgs, frame: &Frame) -> Result {
+/// A thread that goes on with a copy of the caller's registers.
+pub(crate) fn clone_thread(ctx: &Ctx, args: CloneArgs, frame: &Frame) -> Result {
     if args.flags & THREAD != THREAD || args.stack == 0 {
-        return Err(Errno::ENOSYS);
+        return Err(Errno::EINVAL);
     }
     let fs_base = if args.flags & CLONE_SETTLS != 0 { args.tls as usize } else { rt::fs_base() };
     let clear = args.flags & CLONE_CHILD_CLEARTID != 0;

@@ -251,6 +251,42 @@ global_asm!(
     rip = const core::mem::offset_of!(Frame, rip),
 );
 
+/// Goes on with `main` on another stack, for good.
+///
+/// # Safety
+/// `top` is the 16-aligned end of a stack that is the caller's alone.
+pub(crate) unsafe fn run_on(top: usize, main: extern "C" fn() -> !) -> ! {
+    // SAFETY: the caller gives the stack; nothing of the old one is used again.
+    unsafe {
+        asm!("mov rsp, {}", "xor ebp, ebp", "call {}", "ud2", in(reg) top, in(reg) main, options(noreturn));
+    }
+}
+
+/// Lays out a stack whose first switch goes to `main`, inside the kernel; answers its stack pointer.
+///
+/// # Safety
+/// `top` is the 16-aligned end of a writable stack that is the caller's alone.
+pub(crate) unsafe fn prepare_loop(top: usize, main: extern "C" fn() -> !) -> usize {
+    let first = First {
+        // Both as a fresh process has them (psABI 3.2.1).
+        mxcsr: 0x1f80,
+        x87_control: 0x37f,
+        r15: 0,
+        r14: 0,
+        r13: 0,
+        r12: 0,
+        rbx: 0,
+        rbp: 0,
+        rip: main as *const () as usize,
+        unused: [0; 2],
+    };
+    // After the return to `main` the stack pointer is 8 past a multiple of 16, as after a call.
+    let at = top - size_of::<First>() - 8;
+    // SAFETY: the caller's stack.
+    unsafe { (at as *mut First).write(first) };
+    at
+}
+
 /// The words that [`switch`] pops from a new thread's stack.
 #[repr(C)]
 struct First {

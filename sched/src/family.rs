@@ -1,0 +1,105 @@
+//! What the processes of a guest share: one epoll for all host descriptors, the list of processes,
+//! numbers, the allocator's caches, timers without a process.
+//!
+//! Every process of a guest is a host process with the same descriptor table (CLONE_FILES) and the same
+//! arena. [`fork`](crate::fork) makes one; [`Family::forget`] takes one out whose host process is gone.
+
+use crate::host_fd::Watches;
+use crate::timer::Timers;
+use crate::vcpu::Process;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use platform::errno::Result;
+use platform::host;
+use platform::sync::Lock;
+
+/// Host threads that can have a cache of the arena's allocator for themselves (`guest/src/memory.rs`).
+const CACHES: usize = 128;
+/// The number of those that have none.
+pub(crate) const NO_CACHE: u32 = u32::MAX;
+
+/// See the module.
+pub(crate) struct Family {
+    /// Holds every watched descriptor; every vCPU of every process sleeps on it.
+    pub(crate) epoll: i32,
+    pub(crate) watches: Lock<Watches>,
+    /// vCPUs that sleep.
+    pub(crate) sleepers: AtomicU32,
+    /// Timers of processes that are gone.
+    pub(crate) orphans: Timers,
+    pub(crate) next_serial: AtomicU32,
+    pub(crate) next_thread: AtomicU32,
+    pub(crate) next_timer: AtomicU64,
+    processes: Lock<Vec<Arc<Process>>>,
+    /// Which caches are taken.
+    caches: Lock<[u64; CACHES / 64]>,
+}
+
+impl Family {
+    /// The family of a guest that begins. It lives as long as any of its processes.
+    pub(crate) fn new() -> Result<&'static Family> {
+        const EPOLL_CLOEXEC: usize = 0o2000000;
+        // SAFETY: touches no memory.
+        let epoll = unsafe { host!(epoll_create1, EPOLL_CLOEXEC) }? as i32;
+        Ok(Box::leak(Box::new(Family {
+            epoll,
+            watches: Watches::new(),
+            sleepers: AtomicU32::new(0),
+            orphans: Timers::new(),
+            next_serial: AtomicU32::new(1),
+            next_thread: AtomicU32::new(1),
+            next_timer: AtomicU64::new(1),
+            processes: Lock::new(Vec::new()),
+            caches: Lock::new([0; CACHES / 64]),
+        })))
+    }
+
+    pub(crate) fn add(&self, process: Arc<Process>) {
+        self.processes.lock().push(process);
+    }
+
+    pub(crate) fn by_serial(&self, serial: u32) -> Option<Arc<Process>> {
+        self.processes.lock().iter().find(|process| process.serial == serial).cloned()
+    }
+
+    /// The host process is gone: what the scheduler kept for it goes too.
+    pub(crate) fn forget(&self, process: &Arc<Process>) {
+        let mut processes = self.processes.lock();
+        let Some(at) = processes.iter().position(|other| Arc::ptr_eq(other, process)) else { return };
+        let gone = processes.swap_remove(at);
+        drop(processes);
+        for block in &gone.vcpus {
+            block.queue.close();
+            self.orphans.adopt(&block.timers);
+            if block.counted.swap(false, Ordering::Relaxed) {
+                self.sleepers.fetch_sub(1, Ordering::SeqCst);
+            }
+            self.give_cache(block.cache.get());
+        }
+        gone.helper_blocks.lock().iter().for_each(|block| self.give_cache(block.cache.get()));
+    }
+
+    /// A number in the arena's allocator that no other living host thread has.
+    pub(crate) fn take_cache(&self) -> u32 {
+        let mut words = self.caches.lock();
+        for (at, word) in words.iter_mut().enumerate() {
+            if *word != u64::MAX {
+                let bit = word.trailing_ones();
+                *word |= 1 << bit;
+                return at as u32 * 64 + bit;
+            }
+        }
+        NO_CACHE
+    }
+
+    /// Gives a number back. Its objects stay in the cache for the next owner. One that was killed in the
+    /// middle of a change has at worst a count that is off by one (`guest/src/memory.rs`).
+    pub(crate) fn give_cache(&self, number: u32) {
+        // NO_CACHE falls out here.
+        if let Some(word) = self.caches.lock().get_mut(number as usize / 64) {
+            *word &= !(1 << (number % 64));
+        }
+    }
+}

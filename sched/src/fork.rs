@@ -1,0 +1,143 @@
+//! One process becomes two: the host's copy-on-write clone with a shared descriptor table.
+//!
+//! The caller is a guest thread inside the kernel. The parent prepares everything of the child that lies
+//! in the arena ([`Child::new`]); after the clone ([`Child::start`]) the child has a host thread of its
+//! own on a copy of the caller's stack, sets `%gs` to its own block before anything else, and never
+//! returns through the parent's frames: what they hold (counts of Arcs, guards) belongs to the parent.
+//! Other guest threads, vCPUs and helpers exist in the parent alone.
+//!
+//! Host signals are blocked over it: a handler would find the parent's block in `%gs`. The runtime's
+//! private heap is copied too, so its locks are held over the clone (`hooks.before_fork`).
+
+use crate::host_fd::{self, HostReady};
+use crate::signal;
+use crate::thread::{self, Thread};
+use crate::vcpu::{self, Process};
+use alloc::sync::{Arc, Weak};
+use core::sync::atomic::Ordering;
+use platform::errno::Result;
+use platform::host;
+
+const CLONE_FILES: usize = 0x400;
+const CLONE_PIDFD: usize = 0x1000;
+const SIGCHLD: usize = 17;
+
+/// A process that is not there yet.
+pub struct Child {
+    process: Arc<Process>,
+    thread: Arc<Thread>,
+}
+
+impl Child {
+    /// Makes the scheduler of a child of the calling process, with one thread that will go on where the
+    /// caller is. `local`: the personality's record of that thread.
+    pub fn new(local: *mut ()) -> Child {
+        let parent = vcpu::process();
+        let process = Process::new(parent.family, parent.config, parent.hooks);
+        let thread = Thread::forked(&process, local);
+        process.vcpus[0].take_cache(parent.family);
+        process.vcpus[0].prepare_fork(&*process, &*thread, vcpu::block().depth.get());
+        Child { process, thread }
+    }
+
+    /// The child's thread.
+    pub fn thread(&self) -> &Arc<Thread> {
+        &self.thread
+    }
+
+    /// The child's process.
+    pub fn process(&self) -> &Arc<Process> {
+        &self.process
+    }
+
+    /// Forks. The parent comes back; the child calls `go_on(argument)` inside the kernel, at the depth
+    /// that the caller has.
+    pub fn start(&self, go_on: extern "C" fn(*mut ()) -> !, argument: *mut ()) -> Result<()> {
+        let family = vcpu::process().family;
+        watch_self();
+        family.add(self.process.clone());
+        let mask = signal::block_all();
+        (vcpu::process().hooks.before_fork)();
+        let mut pidfd = -1i32;
+        // SAFETY: the child has a copy of all private memory, this stack too; it does not return.
+        let made = unsafe { host!(clone, CLONE_FILES | CLONE_PIDFD | SIGCHLD, 0, &raw mut pidfd, 0, 0) };
+        if made == Ok(0) {
+            self.begin(go_on, argument)
+        }
+        (vcpu::process().hooks.after_fork)(None);
+        signal::restore_mask(mask);
+        match made {
+            Ok(pid) => self.process.pid.store(pid as i32, Ordering::Relaxed),
+            Err(error) => {
+                family.forget(&self.process);
+                self.thread.abandon();
+                return Err(error);
+            }
+        }
+        watch(&self.process, pidfd);
+        Ok(())
+    }
+
+    /// The child's first code.
+    fn begin(&self, go_on: extern "C" fn(*mut ()) -> !, argument: *mut ()) -> ! {
+        let parents_cache = vcpu::block().cache.get();
+        let process = &*self.process;
+        process.pid.store(platform::thread::getpid(), Ordering::Relaxed);
+        process.vcpus[0].adopt_forked();
+        (process.hooks.after_fork)(Some(parents_cache));
+        if process.config.signals
+            && let Err(error) = signal::prepare_host_thread(0)
+        {
+            panic!("a forked process cannot be set up: {error}");
+        }
+        go_on(argument)
+    }
+}
+
+/// Whoever of the family sees the end of the host process cleans up behind it.
+fn watch(process: &Arc<Process>, pidfd: i32) {
+    let end = Arc::new(End { process: Arc::downgrade(process) });
+    // Locked over the call: the end may be seen before it is over.
+    let mut watch = process.watch.lock();
+    match host_fd::watch(pidfd, host_fd::IN | host_fd::EDGE, end) {
+        Ok(id) => *watch = Some(id),
+        Err(error) => panic!("a process cannot be watched: {error}"),
+    }
+}
+
+/// The first process is made by nobody: once it has a child, that one watches it.
+fn watch_self() {
+    let own = vcpu::own();
+    if own.watch.lock().is_some() {
+        return;
+    }
+    // SAFETY: touches no memory.
+    if let Ok(pidfd) = unsafe { host!(pidfd_open, own.host_pid(), 0) } {
+        watch(&own, pidfd as i32);
+    }
+}
+
+/// Hears that a host process has ended, by itself or killed.
+struct End {
+    process: Weak<Process>,
+}
+
+impl HostReady for End {
+    fn ready(&self, _events: u32) {
+        let Some(process) = self.process.upgrade() else { return };
+        let Some(watch) = process.watch.lock().take() else { return };
+        host_fd::unwatch(watch);
+        // SAFETY: the clone's descriptor, which nobody else has.
+        let _ = unsafe { host!(close, watch.fd) };
+        vcpu::process().family.forget(&process);
+        (vcpu::process().hooks.process_gone)(&process);
+    }
+}
+
+/// Ends the host process of the calling guest thread, the last one of its process. The other vCPUs are
+/// brought to rest first, so that none of them is killed with a lock in its hands.
+pub fn exit(status: i32) -> ! {
+    let _ = thread::current();
+    vcpu::halt_others();
+    platform::thread::exit_group(status)
+}

@@ -1,0 +1,307 @@
+//! fork(2), vfork(2), clone(2) and clone3(2): calls that return twice, so both doors take them before the
+//! table.
+//!
+//! The child has a copy of the parent's memory, the stack with our own frames included. It must not
+//! return through those: what they hold (counts of Arcs) is the parent's. It goes on from registers
+//! that were saved at the door: those that a function preserves for a libc call ([`Saved`]), all of
+//! them for the instruction.
+
+use crate::context::Ctx;
+use crate::host_signal;
+use crate::hub::Events;
+use crate::process::{self, root};
+use crate::task::Task;
+use crate::thread::{
+    CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID, CLONE_FILES, CLONE_PARENT_SETTID, CLONE_SETTLS, CLONE_THREAD,
+    CLONE_VM, CloneArgs, clone_thread,
+};
+use crate::user::UserPtr;
+use crate::wait::{self, Waiting};
+use crate::{Errno, Result, rt, trace};
+use alloc::sync::Arc;
+use core::arch::naked_asm;
+use core::mem::size_of;
+use core::sync::atomic::Ordering;
+use sched::Frame;
+
+const CLONE: usize = 56;
+const FORK: usize = 57;
+const VFORK: usize = 58;
+const CLONE3: usize = 435;
+
+const CSIGNAL: u64 = 0xff;
+const CLONE_PIDFD: u64 = 0x1000;
+const CLONE_VFORK: u64 = 0x4000;
+const CLONE_PARENT: u64 = 0x8000;
+const CLONE_NEWNS: u64 = 0x2_0000;
+const CLONE_UNTRACED: u64 = 0x80_0000;
+const CLONE_DETACHED: u64 = 0x40_0000;
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+const CLONE_PTRACE: u64 = 0x2000;
+const CLONE_SYSVSEM: u64 = 0x4_0000;
+const CLONE_IO: u64 = 0x8000_0000;
+const CLONE_FS: u64 = 0x200;
+const CLONE_SIGHAND: u64 = 0x800;
+
+/// Whether a call returns twice.
+#[inline(always)]
+pub(crate) const fn is_fork(number: usize) -> bool {
+    matches!(number, CLONE | FORK | VFORK | CLONE3)
+}
+
+/// What [`door`] saves of its caller, from its stack pointer up: what a C call preserves.
+#[repr(C)]
+pub(crate) struct Saved {
+    mxcsr: u32,
+    x87_control: u32,
+    r15: u64,
+    r14: u64,
+    r13: u64,
+    r12: u64,
+    rbx: u64,
+    rbp: u64,
+    back: u64,
+}
+
+/// The libc door of these calls.
+///
+/// # Safety
+/// As `entry::call`.
+#[unsafe(naked)]
+pub(crate) unsafe extern "C" fn door(number: usize, args: *const [usize; 6]) -> isize {
+    naked_asm!(
+        "push rbp",
+        "push rbx",
+        "push r12",
+        "push r13",
+        "push r14",
+        "push r15",
+        "sub rsp, 8",
+        "stmxcsr [rsp]",
+        "fnstcw [rsp + 4]",
+        "mov rdx, rsp",
+        "call {call}",
+        // 7 words and the return address: the call was aligned. `go_back` comes here too.
+        "ldmxcsr [rsp]",
+        "fldcw [rsp + 4]",
+        "add rsp, 8",
+        "pop r15",
+        "pop r14",
+        "pop r13",
+        "pop r12",
+        "pop rbx",
+        "pop rbp",
+        "ret",
+        call = sym from_call,
+    )
+}
+
+/// Returns 0 from [`door`] in the child.
+#[unsafe(naked)]
+unsafe extern "C" fn go_back(saved: *const Saved) -> ! {
+    naked_asm!(
+        "mov rsp, rdi",
+        "xor eax, eax",
+        "ldmxcsr [rsp]",
+        "fldcw [rsp + 4]",
+        "add rsp, 8",
+        "pop r15",
+        "pop r14",
+        "pop r13",
+        "pop r12",
+        "pop rbx",
+        "pop rbp",
+        "ret",
+    )
+}
+
+/// Where the child goes on.
+#[derive(Clone, Copy)]
+enum Back<'a> {
+    Call(&'a Saved),
+    Instruction(&'a Frame),
+}
+
+extern "C" fn from_call(number: usize, args: &[usize; 6], saved: &Saved) -> isize {
+    rt::enter();
+    let ctx = Ctx::current();
+    let result = traced(&ctx, number, args, Back::Call(saved));
+    rt::leave();
+    result.map_or_else(Errno::to_raw, |value| value as isize)
+}
+
+/// The `syscall` door of these calls.
+pub(crate) fn from_instruction(ctx: &Ctx, number: usize, args: &[usize; 6], frame: &Frame) -> Result {
+    traced(ctx, number, args, Back::Instruction(frame))
+}
+
+fn traced(ctx: &Ctx, number: usize, args: &[usize; 6], back: Back<'_>) -> Result {
+    if trace::is_on() {
+        return trace::traced(ctx, number, args, |ctx| clone_any(ctx, number, args, back));
+    }
+    clone_any(ctx, number, args, back)
+}
+
+fn clone_any(ctx: &Ctx, number: usize, args: &[usize; 6], back: Back<'_>) -> Result {
+    let args = arguments(number, args)?;
+    if args.flags & CLONE_THREAD != 0 {
+        return match back {
+            Back::Instruction(frame) => clone_thread(ctx, args, frame),
+            // A function cannot come back on another stack (libc's clone(3) issues the instruction).
+            Back::Call(_) => Err(Errno::EINVAL),
+        };
+    }
+    fork(ctx, &args, back)
+}
+
+/// All forms as clone3(2)'s structure, with the stack's end as `stack`.
+fn arguments(number: usize, args: &[usize; 6]) -> Result<CloneArgs> {
+    const SIGCHLD: u64 = 17;
+    let plain = |flags| CloneArgs { flags, exit_signal: SIGCHLD, ..CloneArgs::default() };
+    match number {
+        FORK => Ok(plain(0)),
+        VFORK => Ok(plain(CLONE_VM | CLONE_VFORK)),
+        CLONE => Ok(CloneArgs {
+            flags: args[0] as u32 as u64 & !CSIGNAL,
+            exit_signal: args[0] as u64 & CSIGNAL,
+            stack: args[1] as u64,
+            parent_tid: args[2] as u64,
+            pidfd: args[2] as u64,
+            child_tid: args[3] as u64,
+            tls: args[4] as u64,
+            ..CloneArgs::default()
+        }),
+        _ => {
+            if args[1] < size_of::<CloneArgs>() {
+                return Err(Errno::EINVAL);
+            }
+            let given = UserPtr::<CloneArgs>::new(args[0]).read()?;
+            // clone3 names the lowest address of the stack.
+            if given.flags & CSIGNAL != 0 || (given.stack == 0) != (given.stack_size == 0) {
+                return Err(Errno::EINVAL);
+            }
+            Ok(CloneArgs { stack: given.stack.wrapping_add(given.stack_size), ..given })
+        }
+    }
+}
+
+/// What a new process may be asked to be. Namespaces are not there (EPERM is what an unprivileged caller
+/// gets on Linux); sharing of descriptors, working directory or handlers without being a thread neither.
+fn check(args: &CloneArgs) -> Result<()> {
+    const KNOWN: u64 = CLONE_VM
+        | CLONE_VFORK
+        | CLONE_PARENT
+        | CLONE_PARENT_SETTID
+        | CLONE_CHILD_SETTID
+        | CLONE_CHILD_CLEARTID
+        | CLONE_SETTLS
+        | CLONE_UNTRACED
+        | CLONE_DETACHED
+        | CLONE_PTRACE
+        | CLONE_SYSVSEM
+        | CLONE_IO
+        | CLONE_CLEAR_SIGHAND;
+    /// New namespaces: of mounts, cgroups, host name, IPC, users, processes, network.
+    const NAMESPACES: u64 = CLONE_NEWNS | 0x7e00_0000;
+    if args.exit_signal > 64 {
+        return Err(Errno::EINVAL);
+    }
+    if args.flags & NAMESPACES != 0 {
+        return Err(Errno::EPERM);
+    }
+    if args.flags & CLONE_SIGHAND != 0 && args.flags & CLONE_VM == 0 {
+        return Err(Errno::EINVAL);
+    }
+    if args.flags & (CLONE_FILES | CLONE_FS | CLONE_SIGHAND | CLONE_PIDFD) != 0 || args.flags & !KNOWN != 0 {
+        return Err(Errno::ENOSYS);
+    }
+    Ok(())
+}
+
+/// What the child needs to know; on the parent's stack, hence on its own copy.
+struct Start<'a> {
+    task: &'a Task,
+    args: &'a CloneArgs,
+    back: Back<'a>,
+}
+
+fn fork(ctx: &Ctx, args: &CloneArgs, back: Back<'_>) -> Result {
+    check(args)?;
+    // TODO(vfork): memory shared with the parent.
+    let parent = match args.flags & CLONE_PARENT {
+        0 => ctx.process.pid,
+        _ => ctx.process.parent.load(Ordering::Relaxed),
+    };
+    let process = ctx.process.forked(parent, args.exit_signal as i32);
+    if args.flags & CLONE_CLEAR_SIGHAND != 0 {
+        process.actions.reset();
+    }
+    let task = Task::forked(&process, ctx.task);
+    if args.flags & CLONE_CHILD_CLEARTID != 0 {
+        task.clear_tid.store(args.child_tid as usize, Ordering::Relaxed);
+    }
+    if args.flags & CLONE_PARENT_SETTID != 0 {
+        UserPtr::<u32>::new(args.parent_tid as usize).write(process.pid)?;
+    }
+    let child = rt::Child::new(Arc::as_ptr(&task) as *mut ());
+    task.waiter.bind(child.thread());
+    process.set_host(child.process().clone());
+    let start = Start { task: &task, args, back };
+    root().insert_process(&process);
+    if let Err(error) = child.start(begin, (&raw const start).cast_mut().cast()) {
+        root().remove_process(process.pid);
+        root().one_less();
+        process.fds.close_all();
+        return Err(error);
+    }
+    // The count behind the thread's local pointer; `thread::exited` takes it back.
+    core::mem::forget(task);
+    if args.flags & CLONE_VFORK != 0 {
+        wait_for_release(ctx, &process);
+    }
+    Ok(process.pid as usize)
+}
+
+/// vfork(2): the parent goes on when the child has executed a program or ended. Only its own end ends the
+/// wait before.
+fn wait_for_release(ctx: &Ctx, child: &Arc<process::Process>) {
+    let done = || match child.executed.load(Ordering::SeqCst) || child.has_ended() {
+        true => Ok(()),
+        false => Err(Errno::EAGAIN),
+    };
+    let how = Waiting::for_events(Events::READABLE);
+    let mask = ctx.task.blocked.swap(!0, Ordering::SeqCst);
+    while wait::block_on_hub(ctx, &child.released, how, done).is_err() && ctx.process.ending().is_none() {}
+    ctx.task.blocked.store(mask, Ordering::SeqCst);
+}
+
+/// The child's way out of the kernel.
+extern "C" fn begin(start: *mut ()) -> ! {
+    // SAFETY: `fork` passes its own; this is the copy of that stack.
+    let start = unsafe { &*start.cast::<Start<'_>>() };
+    process::set_own(&start.task.process);
+    host_signal::forget();
+    if start.args.flags & CLONE_CHILD_SETTID != 0 {
+        // A bad address is the program's loss: clone(2) does not report it.
+        let _ = UserPtr::<u32>::new(start.args.child_tid as usize).write(start.task.tid);
+    }
+    if start.args.flags & CLONE_SETTLS != 0 {
+        rt::set_fs_base(start.args.tls as usize);
+    }
+    match start.back {
+        Back::Call(saved) => {
+            rt::leave();
+            // SAFETY: the copy of the frame that `door` made, on this stack.
+            unsafe { go_back(saved) }
+        }
+        Back::Instruction(frame) => {
+            let mut frame = *frame;
+            frame.rax = 0;
+            if start.args.stack != 0 {
+                frame.rsp = start.args.stack;
+            }
+            // SAFETY: a copy of a register state that was running, in the kernel at depth 1.
+            unsafe { rt::resume(&frame) }
+        }
+    }
+}
