@@ -31,6 +31,7 @@ pub fn rings(bytes: &[u8]) {
 
 /// What a peer sends to a supervisor.
 pub fn control(bytes: &[u8]) {
+    net::control::fuzz_messages(bytes);
     netserver::fuzz_control(bytes);
 }
 

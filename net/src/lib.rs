@@ -9,6 +9,7 @@
 //! engine/   TCP (RFC 9293): one control block for each connection, one table, one timer wheel
 //! ip/       IPv4, ICMP, ARP, fragments, routes
 //! ring/     frames over shared memory to the network server
+//! control.rs  messages between a guest and its network's supervisor
 //! device/   the trait a NIC or ring implements; switch, fault injection, in-memory pair
 //! ports.rs  who owns which local port
 //! shard.rs  the façade over all of it
@@ -26,6 +27,7 @@ extern crate alloc;
 extern crate std;
 
 mod config;
+pub mod control;
 pub mod device;
 mod engine;
 mod error;
