@@ -2,7 +2,7 @@
 
 use core::net::IpAddr;
 
-use smoltcp::wire::{IpAddress, IpProtocol, TcpOption as WireOption, TcpPacket, checksum};
+use smoltcp::wire::{IpProtocol, TcpOption as WireOption, TcpPacket, checksum};
 
 use super::demux::FlowKey;
 use super::seq::Seq;
@@ -64,7 +64,12 @@ impl<'a> Segment<'a> {
         checksum_ok: bool,
     ) -> Option<(Segment<'a>, u16, u16)> {
         let packet = TcpPacket::new_checked(bytes).ok()?;
-        if !checksum_ok && !packet.verify_checksum(&IpAddress::from(src), &IpAddress::from(dst)) {
+        // Each family in a call of its own, so that its pseudo header has a known length in the inlined code.
+        let verify = || match (src, dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => packet.verify_checksum(&src.into(), &dst.into()),
+            _ => verify_v6(&packet, src, dst),
+        };
+        if !checksum_ok && !verify() {
             return None;
         }
         if packet.src_port() == 0 || packet.dst_port() == 0 {
@@ -153,6 +158,11 @@ impl<'a> Segment<'a> {
         }
         found
     }
+}
+
+#[inline(never)]
+fn verify_v6(packet: &TcpPacket<&[u8]>, src: IpAddr, dst: IpAddr) -> bool {
+    packet.verify_checksum(&src.into(), &dst.into())
 }
 
 #[inline]
@@ -255,13 +265,26 @@ impl Header {
         tcp[20..20 + options_len].copy_from_slice(&self.options[..options_len]);
         fill(&mut tcp[20 + options_len..]);
         if with_checksum {
-            let length = tcp.len() as u32;
-            // Without the addresses: in the IP header they lie side by side for either family.
-            let at = if self.key.remote.is_v6() { 8 } else { 12 };
-            let pseudo = [checksum::data(&ip[at..]), u8::from(IpProtocol::Tcp).into(), length as u16];
-            let sum = !checksum::combine(&[checksum::combine(&pseudo), checksum::data(tcp)]);
+            let pseudo = self.pseudo_sum(ip, tcp.len() as u16);
+            let sum = !checksum::combine(&[pseudo, checksum::data(tcp)]);
             TcpPacket::new_unchecked(tcp).set_checksum(sum);
         }
+    }
+
+    /// The pseudo header's sum. The addresses lie side by side in either header; of a length that is known when
+    /// this is compiled, they are summed without a loop.
+    #[inline]
+    fn pseudo_sum(&self, ip: &[u8], len: u16) -> u16 {
+        let addresses = match self.key.remote.is_v6() {
+            true => ip.get(8..40).map_or(0, checksum::data),
+            false => {
+                let (local, remote) = (self.key.local.bits(), self.key.remote.bits());
+                let word = |bits: u32| [(bits >> 16) as u16, bits as u16];
+                let ([a, b], [c, d]) = (word(local), word(remote));
+                checksum::combine(&[a, b, c, d])
+            }
+        };
+        checksum::combine(&[addresses, u8::from(IpProtocol::Tcp).into(), len])
     }
 
     #[inline]

@@ -7,7 +7,7 @@ use smoltcp::wire::{Ipv4Packet, checksum};
 use super::packet::Packet;
 
 /// Reads a packet; `None` if it is malformed.
-#[inline]
+#[inline(always)]
 pub(crate) fn parse(bytes: &[u8], checksum_ok: bool) -> Option<Packet<'_>> {
     let packet = Ipv4Packet::new_checked(bytes).ok()?;
     if packet.version() != 4 || packet.header_len() < 20 || (!checksum_ok && !packet.verify_checksum()) {

@@ -76,7 +76,10 @@ impl Link<'_> {
             return Ok(());
         }
         let remote = header.key.remote;
-        let mac = self.resolve(self.addresses.get(remote), &mut tcb.neighbor)?;
+        let mac = match self.peer_mac {
+            Some(mac) => mac,
+            None => self.resolve(self.addresses.get(remote), &mut tcb.neighbor)?,
+        };
         let kind = if remote.is_v6() { EthernetProtocol::Ipv6 } else { EthernetProtocol::Ipv4 };
         let offload = self.capabilities.tx_checksum;
         let meta = TxMeta { segment, checksum_offload: offload };
