@@ -45,7 +45,7 @@ pub use ip::route::{Own6, RouteEntry};
 pub use shard::{Event, Incoming, Ready, Refusal, Shard};
 pub use socket::raw::RawProtocol;
 pub use socket::tcp::{Shutdown, TcpFlags, TcpInfo, TcpOption, TcpOptions, TcpState};
-pub use socket::udp::{Datagram, UdpOption};
+pub use socket::udp::{Datagram, MtuDiscover, QueuedError, SendOptions, UdpOption};
 pub use socket::{Bind, Endpoint, Kind, SocketId};
 
 pub use engine::congestion::Algorithm;

@@ -179,6 +179,15 @@ impl<A: Address> Ports<A> {
         })
     }
 
+    /// A number that is the same for the same peer, to spread peers over sockets.
+    pub(crate) fn spread(&self, addr: IpAddr, port: u16) -> u64 {
+        let bits = match addr {
+            IpAddr::V4(v4) => u128::from(u32::from(v4)),
+            IpAddr::V6(v6) => v6.to_bits(),
+        };
+        sip::<1, 3>(self.key, [(bits >> 64) as u64 ^ bits as u64, u64::from(port) | 1 << 32])
+    }
+
     fn scan(&self, offset: u64) -> impl Iterator<Item = u16> + use<A> {
         let (low, high) = self.range;
         let count = u64::from(high - low) + 1;

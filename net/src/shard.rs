@@ -23,6 +23,7 @@ use crate::error::Error;
 use crate::ip::addr::{Addr, Addresses};
 use crate::ip::fragments::{Fragments, Whole};
 use crate::ip::link::{Blocked, ETHERNET, Link};
+use crate::ip::multicast::{self, Groups};
 use crate::ip::neighbor::{Neighbors, News, Outcome};
 use crate::ip::node::{self, Node};
 use crate::ip::packet::{Packet, Parsed};
@@ -114,9 +115,10 @@ pub struct Shard {
     pub(crate) addresses: Addresses,
     pub(crate) path_mtus: PathMtus,
     pub(crate) node: Node,
+    pub(crate) groups: Groups,
     pub(crate) neighbors: Neighbors,
     fragments: Fragments,
-    loopback: Loopback,
+    pub(crate) loopback: Loopback,
     /// Packets of nobody's: ICMP, raw sockets.
     packets: VecDeque<Vec<u8>>,
     /// The same for a hardware address that is in no table, and where the present frame came from.
@@ -143,6 +145,7 @@ impl Shard {
             addresses: Addresses::new(secrets.addresses),
             path_mtus: PathMtus::default(),
             node: Node::new(node::key(&config, secrets.addresses)),
+            groups: Groups::default(),
             neighbors: Neighbors::default(),
             fragments: Fragments::default(),
             loopback: Loopback::default(),
@@ -189,7 +192,8 @@ impl Shard {
         if self.wants_flush() && !self.full {
             return Some(Instant(self.now.us * 1000));
         }
-        let others = [self.neighbors.next_ms(), self.node.next_ms(), self.routes.next_ms()];
+        let others =
+            [self.neighbors.next_ms(), self.node.next_ms(), self.routes.next_ms(), self.groups.next_ms()];
         let next = others.into_iter().flatten().chain(self.tcp.next_ms()).min();
         // A full device may have room a moment later; nobody tells us when.
         let next =
@@ -499,9 +503,12 @@ impl Shard {
     /// We listen to that group: everybody's, or one that goes with an address of ours, or that a socket joined.
     fn is_group_of_ours(&self, dst: IpAddr) -> bool {
         match dst {
-            IpAddr::V4(v4) => v4.is_multicast(),
+            IpAddr::V4(v4) => {
+                v4 == core::net::Ipv4Addr::new(224, 0, 0, 1) || v4.is_multicast() && self.groups.has(dst)
+            }
             IpAddr::V6(v6) => {
                 v6 == ipv6::ALL_NODES
+                    || v6.is_multicast() && self.groups.has(dst)
                     || v6.is_multicast()
                         && self.routes.v6().iter().any(|own| ipv6::solicited_node(own.addr) == v6)
             }
@@ -529,17 +536,18 @@ impl Shard {
             }
             return;
         }
-        self.raw.input(packet);
+        self.raw.input(packet, loopback, self.now.us);
         match packet.protocol {
             6 if !to_all && !for_all => self.input_tcp(packet, sum_ok, hint, loopback),
             17 => {
-                let known = self.udp.input(packet, sum_ok, to_all);
+                let known = self.udp.input(packet, sum_ok, to_all, loopback, self.now.us);
                 if !known && !for_all {
                     self.udp_unreachable(packet);
                 }
             }
             icmp::PROTOCOL if !packet.is_v6() => self.input_icmp(packet, sum_ok, to_all),
             icmp6::PROTOCOL if packet.is_v6() => self.input_icmp6(packet, loopback, to_all),
+            multicast::IGMP if !packet.is_v6() && !loopback => self.input_igmp(packet.payload),
             _ if packet.is_v6() && packet.protocol != ipv6::NO_NEXT => {
                 let at = u32::from(packet.protocol_at);
                 self.send_problem(packet, ipv6::UNKNOWN_NEXT_HEADER, at, false);
@@ -625,7 +633,7 @@ impl Shard {
                 self.push_packet(icmp::packet(dst, src, &reply));
             }
         } else if let Some(report) = icmp::read_error(packet.src, packet.payload) {
-            self.reported(&report);
+            self.reported(&report, packet.payload);
         }
     }
 
@@ -646,17 +654,24 @@ impl Shard {
                 }
             }
             Some(&(ndp::ROUTER_SOLICIT..=ndp::REDIRECT)) if !loopback => self.input_ndp(packet),
+            Some(&multicast::MLD_QUERY) if !loopback => self.input_mld_query(packet.payload),
             Some(0..128) => {
                 if let Some(report) = icmp6::read_error(packet.src, packet.payload) {
-                    self.reported(&report);
+                    self.reported(&report, packet.payload);
                 }
             }
             _ => {}
         }
     }
 
+    /// The largest packet for a destination, as far as is known (IP_MTU).
+    pub fn path_mtu(&self, to: IpAddr) -> usize {
+        let to = to.to_canonical();
+        if self.routes.is_local(to) { 65_536 } else { self.path_mtus.get(to, self.mtu) }
+    }
+
     /// An error about a packet that we may have sent.
-    fn reported(&mut self, report: &Report) {
+    fn reported(&mut self, report: &Report, message: &[u8]) {
         if !self.config.any_ip && !self.routes.is_local(report.src) {
             return;
         }
@@ -670,7 +685,7 @@ impl Shard {
                 let (local_port, remote_port) = (report.src_port, report.dst_port);
                 self.tcp.icmp(&FlowKey { local, remote, local_port, remote_port }, report, self.now);
             }
-            17 => self.udp.icmp(report),
+            17 => self.udp.icmp(report, message),
             _ => {}
         }
     }
@@ -764,7 +779,9 @@ impl Shard {
             self.neighbors_gone(&core::mem::take(&mut failed.gone));
             self.resolved(failed, Some(Error::HostUnreachable));
         }
+        self.path_mtus.expire(self.now.ms);
         self.node_timers();
+        self.group_timers();
     }
 
     /// Sends, and delivers what we send to ourselves, until nothing is left.

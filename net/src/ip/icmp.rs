@@ -24,7 +24,6 @@ pub(crate) const NETWORK: u8 = 0;
 pub(crate) const HOST: u8 = 1;
 pub(crate) const PORT: u8 = 3;
 const FRAGMENTATION_NEEDED: u8 = 4;
-pub(crate) const PROHIBITED: u8 = 13;
 
 /// The message's checksum is right.
 pub(crate) fn verify(message: &[u8]) -> bool {

@@ -23,7 +23,6 @@ const REDIRECT: u8 = 137;
 /// Codes of `UNREACHABLE`.
 pub(crate) const NO_ROUTE: u8 = 0;
 pub(crate) const PROHIBITED: u8 = 1;
-pub(crate) const ADDRESS: u8 = 3;
 pub(crate) const PORT: u8 = 4;
 
 /// The checksum of a message between these two, where its own field holds zero or the right sum (then the

@@ -1,5 +1,6 @@
 //! IPv4 headers (RFC 791): reading with the checks of RFC 1122 section 3.2.1, and writing.
 
+use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr};
 
 use smoltcp::wire::{Ipv4Packet, checksum};
@@ -71,4 +72,17 @@ pub(crate) fn write_fragment_header(buffer: &mut [u8], header: &Header, offset: 
     let sum = !checksum::data(&bytes);
     bytes[10..12].copy_from_slice(&sum.to_be_bytes());
     buffer[..20].copy_from_slice(&bytes);
+}
+
+/// A whole packet with the router alert option (RFC 2113); `payload_len` counts the option's four bytes.
+pub(crate) fn with_router_alert(header: &Header, payload: &[u8]) -> Vec<u8> {
+    let mut packet = alloc::vec![0; 20];
+    write_header(&mut packet, header);
+    packet[0] = 0x46;
+    packet.extend_from_slice(&[0x94, 4, 0, 0]);
+    packet[10..12].fill(0);
+    let sum = !checksum::data(&packet);
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    packet.extend_from_slice(payload);
+    packet
 }

@@ -9,6 +9,7 @@ pub(crate) mod icmp6;
 pub(crate) mod ipv4;
 pub(crate) mod ipv6;
 pub(crate) mod link;
+pub(crate) mod multicast;
 pub(crate) mod ndp;
 pub(crate) mod neighbor;
 pub(crate) mod node;

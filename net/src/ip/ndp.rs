@@ -60,7 +60,7 @@ pub(crate) struct Options {
 /// A message.
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
-    RouterSolicit(Options),
+    RouterSolicit,
     RouterAdvert {
         hop_limit: u8,
         preference: u8,
@@ -93,7 +93,7 @@ pub(crate) fn parse(message: &[u8]) -> Option<Message> {
     }
     let word = |at: usize| Some(u32::from_be_bytes(message.get(at..at + 4)?.try_into().ok()?));
     Some(match message[0] {
-        ROUTER_SOLICIT => Message::RouterSolicit(options(message.get(8..)?)?),
+        ROUTER_SOLICIT => options(message.get(8..)?).map(|_| Message::RouterSolicit)?,
         ROUTER_ADVERT => Message::RouterAdvert {
             hop_limit: *message.get(4)?,
             preference: message.get(5)? >> 3 & 3,

@@ -129,6 +129,7 @@ impl Shard {
     pub(crate) fn test_address(&mut self, addr: Ipv6Addr) {
         if let Some(own) = self.routes.own6_mut(addr) {
             own.tentative = true;
+            self.groups_changed(solicited_node(addr).into());
             self.node.tests.retain(|test| test.addr != addr);
             self.node.tests.push(Test { addr, sent: false, next_ms: self.now.ms });
         }

@@ -113,4 +113,6 @@ pub struct Bind {
     pub transparent: bool,
     /// IPV6_V6ONLY: `::` leaves IPv4 to others.
     pub v6_only: bool,
+    /// IP_FREEBIND: the address need not be ours yet.
+    pub free: bool,
 }

@@ -3,12 +3,14 @@
 use super::{Endpoint, Kind, SocketId};
 use crate::engine::slab::Slab;
 use crate::error::{Error, Result};
+use crate::ip::multicast::Joined;
 use crate::ip::packet::{Outline, Packet};
 use crate::ip::{icmp, icmp6};
 use crate::shard::{Ready, Shard};
 use crate::socket::udp::Datagram;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use core::net::IpAddr;
 
 /// What a raw socket sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +33,7 @@ pub(crate) struct Socket {
     ident: u16,
     queue: VecDeque<(Datagram, Vec<u8>)>,
     queued: usize,
+    joined: Vec<Joined>,
     pub(crate) cookie: u64,
     pub(crate) news: Ready,
     pub(crate) evented: bool,
@@ -45,6 +48,7 @@ impl Default for Socket {
             ident: 0,
             queue: VecDeque::new(),
             queued: 0,
+            joined: Vec::new(),
             cookie: 0,
             news: Ready::empty(),
             evented: false,
@@ -74,9 +78,15 @@ impl<T: Default> Default for Slab<T> {
 }
 
 impl Raw {
+    /// Memberships of a group.
+    pub(crate) fn memberships(&self, group: IpAddr) -> Vec<Joined> {
+        let open = self.open.iter().map(|index| &self.sockets[*index]);
+        open.flat_map(|socket| socket.joined.iter().filter(|j| j.group == group).cloned()).collect()
+    }
+
     /// Gives a copy of a packet to every socket that wants it.
     #[inline]
-    pub(crate) fn input(&mut self, packet: &Packet<'_>) {
+    pub(crate) fn input(&mut self, packet: &Packet<'_>, loopback: bool, at_us: u64) {
         for i in 0..self.open.len() {
             let index = self.open[i];
             let socket = &mut self.sockets[index];
@@ -95,6 +105,9 @@ impl Raw {
                 to: Endpoint::new(packet.dst, 0),
                 hop_limit: packet.hop_limit,
                 traffic_class: packet.traffic_class,
+                loopback,
+                segment: 0,
+                at_us,
             };
             socket.queue.push_back((about, data.to_vec()));
             socket.news |= Ready::READABLE;

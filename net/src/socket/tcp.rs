@@ -227,7 +227,7 @@ impl Shard {
 
     /// The address may be bound: it is ours, or means all of them, or foreign ones are allowed.
     pub(crate) fn check_local(&self, addr: IpAddr, bind: Bind) -> Result<()> {
-        let foreign = bind.transparent && self.config.any_ip;
+        let foreign = bind.free || bind.transparent && self.config.any_ip;
         if addr.is_unspecified() || self.routes.is_local(addr) || foreign {
             return Ok(());
         }

@@ -1,0 +1,4 @@
+//! The tests of `udp.rs`, over IPv6.
+
+#[path = "udp.rs"]
+mod udp;
