@@ -5,8 +5,11 @@
 //! ([`server`]) forwards frames between guests and the uplink and may die at any time. `attacca run`
 //! talks to the supervisor over its control socket ([`client`]).
 
+pub mod bpf;
 pub mod client;
 mod control;
+pub mod direct;
+pub mod nic;
 mod port_map;
 mod server;
 mod supervisor;

@@ -82,11 +82,21 @@ impl Mapping {
         let mut stat: libc::stat = unsafe { zeroed() };
         // SAFETY: `stat` is ours.
         check(unsafe { libc::fstat(fd.as_raw_fd(), &mut stat) })?;
-        let len = stat.st_size as usize;
+        Mapping::part(fd, stat.st_size as usize, 0, writable)
+    }
+
+    /// A part of what the descriptor offers, writable.
+    pub(crate) fn at_offset(fd: BorrowedFd<'_>, len: usize, offset: u64) -> io::Result<Mapping> {
+        Mapping::part(fd, len, offset, true)
+    }
+
+    fn part(fd: BorrowedFd<'_>, len: usize, offset: u64, writable: bool) -> io::Result<Mapping> {
         let prot = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
         // SAFETY: a fresh mapping at an address of the kernel's choice.
-        let base =
-            unsafe { libc::mmap(std::ptr::null_mut(), len, prot, libc::MAP_SHARED, fd.as_raw_fd(), 0) };
+        let base = unsafe {
+            let none = std::ptr::null_mut();
+            libc::mmap(none, len, prot, libc::MAP_SHARED, fd.as_raw_fd(), offset as libc::off_t)
+        };
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }

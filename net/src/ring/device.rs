@@ -2,7 +2,7 @@
 
 use super::link::{Link, LinkError, Role};
 use super::spsc::{Consumer, Meta, Producer};
-use crate::device::{Capabilities, Device, Full, RxFrame, TxMeta};
+use crate::device::{Capabilities, Device, Full, Nic, RxFrame, TxMeta};
 use alloc::boxed::Box;
 use alloc::vec;
 
@@ -167,5 +167,27 @@ impl Device for RingDevice {
         if core::mem::take(&mut self.unpublished) && self.producer.publish() {
             self.doorbell.ring();
         }
+    }
+}
+
+impl Nic for RingDevice {
+    fn has_frames(&mut self) -> bool {
+        RingDevice::has_frames(self)
+    }
+
+    fn announce_sleep(&mut self) -> bool {
+        RingDevice::announce_sleep(self)
+    }
+
+    fn awake(&mut self) {
+        RingDevice::awake(self);
+    }
+
+    fn is_alive(&self) -> bool {
+        !self.corrupt
+    }
+
+    fn generation(&self) -> u64 {
+        self.link.server_generation()
     }
 }

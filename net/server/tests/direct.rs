@@ -1,0 +1,394 @@
+//! Direct devices against the Linux kernel: TAP queues, AF_XDP sockets on a veth pair, wires, and the programs that
+//! steer frames to them. Each test has a network namespace of its own. Needs root (or user namespaces for the
+//! TAP part) and the `ip` command for veth pairs.
+
+#[allow(dead_code, unreachable_pub)]
+#[path = "../../tests/linux/namespace.rs"]
+mod namespace;
+
+use namespace::{inside, unavailable};
+use net::device::{Capabilities, Device, Fault, FaultPlan, Full, Nic, RxFrame, TxMeta};
+use net::{Bind, Config, Endpoint, Error, Ready, Shard, SocketId, TcpFlags};
+use netserver::bpf::Rule;
+use netserver::direct::{self, Opened, Queue, TapSteering, XdpSteering};
+use netserver::nic::HostNic;
+use platform::time::{Instant, MILLISECOND, SECOND, now};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
+use std::process::Command;
+use std::thread::JoinHandle;
+
+const LINUX: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
+const ENGINE: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
+const MAC: [u8; 6] = [2, 0, 0, 0, 9, 2];
+const PATIENCE: u64 = 40 * SECOND;
+
+/// A device that loses what is sent, by a seeded generator; [`Fault`] does it for what is received.
+struct Lossy {
+    inner: HostNic,
+    per_million: u32,
+    random: u64,
+    frames: u64,
+    bytes: u64,
+}
+
+impl Device for Lossy {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn receive(&mut self, budget: usize, sink: &mut dyn FnMut(&[RxFrame<'_>])) -> usize {
+        let (frames, bytes) = (&mut self.frames, &mut self.bytes);
+        self.inner.receive(budget, &mut |batch| {
+            *frames += batch.len() as u64;
+            *bytes += batch.iter().map(|f| f.bytes.len() as u64).sum::<u64>();
+            sink(batch);
+        })
+    }
+
+    fn transmit(&mut self, len: usize, meta: TxMeta, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), Full> {
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        if (self.random >> 33) % 1_000_000 < u64::from(self.per_million) {
+            fill(&mut vec![0; len]);
+            return Ok(());
+        }
+        self.inner.transmit(len, meta, fill)
+    }
+
+    fn flush(&mut self) {
+        self.inner.flush();
+    }
+}
+
+struct World {
+    shard: Shard,
+    device: Fault<Lossy>,
+    begin: Instant,
+}
+
+impl World {
+    fn new(opened: Opened, loss: u32) -> World {
+        let mut config = Config::new(opened.mac, [3; 32]).address(ENGINE.into(), 24);
+        config.mtu = 65_535;
+        World::with(opened, config, loss)
+    }
+
+    fn with(opened: Opened, config: Config, loss: u32) -> World {
+        let nic = HostNic::new(opened).expect("device");
+        let lossy = Lossy { inner: nic, per_million: loss, random: 7, frames: 0, bytes: 0 };
+        let plan = FaultPlan { loss, ..FaultPlan::default() };
+        World { shard: Shard::new(config), device: Fault::new(lossy, plan, 5), begin: now() }
+    }
+
+    fn nic(&mut self) -> &mut HostNic {
+        &mut self.device.inner().inner
+    }
+
+    fn step(&mut self) {
+        assert!(now().since(self.begin) < PATIENCE, "too long; {:?}", self.shard.counts());
+        self.device.set_now(now());
+        self.shard.poll(now(), &mut self.device);
+        self.device.pump();
+        if self.device.deadline().is_none() && self.nic().announce_sleep() {
+            let rest = self.shard.deadline().map_or(2 * MILLISECOND, |at| at.since(now()));
+            let wait = libc::timespec { tv_sec: 0, tv_nsec: rest.min(2 * MILLISECOND) as i64 };
+            let mut fd = libc::pollfd { fd: self.nic().wake_fd(), events: libc::POLLIN, revents: 0 };
+            // SAFETY: one descriptor and a time, both ours.
+            unsafe { libc::ppoll(&mut fd, 1, &wait, std::ptr::null()) };
+            self.nic().silence();
+        }
+        self.nic().awake();
+    }
+
+    fn until<T>(&mut self, mut ask: impl FnMut(&mut Shard) -> Result<T, Error>) -> Result<T, Error> {
+        loop {
+            match ask(&mut self.shard) {
+                Err(Error::WouldBlock | Error::InProgress) => self.step(),
+                result => return result,
+            }
+        }
+    }
+
+    fn connect(&mut self, port: u16) -> SocketId {
+        let id = self.shard.tcp_open().unwrap();
+        let begun = self.shard.tcp_connect(id, Endpoint::new(LINUX, port), now());
+        assert_eq!(begun, Err(Error::InProgress));
+        let connected = |shard: &mut Shard| match shard.ready(id) {
+            ready if ready.contains(Ready::ERROR) => Err(shard.take_error(id).unwrap()),
+            ready if ready.contains(Ready::WRITABLE) => Ok(()),
+            _ => Err(Error::WouldBlock),
+        };
+        self.until(connected).expect("connection");
+        id
+    }
+
+    fn join<T>(&mut self, thread: JoinHandle<T>) -> T {
+        while !thread.is_finished() {
+            self.step();
+        }
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// Sends `total` bytes to an echo of the kernel's and gets them back, both ways at once.
+    fn echo(&mut self, id: SocketId, total: usize) {
+        let data = pattern(total);
+        let (mut sent, mut got) = (0, 0);
+        let mut buffer = vec![0; 256 * 1024];
+        while got < total {
+            let mut moved = false;
+            if sent < total
+                && let Ok(count) = self.shard.tcp_send(id, &data[sent..], TcpFlags::empty())
+            {
+                sent += count;
+                moved = true;
+            }
+            match self.shard.tcp_recv(id, &mut buffer, TcpFlags::empty()) {
+                Ok(count) => {
+                    assert_ne!(count, 0, "the end after {got} of {total}");
+                    assert!(buffer[..count] == data[got..got + count], "wrong bytes at {got}");
+                    got += count;
+                    moved = true;
+                }
+                Err(Error::WouldBlock) => {}
+                Err(other) => panic!("{other:?} after {got} of {total}"),
+            }
+            if !moved {
+                self.step();
+            }
+        }
+    }
+}
+
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 23) as u8).collect()
+}
+
+/// Returns what one connection sends.
+fn echo_server() -> (u16, JoinHandle<()>) {
+    let listener = TcpListener::bind((LINUX, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let thread = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let (mut input, mut output) = (stream.try_clone().unwrap(), stream);
+        let (send, receive) = std::sync::mpsc::channel::<Vec<u8>>();
+        let reader = std::thread::spawn(move || {
+            let mut buffer = vec![0; 1 << 18];
+            while let Ok(count @ 1..) = input.read(&mut buffer) {
+                send.send(buffer[..count].to_vec()).unwrap();
+            }
+        });
+        receive.iter().for_each(|bytes| output.write_all(&bytes).unwrap());
+        reader.join().unwrap();
+    });
+    (port, thread)
+}
+
+fn ip(arguments: &str) {
+    let output = Command::new("ip").args(arguments.split(' ')).output();
+    let output = output.unwrap_or_else(|error| unavailable(&format!("ip: {error}")));
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// TAP device `t0` with the kernel's address on the other end.
+fn tap(multi: bool) -> Opened {
+    let opened = direct::open_tap("t0", multi, MAC).unwrap_or_else(|error| unavailable(&error.to_string()));
+    ip(&format!("address add {LINUX}/24 dev t0"));
+    opened
+}
+
+/// `v0` is the kernel's, `v1` carries the AF_XDP socket.
+fn veth() -> (Opened, XdpSteering) {
+    ip("link add v0 type veth peer name v1");
+    ip(&format!("address add {LINUX}/24 dev v0"));
+    ip("link set v0 up");
+    ip("link set v1 up");
+    let steering = XdpSteering::attach("v1").unwrap_or_else(|error| unavailable(&error.to_string()));
+    let opened = direct::open_xdp("v1", 0, false).unwrap_or_else(|error| unavailable(&error.to_string()));
+    steering.add_socket(0, std::os::fd::AsFd::as_fd(&opened.fds[0])).unwrap();
+    (opened, steering)
+}
+
+fn bulk(world: &mut World, total: usize) {
+    let (port, thread) = echo_server();
+    let id = world.connect(port);
+    let begin = now();
+    world.echo(id, total);
+    let took = now().since(begin);
+    world.shard.tcp_shutdown(id, net::Shutdown::Write).unwrap();
+    world.join(thread);
+    let lossy = world.device.inner();
+    eprintln!(
+        "{} MiB each way in {} ms, {} frames of {} bytes received",
+        total >> 20,
+        took / MILLISECOND,
+        lossy.frames,
+        lossy.bytes / lossy.frames.max(1)
+    );
+}
+
+#[test]
+fn tap_moves_super_segments_both_ways() {
+    inside("tap_moves_super_segments_both_ways", || {
+        let opened = tap(false);
+        assert!(matches!(opened.queue, Queue::Tap { segmentation: true, mtu: 1500 }));
+        let mut world = World::new(opened, 0);
+        bulk(&mut world, 32 << 20);
+        let lossy = world.device.inner();
+        assert!(lossy.bytes / lossy.frames > 3000, "the kernel sent no super-segments");
+    });
+}
+
+#[test]
+fn tap_survives_loss() {
+    inside("tap_survives_loss", || bulk(&mut World::new(tap(false), 5_000), 2 << 20));
+}
+
+#[test]
+fn tap_that_vanishes_is_dead() {
+    inside("tap_that_vanishes_is_dead", || {
+        let mut world = World::new(tap(false), 0);
+        assert!(world.nic().is_alive());
+        ip("link delete t0");
+        let _ = world.nic().has_frames();
+        assert!(!world.nic().is_alive());
+    });
+}
+
+#[test]
+fn tap_frames_go_to_their_rules_queue() {
+    inside("tap_frames_go_to_their_rules_queue", || {
+        let first = tap(true);
+        let second = direct::open_tap("t0", true, MAC).unwrap();
+        let steering = TapSteering::attach(std::os::fd::AsFd::as_fd(&first.fds[0])).unwrap();
+        ip(&format!("neighbour add {ENGINE} lladdr 02:00:00:00:09:02 dev t0"));
+        let rule = |port| Rule { address: ENGINE.into(), protocol: 17, port };
+        steering.set(rule(700), 1).unwrap();
+        let mut queues = [HostNic::new(first).unwrap(), HostNic::new(second).unwrap()];
+        let socket = UdpSocket::bind((LINUX, 0)).unwrap();
+        let mut arrived = |port: u16| {
+            socket.send_to(b"hello", (ENGINE, port)).unwrap();
+            let mut counts = [0, 0];
+            for (count, queue) in counts.iter_mut().zip(&mut queues) {
+                let begin = now();
+                while *count == 0 && now().since(begin) < 20 * MILLISECOND {
+                    queue.receive(64, &mut |frames| {
+                        let ours = |f: &&RxFrame<'_>| f.bytes[12..14] == [8, 0] && f.bytes[23] == 17;
+                        *count += frames.iter().filter(ours).count();
+                    });
+                }
+            }
+            counts
+        };
+        assert_eq!(arrived(700), [0, 1]);
+        assert_eq!(arrived(701), [1, 0]);
+        steering.set(rule(701), 1).unwrap();
+        assert_eq!(arrived(701), [0, 1]);
+        assert!(steering.clear(rule(700)).unwrap());
+        assert_eq!(arrived(700), [1, 0]);
+        steering.set(Rule::address(ENGINE.into()), 1).unwrap();
+        assert_eq!(arrived(702), [0, 1]);
+    });
+}
+
+#[test]
+fn xdp_moves_frames_both_ways() {
+    inside("xdp_moves_frames_both_ways", || {
+        let (opened, steering) = veth();
+        steering.set(Rule::address(ENGINE.into()), 0).unwrap();
+        bulk(&mut World::new(opened, 0), 16 << 20);
+    });
+}
+
+#[test]
+fn xdp_survives_loss() {
+    inside("xdp_survives_loss", || {
+        let (opened, steering) = veth();
+        steering.set(Rule::address(ENGINE.into()), 0).unwrap();
+        bulk(&mut World::new(opened, 5_000), 2 << 20);
+    });
+}
+
+#[test]
+fn xdp_takes_its_rules_frames_alone() {
+    inside("xdp_takes_its_rules_frames_alone", || {
+        let (opened, steering) = veth();
+        ip(&format!("neighbour add {ENGINE} lladdr {} dev v0", text(opened.mac)));
+        let mut nic = HostNic::new(opened).unwrap();
+        let socket = UdpSocket::bind((LINUX, 0)).unwrap();
+        let mut arrives = |port: u16| {
+            socket.send_to(b"hello", (ENGINE, port)).unwrap();
+            let (begin, mut count) = (now(), 0);
+            while count == 0 && now().since(begin) < 20 * MILLISECOND {
+                count += nic.receive(64, &mut |frames| {
+                    assert!(frames.iter().all(|f| f.checksum_ok), "the kernel's own frames are vouched for");
+                });
+            }
+            count == 1
+        };
+        let rule = |protocol, port| Rule { address: IpAddr::V4(ENGINE), protocol, port };
+        assert!(!arrives(700));
+        steering.set(rule(17, 700), 0).unwrap();
+        steering.set(rule(6, 701), 0).unwrap();
+        assert!(arrives(700));
+        assert!(!arrives(701));
+        steering.set(rule(17, 702), 1).unwrap();
+        assert!(!arrives(702), "another queue's");
+        steering.clear(rule(17, 700)).unwrap();
+        assert!(!arrives(700));
+        steering.set(Rule::address(ENGINE.into()), 0).unwrap();
+        assert!(arrives(703));
+    });
+}
+
+#[test]
+fn xdp_on_an_interface_that_goes_down_is_dead() {
+    inside("xdp_on_an_interface_that_goes_down_is_dead", || {
+        let (opened, steering) = veth();
+        steering.set(Rule::address(ENGINE.into()), 0).unwrap();
+        let mut nic = HostNic::new(opened).unwrap();
+        ip("link delete v1");
+        nic.transmit(60, TxMeta::default(), &mut |frame| frame.fill(0)).unwrap();
+        nic.flush();
+        assert!(!nic.is_alive());
+    });
+}
+
+#[test]
+fn two_engines_meet_on_a_wire() {
+    let dir = std::env::temp_dir().join(format!("attacca-wire-{}", std::process::id()));
+    let world = |address: Ipv4Addr| {
+        let opened = direct::open_wire(&dir, "w").unwrap();
+        let mut config = Config::new(opened.mac, [9; 32]).address(address.into(), 24);
+        config.mtu = 65_535;
+        World::with(opened, config, 0)
+    };
+    let (mut left, mut right) = (world(ENGINE), world(LINUX));
+    let listener = right.shard.tcp_open().unwrap();
+    right.shard.tcp_bind(listener, Endpoint::new(LINUX, 80), Bind::default()).unwrap();
+    right.shard.tcp_listen(listener, 4).unwrap();
+    let serve = std::thread::spawn(move || {
+        let mut buffer = vec![0; 1 << 16];
+        let (id, _) = right.until(|shard| shard.tcp_accept(listener)).unwrap();
+        loop {
+            let count = right.until(|shard| shard.tcp_recv(id, &mut buffer, TcpFlags::empty())).unwrap();
+            if count == 0 {
+                return;
+            }
+            let mut sent = 0;
+            while sent < count {
+                let part = &buffer[sent..count];
+                sent += right.until(|shard| shard.tcp_send(id, part, TcpFlags::empty())).unwrap();
+            }
+            right.step();
+        }
+    });
+    let id = left.connect(80);
+    left.echo(id, 16 << 20);
+    left.shard.tcp_shutdown(id, net::Shutdown::Write).unwrap();
+    left.join(serve);
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+fn text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
