@@ -50,6 +50,8 @@ bitflags::bitflags! {
         const HANGUP = 8;
         /// [`Shard::take_error`] has something (EPOLLERR).
         const ERROR = 16;
+        /// An urgent byte is there (EPOLLPRI).
+        const URGENT = 32;
     }
 }
 

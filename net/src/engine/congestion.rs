@@ -59,10 +59,12 @@ struct Bulk {
     hystart: HyStart,
     /// Growth that has not yet made up a byte.
     credit: u64,
-    /// Sent segments' numbers and times, oldest first.
-    marks: [(Seq, u32); MARKS],
+    /// Sent segments' numbers, when they were sent and what was acknowledged then, oldest first.
+    marks: [(Seq, u32, Seq); MARKS],
     mark_count: u8,
     paced_at_us: u64,
+    /// Bytes in a second, over the last window.
+    rate: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -194,12 +196,12 @@ impl Congestion {
 
     /// A segment at `seq` is sent for the first time: remembers when, if its turn has come.
     #[inline]
-    pub(crate) fn mark(&mut self, seq: Seq, cwnd: u32, now_us: u64) {
+    pub(crate) fn mark(&mut self, seq: Seq, una: Seq, cwnd: u32, now_us: u64) {
         let Some(bulk) = &mut self.bulk else { return };
         let count = usize::from(bulk.mark_count);
         let spacing = cwnd / (MARKS as u32 * 3 / 4);
         if count < MARKS && (count == 0 || seq.since(bulk.marks[count - 1].0) >= spacing) {
-            bulk.marks[count] = (seq, now_us as u32);
+            bulk.marks[count] = (seq, now_us as u32, una);
             bulk.mark_count += 1;
         }
     }
@@ -220,10 +222,18 @@ impl Congestion {
         if passed == 0 {
             return None;
         }
-        let sent = bulk.marks[passed - 1].1;
+        let (_, sent, una) = bulk.marks[passed - 1];
         bulk.marks.copy_within(passed..count, 0);
         bulk.mark_count -= passed as u8;
-        Some((now_us as u32).wrapping_sub(sent))
+        let us = (now_us as u32).wrapping_sub(sent);
+        // What arrived from the sending of the mark to its acknowledgement.
+        bulk.rate = u64::from(ack.since(una)) * 1_000_000 / u64::from(us.max(1));
+        Some(us)
+    }
+
+    /// Bytes in a second that the peer acknowledged over the last window; 0 if it was not measured.
+    pub(crate) fn delivery_rate(&self) -> u64 {
+        self.bulk.as_ref().map_or(0, |bulk| bulk.rate)
     }
 
     /// When the next segment may leave, for a paced sender.
@@ -480,7 +490,7 @@ mod tests {
         assert_eq!(c.marked(Seq(5), 9), None);
         c.reduce(1, 1, 1);
         for i in 0..100u32 {
-            c.mark(Seq(i * 1000), 100_000, u64::from(i));
+            c.mark(Seq(i * 1000), Seq(0), 100_000, u64::from(i));
         }
         assert_eq!(c.marked(Seq(50_000), 1_049), Some(1_004), "the latest mark lies at 45,000");
         assert_eq!(c.marked(Seq(50_000), 1_050), None);

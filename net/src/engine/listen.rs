@@ -158,7 +158,7 @@ impl Tcp {
     ) {
         let Some(index) = listener else { return };
         let parent = &mut self.sockets[index];
-        let (rcvbuf, max_segment) = (parent.rcvbuf, parent.options.max_segment);
+        let (rcvbuf, max_segment) = (parent.rcvbuf, parent.options().max_segment);
         let Some(queue) = parent.listener.as_deref_mut() else { return };
         if queue.ready.len() > queue.backlog || !config.syn_cookies {
             return;
@@ -258,7 +258,9 @@ impl Tcp {
             | Flags::TRANSPARENT;
         tcb.flags |= (from.flags & kept) | Flags::CHILD;
         tcb.parent = (parent, from.generation);
-        tcb.options = from.options;
+        if let Some(extra) = &from.extra {
+            tcb.extra_mut().options = extra.options;
+        }
         (tcb.low_at, tcb.not_sent_low_at) = (from.low_at, from.not_sent_low_at);
         (tcb.sndbuf, tcb.rcvbuf) = (from.sndbuf, from.rcvbuf);
         (tcb.hop_limit, tcb.traffic_class) = (from.hop_limit, from.traffic_class);
@@ -285,7 +287,7 @@ impl Tcp {
         tcb.rcv_shift = WINDOW_SHIFT;
         tcb.flags.set(Flags::LOOPBACK, local.loopback);
         tcb.path_mtu = local.mtu;
-        tcb.stalled_ms = now.ms;
+        tcb.stalled_ms = now.ms as u32;
         tcb.grow.since_ms = now.ms as u32;
     }
 
@@ -338,7 +340,7 @@ impl Tcp {
         if self.sockets[index].parent != NO_PARENT && !self.sockets[index].has(Flags::MORE) {
             self.half_open_ended(index);
         }
-        let wait = u64::from(self.sockets[index].options.defer_accept);
+        let wait = u64::from(self.sockets[index].options().defer_accept);
         let tcb = &mut self.sockets[index];
         if wait > 0 && tcb.rx.is_empty() && tcb.state == TcpState::Established && !tcb.has(Flags::MORE) {
             tcb.flags |= Flags::DEFERRED | Flags::MORE;

@@ -439,7 +439,7 @@ impl Tcp {
         }
         tcb.path_mtu = mtu;
         tcb.update_mss();
-        tcb.pmtu_at_s = (now.ms / 1000) as u32;
+        tcb.extra_mut().pmtu_at_s = (now.ms / 1000) as u32;
         tcb.path_shrank(now);
         self.mark_dirty(index);
         self.file_timer(index);

@@ -4,9 +4,10 @@
 use alloc::boxed::Box;
 
 use super::congestion::Congestion;
+use super::recovery::FIRST_ACK_DELAY_MS;
 use super::segment::{Control, Segment, SynOptions};
 use super::seq::Seq;
-use super::tcb::{Ctx, Flags, Now, T_ACK, T_KEEP, T_RESEND, Tcb};
+use super::tcb::{Ctx, Flags, Now, T_ACK, T_KEEP, T_RESEND, Tcb, ago};
 use crate::error::Error;
 use crate::shard::Ready;
 use crate::socket::tcp::TcpState;
@@ -27,7 +28,7 @@ bitflags::bitflags! {
 }
 
 /// How long an acknowledgement waits for data to go with it.
-const DELAYED_ACK_MS: u64 = 40;
+pub(crate) const DELAYED_ACK_MS: u64 = 40;
 /// ts_recent is not compared after so long a silence (RFC 7323 section 5.5): 24 days.
 const PAWS_IDLE: u64 = 24 * 86_400_000 >> 10;
 /// Least time between acknowledgements of segments without data outside of the window.
@@ -46,6 +47,10 @@ impl Tcb {
     }
 
     fn in_order_of_the_rfc(&mut self, segment: &Segment<'_>, ctx: &mut Ctx<'_>) -> Act {
+        self.segments_in = self.segments_in.wrapping_add(1);
+        if !segment.payload.is_empty() {
+            self.data_segments_in = self.data_segments_in.wrapping_add(1);
+        }
         if !self.acceptable(segment, ctx) {
             return Act::SEND;
         }
@@ -71,7 +76,7 @@ impl Tcb {
         if self.has(Flags::ECN) {
             self.congestion_bits(segment);
         }
-        self.last_heard_ms = ctx.now.ms;
+        self.last_heard_ms = ctx.now.ms as u32;
         self.probes = 0;
         match self.acknowledge(segment, ctx) {
             Some(more) => act |= more,
@@ -79,6 +84,9 @@ impl Tcb {
         }
         if matches!(self.state, TcpState::Closed | TcpState::TimeWait) {
             return act;
+        }
+        if segment.has(Control::URG) || self.has(Flags::URGENT) {
+            self.urgent(segment);
         }
         if !segment.payload.is_empty() || segment.has(Control::FIN) {
             act |= self.text(segment, ctx);
@@ -98,7 +106,7 @@ impl Tcb {
             self.flags |= Flags::ECHO_CONGESTION;
         }
         if segment.has(Control::ECE) && segment.ack.after(self.snd_una) {
-            self.delivered_marked = self.delivered_marked.saturating_add(1);
+            self.extra_mut().delivered_marked += 1;
             self.reduce_once();
         }
     }
@@ -117,12 +125,21 @@ impl Tcb {
                 self.repeat_handshake(segment, ctx);
             } else if !segment.payload.is_empty() || segment.has(Control::FIN) {
                 self.owe_ack();
-            } else if ctx.now.ms >= self.challenge_ms + OUT_OF_WINDOW_MS || self.challenge_ms == 0 {
-                self.challenge_ms = ctx.now.ms.max(1);
+            } else if self.may_answer_old(ctx.now.ms) {
                 self.owe_ack();
             }
         }
         false
+    }
+
+    /// Segments without data outside of the window are answered now and then.
+    fn may_answer_old(&mut self, now_ms: u64) -> bool {
+        let last = &mut self.extra_mut().challenge_ms;
+        let may = *last == 0 || now_ms >= *last + OUT_OF_WINDOW_MS;
+        if may {
+            *last = now_ms.max(1);
+        }
+        may
     }
 
     /// A SYN for a connection that exists: in SYN-RECEIVED the peer may not have our SYN-ACK; otherwise it
@@ -192,8 +209,8 @@ impl Tcb {
         }
         self.retries = 0;
         self.cwnd = Congestion::initial_window(u32::from(self.mss));
-        self.last_sent_ms = ctx.now.ms;
-        self.last_heard_ms = ctx.now.ms;
+        self.last_sent_ms = ctx.now.ms as u32;
+        self.last_heard_ms = ctx.now.ms as u32;
     }
 
     #[inline]
@@ -258,12 +275,11 @@ impl Tcb {
         self.bytes_acked += u64::from(data);
         self.snd_una = ack;
         self.retries = 0;
-        self.stalled_ms = ctx.now.ms;
+        self.stalled_ms = ctx.now.ms as u32;
         self.soft_error = None;
         if troubled {
             self.troubled_ack(segment, before, false, ctx);
         } else {
-            self.delivered += acked.div_ceil(u32::from(self.mss));
             self.sample_rtt(segment, ctx);
             // Keep it close behind, or it would lie ahead after 2^31 bytes.
             if !self.has(Flags::REDUCED) {
@@ -284,7 +300,7 @@ impl Tcb {
             TcpState::FinWait1 => {
                 self.state = TcpState::FinWait2;
                 if self.has(Flags::ORPHAN) {
-                    self.arm(T_KEEP, ctx.now.ms + u64::from(self.options.linger2));
+                    self.arm(T_KEEP, ctx.now.ms + u64::from(self.options().linger2));
                 }
                 Act::empty()
             }
@@ -331,6 +347,9 @@ impl Tcb {
     #[inline]
     pub(super) fn sample(&mut self, us: u32) {
         let us = us.max(1);
+        if self.ack_delay_ms > FIRST_ACK_DELAY_MS && us <= self.rtt.smoothed.saturating_mul(2) {
+            self.ack_delay_ms -= 4;
+        }
         self.rtt.sample(us);
         if us < self.min_rtt || self.min_rtt == 0 {
             self.min_rtt = us;
@@ -351,6 +370,32 @@ impl Tcb {
         self.max_wnd = self.max_wnd.max(self.snd_wnd);
         self.snd_wl1 = segment.seq;
         self.snd_wl2 = segment.ack;
+    }
+
+    /// Step 6: the urgent pointer, as Linux reads it: it names the byte after the urgent one (RFC 6093 section 3.1),
+    /// and there is one urgent byte at a time; an older one that was not read becomes ordinary data.
+    #[cold]
+    fn urgent(&mut self, segment: &Segment<'_>) {
+        if !self.can_receive() {
+            return;
+        }
+        if segment.has(Control::URG) {
+            let at = segment.seq + u32::from(segment.urgent) - 1;
+            let newer = !self.has(Flags::URGENT) || at.after(self.extra().urgent_at);
+            if newer && !at.before(self.rcv_nxt) {
+                self.extra_mut().urgent_at = at;
+                self.flags -= Flags::URGENT_BYTE | Flags::URGENT_READ;
+                self.flags |= Flags::URGENT;
+                self.news |= Ready::URGENT;
+            }
+        }
+        let waits = self.has(Flags::URGENT) && !self.has(Flags::URGENT_BYTE | Flags::URGENT_READ);
+        let offset = self.extra().urgent_at.since(segment.seq) as usize;
+        if let (true, Some(&byte)) = (waits, segment.payload.get(offset)) {
+            self.extra_mut().urgent_byte = byte;
+            self.flags |= Flags::URGENT_BYTE;
+            self.news |= Ready::URGENT;
+        }
     }
 
     /// Steps 7 and 8: data and FIN.
@@ -405,6 +450,7 @@ impl Tcb {
         if seq != self.rcv_nxt {
             let reassembly = self.reassembly.get_or_insert_with(Box::default);
             reassembly.insert(ctx.pool, seq, payload);
+            self.extra_mut().out_of_order += 1;
             self.owe_ack();
             return Act::SEND;
         }
@@ -450,7 +496,7 @@ impl Tcb {
     #[inline]
     fn schedule_ack(&mut self, len: usize, ctx: &Ctx<'_>) -> Act {
         let now = ctx.now.ms;
-        let silence = now - self.last_data_ms;
+        let silence = ago(now, self.last_data_ms);
         if len >= usize::from(self.rcv_mss) {
             // A super-segment that was merged on the way counts as several.
             self.rcv_mss = len.min(usize::from(self.path_mtu.max(536)) - self.key.headers()).min(8192) as u16;
@@ -458,7 +504,7 @@ impl Tcb {
         if silence > 1000 && !self.has(Flags::INTERACTIVE) {
             self.quick_acks = self.quick_acks.max(2);
         }
-        self.last_data_ms = now;
+        self.last_data_ms = now as u32;
         let waiting = self.rcv_nxt.since(self.last_ack);
         if waiting > u32::from(self.rcv_mss) || self.has(Flags::ACK_NOW) {
             self.flags |= Flags::ACK_NOW;
@@ -594,13 +640,13 @@ impl Tcb {
         }
         self.update_mss();
         self.rcv_mss = self.peer_mss.min(self.path_mtu - self.key.headers() as u16).clamp(88, 8192);
-        self.last_data_ms = ctx.now.ms;
+        self.last_data_ms = ctx.now.ms as u32;
     }
 
     /// (Re)starts the keep-alive timer if it is wanted.
     pub(crate) fn start_keep_alive(&mut self, now_ms: u64) {
         if self.has(Flags::KEEP_ALIVE) && !self.has(Flags::ORPHAN) && self.is_synchronized() {
-            self.arm(T_KEEP, now_ms + u64::from(self.options.keep_idle));
+            self.arm(T_KEEP, now_ms + u64::from(self.options().keep_idle));
         }
     }
 }

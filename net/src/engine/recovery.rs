@@ -20,8 +20,9 @@
 //! longest time for which the peer may hold its acknowledgement back (Linux: 200 ms, and then the
 //! timeout comes first, so that no probe is sent at all). We begin with [`FIRST_ACK_DELAY_MS`], a little more
 //! than what Linux's and our own receivers take in a dialogue. When a peer's D-SACK says that the probe was
-//! needless, the patience doubles for this connection, up to 200 ms. A needless probe costs one segment and
-//! never the window.
+//! needless, the patience grows by as much again for this connection, up to 200 ms. A needless probe costs one segment and
+//! never the window. Answers in time bring the patience down again, for it may have been the acknowledgement
+//! that was lost.
 //!
 //! A peer without SACK gets NewReno (RFC 6582): duplicates are counted, the third means that the head is lost,
 //! and each partial acknowledgement that the next one is.
@@ -34,7 +35,7 @@ use super::rtt::MAX_RTO_US;
 use super::scoreboard::{Board, News, Undo};
 use super::segment::Segment;
 use super::seq::Seq;
-use super::tcb::{Ctx, Flags, Now, T_RESEND, Tcb};
+use super::tcb::{Ctx, Flags, Now, T_RESEND, Tcb, ago};
 use crate::error::Error;
 
 /// How long a lone segment's acknowledgement may be held back, as long as nothing else is known.
@@ -109,7 +110,6 @@ impl Tcb {
         };
         self.board = Some(board);
         self.take_sample(&news, segment, now);
-        self.delivered += news.delivered.div_ceil(u32::from(self.mss)) + u32::from(counts);
         if acked > 0 && self.was_needless(segment, &news) {
             self.undo_reduction();
         }
@@ -144,6 +144,7 @@ impl Tcb {
         }
         if news.reordered {
             self.flags |= Flags::REORDERED;
+            self.extra_mut().reordered += 1;
         }
         news
     }
@@ -172,7 +173,7 @@ impl Tcb {
     /// RFC 8985 section 6.2 step 4: what was sent twice in vain asks for a wider window, once in a round.
     fn note_duplicate_report(&mut self, report: Option<(Seq, Seq)>, board: Option<&mut Board>) {
         let Some((left, right)) = report else { return };
-        self.dsacks = self.dsacks.saturating_add(1);
+        self.extra_mut().dsacks += 1;
         let Some(board) = board else { return };
         if !self.snd_una.before(board.dsack_round) {
             board.dsack_round = self.snd_nxt;
@@ -374,8 +375,9 @@ impl Tcb {
         if !self.has(Flags::TAIL_AGAIN) {
             self.flags -= Flags::TAIL_OUT;
         } else if dsack {
-            // Both arrived: it was needless. The peer is slower than we thought.
-            self.ack_delay_ms = self.ack_delay_ms.saturating_mul(2).min(MOST_ACK_DELAY_MS);
+            // Both arrived: it was needless. The peer is slower than we thought, or its acknowledgement was lost:
+            // one cannot tell, so each answer in time takes back a little (`sample`).
+            self.ack_delay_ms = self.ack_delay_ms.saturating_add(FIRST_ACK_DELAY_MS).min(MOST_ACK_DELAY_MS);
             self.flags -= Flags::TAIL_OUT;
         } else if ack.after(self.tail_end) {
             self.flags -= Flags::TAIL_OUT;
@@ -441,7 +443,7 @@ impl Tcb {
         // A peer that shut its window over data in flight but answers is alive (as in `persist_timeout`).
         let answers = self.snd_wnd == 0
             && !self.has(Flags::ORPHAN)
-            && ctx.now.ms < self.last_heard_ms + u64::from(MAX_RTO_US / 1000);
+            && ago(ctx.now.ms, self.last_heard_ms) < u64::from(MAX_RTO_US / 1000);
         if !answers && self.given_up(self.retries, ctx) {
             self.fail(self.soft_error.unwrap_or(Error::TimedOut));
             return Act::CLOSED;
@@ -459,7 +461,7 @@ impl Tcb {
             board.lose_all();
         }
         self.retries = self.retries.saturating_add(1);
-        self.timeouts = self.timeouts.saturating_add(1);
+        self.extra_mut().timeouts += 1;
         self.suspect_black_hole();
         // What is still in the network is behind the hole and arrives; the window lets one segment out.
         self.cwnd = self.pipe() + u32::from(self.mss);

@@ -365,6 +365,12 @@ impl Board {
         }
     }
 
+    /// Bytes sent again and still on their way.
+    pub(crate) fn repeated_bytes(&self) -> u32 {
+        let flying = |&i: &usize| self.runs[i].again && self.runs[i].state == State::Flying;
+        (0..self.runs.len()).filter(flying).map(|i| self.run_len(i)).sum()
+    }
+
     /// A spurious recovery was found out: nothing is lost.
     pub(crate) fn nothing_lost(&mut self) {
         for run in self.runs.iter_mut().filter(|run| run.state == State::Lost) {

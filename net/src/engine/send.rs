@@ -5,7 +5,7 @@ use super::queue::Pool;
 use super::receive::Act;
 use super::segment::{Control, Header, TIMESTAMP_LEN};
 use super::seq::Seq;
-use super::tcb::{Ctx, Flags, NEVER, Now, T_ACK, T_KEEP, T_RESEND, Tcb};
+use super::tcb::{Ctx, Flags, NEVER, Now, T_ACK, T_KEEP, T_RESEND, Tcb, ago};
 use crate::error::Error;
 use crate::ip::link::{Blocked, Link};
 use crate::shard::Ready;
@@ -19,6 +19,8 @@ const ORPHAN_RETRIES: u8 = 8;
 const SYN_ACK_RETRIES: u8 = 5;
 /// How long a corked partial segment is held back (tcp(7)).
 const CORK_MS: u64 = 200;
+/// What a paced sender may catch up: the timers come a tick of 1 ms late, and polls later still.
+const PACE_BURST_US: u64 = 2_000;
 /// How long a path's small MTU is believed: Linux's mtu_expires.
 const PATH_MTU_SECONDS: u64 = 600;
 /// A gap in sending after which data is not "a reply" any more.
@@ -41,7 +43,7 @@ impl Tcb {
             // The device was switched for one with smaller packets.
             self.path_mtu = link.mtu as u16;
             self.update_mss();
-        } else if self.pmtu_at_s != 0 {
+        } else if usize::from(self.path_mtu) < link.mtu && self.extra().pmtu_at_s != 0 {
             self.try_larger_packets(now, link);
         }
         self.send_data(now, pool, link)?;
@@ -56,9 +58,9 @@ impl Tcb {
     /// RFC 1191 section 6.3: after ten minutes the path may have become better.
     #[cold]
     fn try_larger_packets(&mut self, now: Now, link: &Link<'_>) {
-        if (now.ms / 1000).saturating_sub(u64::from(self.pmtu_at_s)) > PATH_MTU_SECONDS {
+        if (now.ms / 1000).saturating_sub(u64::from(self.extra().pmtu_at_s)) > PATH_MTU_SECONDS {
             self.path_mtu = link.mtu.min(65_535) as u16;
-            self.pmtu_at_s = 0;
+            self.extra_mut().pmtu_at_s = 0;
             self.update_mss();
         }
     }
@@ -83,8 +85,7 @@ impl Tcb {
         let mut header = Header::new(self.key, self.iss, ack, control);
         // The window of a SYN is not scaled (RFC 7323 section 2.2).
         header.window = self.rcvbuf.min(65_535) as u16;
-        let mss = self.path_mtu.saturating_sub(self.key.headers() as u16);
-        let mss = if self.options.max_segment > 0 { mss.min(self.options.max_segment) } else { mss };
+        let mss = self.advertised_mss();
         header.option(&[2, 4, (mss >> 8) as u8, mss as u8]);
         let first = self.state == TcpState::SynSent;
         if first || self.has(Flags::TIMESTAMPS) {
@@ -129,6 +130,16 @@ impl Tcb {
             if unsent == 0 && !fin {
                 break;
             }
+            let pace = self.pacing_rate();
+            let most = match pace {
+                None => most,
+                Some(rate) => {
+                    if !self.pace_allows(now) {
+                        break;
+                    }
+                    self.most_in_a_tick(rate, most)
+                }
+            };
             let open = self.cwnd.saturating_sub(self.pipe());
             let usable = self.snd_wnd.saturating_sub(sent).min(open);
             let len = unsent.min(usable).min(most);
@@ -139,8 +150,27 @@ impl Tcb {
                 break;
             }
             self.send_next(len, len == unsent, now, pool, link)?;
+            if let Some(rate) = pace {
+                self.congestion.pace(len, rate, now.us, PACE_BURST_US);
+            }
         }
         Ok(())
+    }
+
+    /// The last segment's time at the sending rate is over; if not, a timer is set for it.
+    #[cold]
+    fn pace_allows(&mut self, now: Now) -> bool {
+        let wait = self.congestion.paced_at_us() > now.us;
+        self.flags.set(Flags::PACED, wait);
+        !wait
+    }
+
+    /// A super-segment for a tick of the timers, so that pacing does not cut what would leave together anyway.
+    #[cold]
+    fn most_in_a_tick(&self, rate: u64, most: u32) -> u32 {
+        let mss = u32::from(self.mss);
+        let tick = (rate / 1000).min(u64::from(most)) as u32;
+        (tick / mss * mss).clamp(mss, most)
     }
 
     /// Sends `len` bytes at `snd_nxt`, with FIN if they are the last.
@@ -163,7 +193,7 @@ impl Tcb {
         let sent = self.send_segment(seq, len, control, now, pool, link);
         if self.timer_at[T_RESEND] == NEVER || self.has(Flags::PERSIST) {
             self.flags -= Flags::PERSIST;
-            self.stalled_ms = now.ms;
+            self.stalled_ms = now.ms as u32;
             if sent.is_err() {
                 // The device is full, or the hardware address unknown: the timer is our only reminder.
                 self.arm(T_RESEND, now.ms + self.rtt.backed_off_ms(self.retries));
@@ -180,7 +210,7 @@ impl Tcb {
             board.extend(self.snd_nxt, now.us);
             board.prr_out += len;
         } else if self.congestion.is_bulk() {
-            self.congestion.mark(seq, self.cwnd, now.us);
+            self.congestion.mark(seq, self.snd_una, self.cwnd, now.us);
         } else if !self.has(Flags::TIMING) {
             self.flags |= Flags::TIMING;
             (self.rtt_seq, self.rtt_sent_us) = (seq, now.us);
@@ -189,10 +219,10 @@ impl Tcb {
             self.small_end = self.snd_nxt;
         }
         if len > 0 {
-            if now.ms < self.last_data_ms + INTERACTIVE_MS && self.bytes_received > 0 {
+            if ago(now.ms, self.last_data_ms) < INTERACTIVE_MS && self.bytes_received > 0 {
                 self.flags |= Flags::INTERACTIVE;
             }
-            self.last_sent_ms = now.ms;
+            self.last_sent_ms = now.ms as u32;
         }
         Ok(())
     }
@@ -213,7 +243,8 @@ impl Tcb {
         if len == 0 {
             return 0;
         }
-        if self.has(Flags::FORCE) {
+        // Nor do urgent data wait (as on Linux).
+        if self.has(Flags::FORCE | Flags::SENDING_URGENT) {
             return len;
         }
         let whole = len - len % mss;
@@ -237,7 +268,7 @@ impl Tcb {
             let zero = self.snd_wnd == 0;
             let wait = if zero { self.rtt.backed_off_ms(self.retries) } else { CORK_MS };
             if zero && self.probes == 0 {
-                self.stalled_ms = now.ms;
+                self.stalled_ms = now.ms as u32;
             }
             self.flags |= Flags::PERSIST;
             self.arm(T_RESEND, now.ms + wait);
@@ -311,8 +342,9 @@ impl Tcb {
         control.set(Control::FIN, last && self.fin_sent());
         control.set(Control::PSH, data > 0 && last);
         self.send_segment(seq, data, control, now, pool, link)?;
-        self.total_retransmits += 1;
-        self.bytes_retransmitted += u64::from(data);
+        let extra = self.extra_mut();
+        extra.total_retransmits += 1;
+        extra.bytes_retransmitted += u64::from(data);
         self.flags -= Flags::TIMING;
         let stamp = self.timestamp_now(now);
         let una = self.snd_una;
@@ -373,6 +405,12 @@ impl Tcb {
         });
         self.tx = tx;
         result?;
+        self.segments_out = self.segments_out.wrapping_add(1);
+        if len > 0 {
+            let count = if segment > 0 { len.div_ceil(u32::from(self.mss)) } else { 1 };
+            self.segments_out = self.segments_out.wrapping_add(count - 1);
+            self.data_segments_out = self.data_segments_out.wrapping_add(count);
+        }
         let advertised = self.rcv_nxt + (u32::from(header.window) << self.rcv_shift);
         self.rcv_adv = self.rcv_adv.latest(advertised);
         self.last_ack = self.rcv_nxt;
@@ -422,12 +460,12 @@ impl Tcb {
             }
         }
         if self.has(Flags::SENDING_URGENT) {
-            if !self.urgent_end.after(self.snd_una) {
+            if !self.extra().urgent_end.after(self.snd_una) {
                 self.flags -= Flags::SENDING_URGENT;
-            } else if self.urgent_end.after(seq) {
+            } else if self.extra().urgent_end.after(seq) {
                 header.control |= Control::URG;
                 // As everybody does it, the pointer names the byte after the urgent one (RFC 6093 section 3.1).
-                header.urgent = self.urgent_end.since(seq).min(0xffff) as u16;
+                header.urgent = self.extra().urgent_end.since(seq).min(0xffff) as u16;
             }
         }
     }
@@ -435,7 +473,7 @@ impl Tcb {
     /// RFC 5681 section 4.1 and RFC 2861: the window halves for each timeout that passed without sending, down
     /// to the initial one, and the threshold remembers where it was.
     fn restart_after_idle(&mut self, now: Now) {
-        let (pause, rto) = (now.ms.saturating_sub(self.last_sent_ms), u64::from(self.rtt.rto / 1000).max(1));
+        let (pause, rto) = (ago(now.ms, self.last_sent_ms), u64::from(self.rtt.rto / 1000).max(1));
         if pause <= rto || self.last_sent_ms == 0 {
             return;
         }
@@ -444,7 +482,7 @@ impl Tcb {
             self.ssthresh = self.ssthresh.max(self.cwnd - self.cwnd / 4);
             self.cwnd = self.cwnd.checked_shr((pause / rto) as u32).unwrap_or(0).max(restart);
         }
-        self.congestion.not_limited(self.last_sent_ms);
+        self.congestion.not_limited(now.ms.saturating_sub(pause));
         if self.ssthresh == u32::MAX && self.cwnd == restart {
             self.congestion.forget();
         }
@@ -453,6 +491,10 @@ impl Tcb {
     /// Runs the timers that are due.
     pub(crate) fn timers(&mut self, ctx: &mut Ctx<'_>) -> Act {
         let mut act = Act::empty();
+        if self.has(Flags::PACED) && self.congestion.paced_at_us() <= ctx.now.us {
+            self.flags -= Flags::PACED;
+            act |= Act::SEND;
+        }
         for timer in [T_RESEND, T_ACK, T_KEEP] {
             if self.timer_at[timer] <= ctx.now.ms {
                 self.disarm(timer);
@@ -473,7 +515,7 @@ impl Tcb {
 
     fn resend_timeout(&mut self, ctx: &mut Ctx<'_>) -> Act {
         match self.state {
-            TcpState::SynSent => self.syn_timeout(self.options.syn_count, ctx),
+            TcpState::SynSent => self.syn_timeout(self.options().syn_count, ctx),
             TcpState::SynReceived => self.syn_timeout(SYN_ACK_RETRIES, ctx),
             _ if self.has(Flags::PERSIST) => self.persist_timeout(ctx),
             _ if self.has(Flags::REORDER_TIMER) => self.reorder_timeout(ctx),
@@ -483,8 +525,8 @@ impl Tcb {
     }
 
     fn syn_timeout(&mut self, most: u8, ctx: &mut Ctx<'_>) -> Act {
-        let user = u64::from(self.options.user_timeout);
-        if self.retries >= most || (user > 0 && ctx.now.ms >= self.stalled_ms + user) {
+        let user = u64::from(self.options().user_timeout);
+        if self.retries >= most || (user > 0 && ago(ctx.now.ms, self.stalled_ms) >= user) {
             self.fail(self.soft_error.unwrap_or(Error::TimedOut));
             return Act::CLOSED;
         }
@@ -496,9 +538,9 @@ impl Tcb {
 
     /// No answer for too long (RFC 1122 section 4.2.3.5, RFC 5482).
     pub(super) fn given_up(&self, tries: u8, ctx: &Ctx<'_>) -> bool {
-        let user = u64::from(self.options.user_timeout);
+        let user = u64::from(self.options().user_timeout);
         if user > 0 {
-            return ctx.now.ms >= self.stalled_ms + user;
+            return ago(ctx.now.ms, self.stalled_ms) >= user;
         }
         tries >= if self.has(Flags::ORPHAN) { ORPHAN_RETRIES } else { DATA_RETRIES }
     }
@@ -512,7 +554,7 @@ impl Tcb {
         }
         // A peer that answers may keep its window shut for ever (RFC 1122 section 4.2.2.17); `probes` is
         // reset by each answer. A peer that answers to nobody's profit, an orphan's, may not.
-        if self.given_up(self.probes, ctx) && (self.probes > 0 || self.options.user_timeout > 0)
+        if self.given_up(self.probes, ctx) && (self.probes > 0 || self.options().user_timeout > 0)
             || (self.has(Flags::ORPHAN) && self.retries >= ORPHAN_RETRIES)
         {
             self.fail(self.soft_error.unwrap_or(Error::TimedOut));
@@ -552,30 +594,30 @@ impl Tcb {
             return Act::empty();
         }
         let now = ctx.now.ms;
-        let due = self.last_heard_ms + u64::from(self.options.keep_idle);
+        let due = (now + u64::from(self.options().keep_idle)).saturating_sub(ago(now, self.last_heard_ms));
         if self.probes == 0 && due > now {
             self.arm(T_KEEP, due);
             return Act::empty();
         }
         if self.snd_una != self.snd_nxt || self.unsent() > 0 {
             // Data in flight is its own probe; look again soon, for `due` may be over.
-            self.arm(T_KEEP, now + u64::from(self.options.keep_interval.min(1000)));
+            self.arm(T_KEEP, now + u64::from(self.options().keep_interval.min(1000)));
             return Act::empty();
         }
-        let user = u64::from(self.options.user_timeout);
+        let user = u64::from(self.options().user_timeout);
         let dead = if user > 0 {
-            self.probes > 0 && now >= self.last_heard_ms + user
+            self.probes > 0 && ago(now, self.last_heard_ms) >= user
         } else {
-            self.probes >= self.options.keep_count
+            self.probes >= self.options().keep_count
         };
         if dead {
             self.fail(Error::TimedOut);
-            self.news |= Ready::all();
+            self.news |= Ready::all() - Ready::URGENT;
             return Act::CLOSED;
         }
         self.probes += 1;
         self.flags |= Flags::SEND_PROBE;
-        self.arm(T_KEEP, now + u64::from(self.options.keep_interval));
+        self.arm(T_KEEP, now + u64::from(self.options().keep_interval));
         Act::SEND
     }
 }

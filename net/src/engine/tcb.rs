@@ -115,9 +115,9 @@ bitflags::bitflags! {
         const ECHO_CONGESTION = 1 << 49;
         /// The peer must be told that the window was reduced (CWR), with the next new data.
         const TELL_REDUCED = 1 << 50;
-        /// There is an urgent byte that was not read, or its place in the stream is still ahead.
+        /// The place of an urgent byte is known and was not read past.
         const URGENT = 1 << 51;
-        /// The urgent byte itself is in `urgent_byte`.
+        /// The byte itself is in `Extra::urgent_byte` and was not read.
         const URGENT_BYTE = 1 << 52;
         /// Urgent data stays in the stream (SO_OOBINLINE).
         const OOB_INLINE = 1 << 53;
@@ -125,6 +125,10 @@ bitflags::bitflags! {
         const SENDING_URGENT = 1 << 54;
         /// Congestion notification is asked for in our SYN.
         const ASK_ECN = 1 << 55;
+        /// The urgent byte was read by itself.
+        const URGENT_READ = 1 << 56;
+        /// Sending waits for its pace.
+        const PACED = 1 << 57;
     }
 }
 
@@ -136,6 +140,10 @@ pub(crate) const T_ACK: usize = 1;
 pub(crate) const T_KEEP: usize = 2;
 /// A timer that is not set.
 pub(crate) const NEVER: u64 = u64::MAX;
+/// The shortest round trip on which bulk senders are paced: below it a tick of the timers is too coarse.
+const PACED_RTT_US: u64 = 4_000;
+/// The smallest window that is paced: short answers leave as fast as the window lets them.
+const PACED_WINDOW: u32 = 64 << 10;
 /// No index.
 pub(crate) const NONE: u32 = u32::MAX;
 
@@ -194,10 +202,11 @@ pub(crate) struct Tcb {
     /// End of the last segment smaller than the MSS (Minshall's form of Nagle's test).
     pub(crate) small_end: Seq,
     pub(crate) recover: Seq,
-    /// When the last segment with data came, when anything came, when data was sent.
-    pub(crate) last_data_ms: u64,
-    pub(crate) last_heard_ms: u64,
-    pub(crate) last_sent_ms: u64,
+    /// When the last segment with data came, when anything came, when data was sent: the clock's low half (see
+    /// [`ago`]).
+    pub(crate) last_data_ms: u32,
+    pub(crate) last_heard_ms: u32,
+    pub(crate) last_sent_ms: u32,
     /// Segments still acknowledged at once.
     pub(crate) quick_acks: u8,
     pub(crate) hop_limit: u8,
@@ -208,11 +217,16 @@ pub(crate) struct Tcb {
     pub(crate) rcvbuf: u32,
     pub(crate) low_at: u32,
     pub(crate) not_sent_low_at: u32,
+    /// Segments that came and went, in all and with data (TCP_INFO).
+    pub(crate) segments_in: u32,
+    pub(crate) segments_out: u32,
+    pub(crate) data_segments_in: u32,
     // Line 4: counters and growth.
     /// When `ts_recent` was taken, in 1024 ms.
     pub(crate) ts_recent_at: u32,
     pub(crate) grow: ReceiveGrowth,
-    pub(crate) stalled_ms: u64,
+    pub(crate) stalled_ms: u32,
+    pub(crate) data_segments_out: u32,
     pub(crate) bytes_acked: u64,
     pub(crate) bytes_received: u64,
     pub(crate) reassembly: Option<Box<Reassembly>>,
@@ -220,10 +234,9 @@ pub(crate) struct Tcb {
     // Losses, handshakes, options.
     pub(crate) congestion: Congestion,
     pub(crate) listener: Option<Box<Listener>>,
+    pub(crate) extra: Option<Box<Extra>>,
     /// The listener's index and generation.
     pub(crate) parent: (u32, u32),
-    pub(crate) challenge_ms: u64,
-    pub(crate) options: Options,
     pub(crate) fin_at: Seq,
     pub(crate) iss: Seq,
     pub(crate) peer_mss: u16,
@@ -232,22 +245,46 @@ pub(crate) struct Tcb {
     /// Quarters of the round trip in the reordering window, and recoveries for which they stay.
     pub(crate) reorder_steps: u8,
     pub(crate) reorder_persist: u8,
-    /// Timeouts; reports of duplicates; segments delivered (TCP_INFO).
-    pub(crate) timeouts: u16,
-    pub(crate) delivered_marked: u32,
-    pub(crate) dsacks: u32,
+}
+
+/// What few connections have: options that were set, traces of losses, urgent data.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Extra {
+    pub(crate) options: Options,
+    /// Segments and bytes sent again, timeouts, reports of duplicates, acknowledgements that told of congestion,
+    /// segments that came out of order, and reordering that was seen (TCP_INFO).
+    pub(crate) total_retransmits: u32,
     pub(crate) bytes_retransmitted: u64,
-    pub(crate) delivered: u32,
-    /// The number after the urgent data that we sent; that of the urgent byte that we received.
+    pub(crate) timeouts: u32,
+    pub(crate) dsacks: u32,
+    pub(crate) delivered_marked: u32,
+    pub(crate) out_of_order: u32,
+    pub(crate) reordered: u32,
+    /// The number after the urgent data that we sent; that of the urgent byte that we received, and it.
     pub(crate) urgent_end: Seq,
     pub(crate) urgent_at: Seq,
     pub(crate) urgent_byte: u8,
-    /// Most that is advertised (TCP_WINDOW_CLAMP); 0 for no bound.
-    pub(crate) window_clamp: u32,
-    /// When the path's MTU was last found to be smaller than the link's, seconds.
+    /// When the path's MTU was last found to be smaller than the link's, seconds; 0 if never.
     pub(crate) pmtu_at_s: u32,
-    pub(crate) total_retransmits: u32,
+    pub(crate) challenge_ms: u64,
 }
+
+/// What holds for a connection that has no `Extra`.
+static NOTHING: Extra = Extra {
+    options: Options::NEW,
+    total_retransmits: 0,
+    bytes_retransmitted: 0,
+    timeouts: 0,
+    dsacks: 0,
+    delivered_marked: 0,
+    out_of_order: 0,
+    reordered: 0,
+    urgent_end: Seq(0),
+    urgent_at: Seq(0),
+    urgent_byte: 0,
+    pmtu_at_s: 0,
+    challenge_ms: 0,
+};
 
 /// A listener's queue.
 #[derive(Default)]
@@ -262,7 +299,7 @@ pub(crate) struct Listener {
 }
 
 /// What the owner set, in milliseconds and bytes.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
     pub(crate) keep_idle: u32,
     pub(crate) keep_interval: u32,
@@ -273,6 +310,10 @@ pub(crate) struct Options {
     pub(crate) max_segment: u16,
     pub(crate) keep_count: u8,
     pub(crate) syn_count: u8,
+    /// Most that is advertised (TCP_WINDOW_CLAMP); 0 for no bound.
+    pub(crate) window_clamp: u32,
+    /// Bytes in a second (SO_MAX_PACING_RATE); `u64::MAX` for no bound.
+    pub(crate) pacing_rate: u64,
 }
 
 /// Dynamic right-sizing of the receive buffer: bytes that the reader took in the last round trip.
@@ -287,19 +328,25 @@ pub(crate) struct ReceiveGrowth {
     pub(crate) rtt_us: u32,
 }
 
+impl Options {
+    const NEW: Options = Options {
+        keep_idle: 7_200_000,
+        keep_interval: 75_000,
+        user_timeout: 0,
+        defer_accept: 0,
+        linger2: 60_000,
+        linger: None,
+        max_segment: 0,
+        keep_count: 9,
+        syn_count: 6,
+        window_clamp: 0,
+        pacing_rate: u64::MAX,
+    };
+}
+
 impl Default for Options {
     fn default() -> Options {
-        Options {
-            keep_idle: 7_200_000,
-            keep_interval: 75_000,
-            user_timeout: 0,
-            defer_accept: 0,
-            linger2: 60_000,
-            linger: None,
-            max_segment: 0,
-            keep_count: 9,
-            syn_count: 6,
-        }
+        Options::NEW
     }
 }
 
@@ -360,22 +407,15 @@ impl Default for Tcb {
             tail_end: Seq(0),
             reorder_steps: 1,
             reorder_persist: 0,
-            timeouts: 0,
-            delivered_marked: 0,
-            dsacks: 0,
-            bytes_retransmitted: 0,
-            delivered: 0,
-            urgent_end: Seq(0),
-            urgent_at: Seq(0),
-            urgent_byte: 0,
-            window_clamp: 0,
-            pmtu_at_s: 0,
+            segments_in: 0,
+            segments_out: 0,
+            data_segments_in: 0,
+            data_segments_out: 0,
+            extra: None,
             listener: None,
             parent: (NONE, 0),
             error: None,
             soft_error: None,
-            challenge_ms: 0,
-            options: Options::default(),
             sndbuf: 0,
             rcvbuf: 0,
             low_at: 1,
@@ -383,7 +423,6 @@ impl Default for Tcb {
             grow: ReceiveGrowth::default(),
             path_mtu: 1500,
             peer_mss: 536,
-            total_retransmits: 0,
             bytes_acked: 0,
             bytes_received: 0,
         }
@@ -397,6 +436,12 @@ pub(crate) struct Now {
     pub(crate) us: u64,
 }
 
+/// Milliseconds since `then`, the low half of the clock at some time in the past 49 days.
+#[inline]
+pub(crate) fn ago(now_ms: u64, then: u32) -> u64 {
+    u64::from((now_ms as u32).wrapping_sub(then))
+}
+
 /// What a connection works with besides itself.
 pub(crate) struct Ctx<'a> {
     pub(crate) now: Now,
@@ -406,6 +451,21 @@ pub(crate) struct Ctx<'a> {
 }
 
 impl Tcb {
+    /// What few connections have.
+    pub(crate) fn extra(&self) -> &Extra {
+        self.extra.as_deref().unwrap_or(&NOTHING)
+    }
+
+    /// The same to change.
+    pub(crate) fn extra_mut(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
+    }
+
+    /// What the owner set.
+    pub(crate) fn options(&self) -> &Options {
+        &self.extra().options
+    }
+
     #[inline]
     pub(crate) fn has(&self, flags: Flags) -> bool {
         self.flags.intersects(flags)
@@ -430,13 +490,27 @@ impl Tcb {
 
     #[inline]
     pub(crate) fn earliest(&self) -> u64 {
-        self.timer_at[0].min(self.timer_at[1]).min(self.timer_at[2])
+        let at = self.timer_at[0].min(self.timer_at[1]).min(self.timer_at[2]);
+        if self.has(Flags::PACED) { at.min(self.congestion.paced_at_us().div_ceil(1000)) } else { at }
     }
 
     /// Sequence numbers sent and not acknowledged.
     #[inline]
     pub(crate) fn in_flight(&self) -> u32 {
         self.snd_nxt.since(self.snd_una)
+    }
+
+    /// The number of the next byte that the owner reads.
+    pub(crate) fn read_seq(&self) -> Seq {
+        self.rcv_nxt - self.rx.len() - u32::from(self.has(Flags::FIN_RECEIVED))
+    }
+
+    /// Bytes that can be read before the urgent mark (SIOCINQ).
+    pub(crate) fn readable(&self) -> u32 {
+        if !self.has(Flags::URGENT) || self.has(Flags::OOB_INLINE) {
+            return self.rx.len();
+        }
+        self.extra().urgent_at.since(self.read_seq()).min(self.rx.len())
     }
 
     /// Bytes queued and not sent.
@@ -500,6 +574,7 @@ impl Tcb {
         if matches!(self.state, TcpState::SynSent | TcpState::SynReceived) {
             return ready;
         }
+        ready.set(Ready::URGENT, self.has(Flags::URGENT_BYTE));
         let low = self.low_at.min(self.rcvbuf / 2).max(1);
         ready.set(Ready::READABLE, self.rx.len() >= low || peer_closed || over || self.error.is_some());
         // Writing that would fail at once counts as possible.
@@ -513,14 +588,14 @@ impl Tcb {
         self.error = Some(error);
         self.state = TcpState::Closed;
         self.timer_at = [NEVER; 3];
-        self.news |= Ready::all();
+        self.news |= Ready::all() - Ready::URGENT;
     }
 
     /// The window to advertise, and the place where it ends. Never shrinks (RFC 9293 section 3.8.6), and
     /// grows only by worthwhile steps (section 3.8.6.2.2).
     #[inline]
     pub(crate) fn window_edge(&self) -> Seq {
-        let space = self.rcvbuf.saturating_sub(self.rx.len());
+        let space = self.rcvbuf.saturating_sub(self.rx.len()).min(self.window_clamp());
         let edge = self.rcv_nxt + (space >> self.rcv_shift << self.rcv_shift);
         if !edge.after(self.rcv_adv) {
             return self.rcv_adv;
@@ -528,6 +603,14 @@ impl Tcb {
         let step = edge.since(self.rcv_adv);
         let worthwhile = u32::from(self.rcv_mss).min(self.rcvbuf / 2);
         if step >= worthwhile || self.rcv_adv.since(self.rcv_nxt) >= worthwhile { edge } else { self.rcv_adv }
+    }
+
+    #[inline]
+    fn window_clamp(&self) -> u32 {
+        match &self.extra {
+            Some(extra) if extra.options.window_clamp > 0 => extra.options.window_clamp,
+            _ => u32::MAX,
+        }
     }
 
     /// After the reader took bytes: the peer should hear of the larger window.
@@ -539,9 +622,36 @@ impl Tcb {
         step > 0 && step >= left && self.can_receive()
     }
 
+    /// The MSS that we announce (RFC 9293 section 3.7.1).
+    pub(crate) fn advertised_mss(&self) -> u16 {
+        let mss = self.path_mtu.saturating_sub(self.key.headers() as u16);
+        let user = self.options().max_segment;
+        if user > 0 { mss.min(user) } else { mss }
+    }
+
+    /// Bytes in a second at which the connection may send, if that is bounded: twice a window in each round trip
+    /// in slow start, 1.2 windows later (as Linux does), and no more than the owner allows. Only bulk
+    /// senders on paths longer than a few ticks of the timer wheel are paced by themselves.
+    pub(crate) fn pacing_rate(&self) -> Option<u64> {
+        let most = match &self.extra {
+            Some(extra) => extra.options.pacing_rate,
+            None => u64::MAX,
+        };
+        let srtt = u64::from(self.rtt.smoothed);
+        let long = srtt >= PACED_RTT_US && self.cwnd >= PACED_WINDOW && !self.has(Flags::LOOPBACK);
+        let own = if self.congestion.is_bulk() && long {
+            let factor = if self.cwnd < self.ssthresh / 2 { 200 } else { 120 };
+            u64::from(self.cwnd) * factor * 10_000 / srtt
+        } else {
+            u64::MAX
+        };
+        let rate = own.min(most);
+        (rate != u64::MAX).then_some(rate.max(1))
+    }
+
     /// Largest payload for the path and the peer.
     pub(crate) fn update_mss(&mut self) {
-        let user = if self.options.max_segment == 0 { u16::MAX } else { self.options.max_segment };
+        let user = if self.options().max_segment == 0 { u16::MAX } else { self.options().max_segment };
         let path = self.path_mtu.saturating_sub(self.key.headers() as u16);
         let options = if self.has(Flags::TIMESTAMPS) { super::segment::TIMESTAMP_LEN as u16 } else { 0 };
         // Linux's TCP_MIN_MSS: a peer must not make us send single bytes.

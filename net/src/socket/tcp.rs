@@ -1,5 +1,6 @@
 //! TCP sockets: what a program can do with one.
 
+use alloc::boxed::Box;
 use core::net::IpAddr;
 
 use platform::time::Instant;
@@ -9,9 +10,10 @@ use crate::engine::LocalFacts;
 use crate::engine::congestion::{Algorithm, Congestion};
 use crate::engine::demux::FlowKey;
 use crate::engine::receive::Act;
+use crate::engine::receive::DELAYED_ACK_MS;
 use crate::engine::segment::{Control, Header};
 use crate::engine::seq::Seq;
-use crate::engine::tcb::{Flags, Listener, T_ACK, T_KEEP, Tcb};
+use crate::engine::tcb::{Extra, Flags, Listener, T_ACK, T_KEEP, Tcb, ago};
 use crate::error::{Error, Result};
 use crate::ip::report::Unreachable;
 use crate::ports::{Families, Owner};
@@ -25,6 +27,8 @@ bitflags::bitflags! {
         const PEEK = 1;
         /// Send: more will follow at once, hold back a partial segment (MSG_MORE).
         const MORE = 2;
+        /// Send: the last byte is urgent (MSG_OOB).
+        const URGENT = 4;
     }
 }
 
@@ -97,6 +101,12 @@ pub enum TcpOption {
     Congestion(Algorithm),
     /// TCP_NOTSENT_LOWAT: writable only while fewer unsent bytes are queued; `u32::MAX` for off.
     NotSentLowAt(u32),
+    /// TCP_WINDOW_CLAMP: most that is advertised; 0 for no bound.
+    WindowClamp(u32),
+    /// SO_OOBINLINE: an urgent byte stays in the stream.
+    UrgentInline(bool),
+    /// SO_MAX_PACING_RATE: bytes in a second; `u64::MAX` for no bound.
+    PacingRate(u64),
     /// IP_TTL.
     HopLimit(u8),
     /// IP_TOS.
@@ -125,6 +135,9 @@ pub struct TcpOptions {
     pub linger2: u32,
     pub congestion: Algorithm,
     pub not_sent_low_at: u32,
+    pub window_clamp: u32,
+    pub urgent_inline: bool,
+    pub pacing_rate: u64,
     pub hop_limit: u8,
     pub traffic_class: u8,
 }
@@ -172,10 +185,76 @@ pub struct TcpInfo {
     pub path_mtu: u16,
     /// Segments retransmitted since the start.
     pub total_retransmits: u32,
+    /// Where the sender stands.
+    pub congestion_state: CongestionState,
+    /// Bytes selectively acknowledged, lost and not sent again.
+    pub sacked: u32,
+    /// Bytes lost and not sent again.
+    pub lost: u32,
+    /// Bytes sent again and not acknowledged.
+    pub repeated: u32,
+    /// The delay of acknowledgements, microseconds.
+    pub ack_timeout_us: u32,
+    /// Milliseconds since data was sent, data came, anything came.
+    pub last_data_sent_ms: u32,
+    /// Milliseconds since data came.
+    pub last_data_received_ms: u32,
+    /// Milliseconds since anything came.
+    pub last_ack_received_ms: u32,
+    /// The MSS that we announce.
+    pub advertised_mss: u16,
+    /// The receiver's estimate of the round trip, microseconds; 0 before the first.
+    pub receive_rtt_us: u32,
+    /// What the reader took in the last round trip.
+    pub receive_space: u32,
+    /// The shortest round trip lately, microseconds; 0 before the first.
+    pub min_rtt_us: u32,
+    /// Segments that came and went, with data too.
+    pub segments_in: u32,
+    /// Segments sent.
+    pub segments_out: u32,
+    /// Segments with data that came.
+    pub data_segments_in: u32,
+    /// Segments with data that were sent.
+    pub data_segments_out: u32,
+    /// Segments with data that arrived at the peer, and acknowledgements that told of congestion.
+    pub delivered: u32,
+    /// Acknowledgements that told of congestion.
+    pub delivered_marked: u32,
+    /// Payload bytes sent, repetitions included.
+    pub bytes_sent: u64,
+    /// Payload bytes sent again.
+    pub bytes_retransmitted: u64,
+    /// Reports of duplicates (RFC 2883), reordering seen, segments that came out of order.
+    pub duplicate_reports: u32,
+    /// Times that reordering was seen.
+    pub reordering_seen: u32,
+    /// Segments that came out of order.
+    pub out_of_order: u32,
+    /// Bytes in a second: as measured over the last window, and the bounds of pacing.
+    pub delivery_rate: u64,
+    /// What pacing allows now; `u64::MAX` if it does not bound.
+    pub pacing_rate: u64,
+    /// What the owner allows.
+    pub max_pacing_rate: u64,
+    /// Explicit congestion notification was agreed on.
+    pub ecn: bool,
     /// Payload bytes acknowledged by the peer.
     pub bytes_acked: u64,
     /// Payload bytes received in order.
     pub bytes_received: u64,
+}
+
+/// Where the sender stands, as Linux tells it (tcpi_ca_state).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // Linux's names
+#[repr(u8)]
+pub enum CongestionState {
+    Open,
+    Disorder,
+    Reduced,
+    Recovery,
+    Loss,
 }
 
 impl Shard {
@@ -293,7 +372,10 @@ impl Shard {
             generation: tcb.generation,
             flags: (tcb.flags & kept) | Flags::ACTIVE | Flags::SEND_SYN,
             cookie: tcb.cookie,
-            options: tcb.options,
+            extra: tcb
+                .extra
+                .take()
+                .map(|extra| Box::new(Extra { options: extra.options, ..Extra::default() })),
             low_at: tcb.low_at,
             not_sent_low_at: tcb.not_sent_low_at,
             sndbuf: tcb.sndbuf,
@@ -546,6 +628,11 @@ impl Shard {
     fn sent(&mut self, index: u32, count: usize, wanted: usize, flags: TcpFlags) -> Result<usize> {
         let tcb = &mut self.tcp.sockets[index];
         tcb.flags.set(Flags::MORE, flags.contains(TcpFlags::MORE));
+        if flags.contains(TcpFlags::URGENT) && count == wanted && count > 0 {
+            let end = tcb.snd_una + tcb.tx.len();
+            tcb.extra_mut().urgent_end = end;
+            tcb.flags |= Flags::SENDING_URGENT;
+        }
         if !tcb.has_room(&self.config.limits) || count < wanted {
             tcb.flags |= Flags::WANTS_ROOM;
         }
@@ -559,10 +646,10 @@ impl Shard {
 
     /// Copies received bytes out. `Ok(0)` for a non-empty `data` is the end of the stream.
     pub fn tcp_recv(&mut self, id: SocketId, data: &mut [u8], flags: TcpFlags) -> Result<usize> {
-        let index = self.received(id)?;
+        let (index, from, most) = self.received(id, flags)?;
         let tcb = &mut self.tcp.sockets[index];
-        let count = data.len().min(tcb.rx.len() as usize);
-        tcb.rx.copy_out(&self.tcp.pool, 0, &mut data[..count]);
+        let count = data.len().min((tcb.rx.len() - from) as usize).min(most as usize);
+        tcb.rx.copy_out(&self.tcp.pool, from, &mut data[..count]);
         if !flags.contains(TcpFlags::PEEK) {
             self.took(index, count as u32);
         }
@@ -578,11 +665,12 @@ impl Shard {
         flags: TcpFlags,
         take: &mut dyn FnMut(&[u8]) -> usize,
     ) -> Result<usize> {
-        let index = self.received(id)?;
+        let (index, from, most) = self.received(id, flags)?;
         let tcb = &mut self.tcp.sockets[index];
         let mut count = 0;
+        let max = max.min(most as usize);
         if max > 0 {
-            tcb.rx.read(&self.tcp.pool, 0, max.min(u32::MAX as usize) as u32, |piece| {
+            tcb.rx.read(&self.tcp.pool, from, max as u32, |piece| {
                 let used = take(piece).min(piece.len());
                 count += used;
                 used == piece.len()
@@ -594,21 +682,75 @@ impl Shard {
         Ok(count)
     }
 
-    /// The slot, if `recv` has something to say: data, or the end.
+    /// The slot, if `recv` has something to say: data, or the end. Where reading begins in the queue, and how
+    /// many bytes lie before the urgent mark.
     #[inline]
-    fn received(&mut self, id: SocketId) -> Result<u32> {
+    fn received(&mut self, id: SocketId, flags: TcpFlags) -> Result<(u32, u32, u32)> {
+        let index = self.tcp_index(id)?;
+        let (from, most) = match self.tcp.sockets[index].has(Flags::URGENT) {
+            false => (0, u32::MAX),
+            true => self.around_urgent(index, flags),
+        };
+        self.has_received(index, from).map(|()| (index, from, most))
+    }
+
+    /// Reading stops before the urgent byte, and the next reading steps over it, unless it is wanted inline
+    /// (tcp_recvmsg of Linux).
+    #[cold]
+    fn around_urgent(&mut self, index: u32, flags: TcpFlags) -> (u32, u32) {
+        let tcb = &mut self.tcp.sockets[index];
+        let ahead = tcb.extra().urgent_at.since(tcb.read_seq());
+        if ahead > 0 {
+            return (0, ahead);
+        }
+        if tcb.has(Flags::OOB_INLINE) || tcb.rx.is_empty() {
+            return (0, u32::MAX);
+        }
+        if flags.contains(TcpFlags::PEEK) {
+            return (1, u32::MAX);
+        }
+        self.took(index, 1);
+        (0, u32::MAX)
+    }
+
+    /// The urgent byte by itself (MSG_OOB). `Ok(None)`: the peer will send none. `Invalid`: there is none, it was read,
+    /// or it is in the stream.
+    pub fn tcp_recv_urgent(&mut self, id: SocketId, peek: bool) -> Result<Option<u8>> {
         let index = self.tcp_index(id)?;
         let tcb = &mut self.tcp.sockets[index];
-        if !tcb.rx.is_empty() {
-            return Ok(index);
+        if tcb.has(Flags::OOB_INLINE | Flags::URGENT_READ) || !tcb.has(Flags::URGENT) {
+            return Err(Error::Invalid);
+        }
+        if tcb.has(Flags::URGENT_BYTE) {
+            if !peek {
+                tcb.flags -= Flags::URGENT_BYTE;
+                tcb.flags |= Flags::URGENT_READ;
+            }
+            return Ok(Some(tcb.extra().urgent_byte));
+        }
+        let over = tcb.has(Flags::READ_SHUT | Flags::FIN_RECEIVED) || tcb.state == TcpState::Closed;
+        if over { Ok(None) } else { Err(Error::WouldBlock) }
+    }
+
+    /// The next byte to read is the urgent one (SIOCATMARK).
+    pub fn tcp_at_mark(&self, id: SocketId) -> Result<bool> {
+        let tcb = &self.tcp.sockets[self.tcp_index(id)?];
+        Ok(tcb.has(Flags::URGENT) && tcb.extra().urgent_at == tcb.read_seq())
+    }
+
+    #[inline]
+    fn has_received(&mut self, index: u32, from: u32) -> Result<()> {
+        let tcb = &mut self.tcp.sockets[index];
+        if tcb.rx.len() > from {
+            return Ok(());
         }
         if let Some(error) = tcb.error.take() {
             // Linux reports a write-side "broken pipe" by its readiness alone; the reader sees the end.
-            return if error == Error::Closed { Ok(index) } else { Err(error) };
+            return if error == Error::Closed { Ok(()) } else { Err(error) };
         }
         match tcb.state {
-            _ if tcb.has(Flags::FIN_RECEIVED | Flags::READ_SHUT) => Ok(index),
-            TcpState::Closed | TcpState::TimeWait if tcb.has(Flags::WAS_ESTABLISHED) => Ok(index),
+            _ if tcb.has(Flags::FIN_RECEIVED | Flags::READ_SHUT) => Ok(()),
+            TcpState::Closed | TcpState::TimeWait if tcb.has(Flags::WAS_ESTABLISHED) => Ok(()),
             TcpState::Closed | TcpState::Listen => Err(Error::NotConnected),
             _ => Err(Error::WouldBlock),
         }
@@ -621,6 +763,9 @@ impl Shard {
         }
         let tcb = &mut self.tcp.sockets[index];
         tcb.rx.consume(&mut self.tcp.pool, count);
+        if tcb.has(Flags::URGENT) && tcb.read_seq().after(tcb.extra().urgent_at) {
+            tcb.flags -= Flags::URGENT | Flags::URGENT_BYTE | Flags::URGENT_READ;
+        }
         tcb.reader_took(count, self.now.ms, self.config.limits.rcvbuf.1 as u32);
         if tcb.window_opened() {
             tcb.flags |= Flags::ACK_NOW;
@@ -682,7 +827,7 @@ impl Shard {
         let tcb = &mut self.tcp.sockets[index];
         tcb.state = TcpState::Closed;
         tcb.flags -= Flags::BOUND;
-        tcb.news |= Ready::all() - Ready::ERROR;
+        tcb.news |= Ready::all() - (Ready::ERROR | Ready::URGENT);
         let port = tcb.key.local_port;
         let waiting = tcb.listener.take().map(|listener| listener.ready).unwrap_or_default();
         self.tcp.ports.unbind(port, index);
@@ -709,13 +854,13 @@ impl Shard {
             return self.tcp.free(index);
         }
         // Data that nobody will read: the peer must learn that it did not arrive.
-        if !tcb.rx.is_empty() || tcb.options.linger == Some(0) {
+        if !tcb.rx.is_empty() || tcb.options().linger == Some(0) {
             return self.reset_now(index);
         }
         tcb.flags |= Flags::ORPHAN;
         tcb.disarm(T_KEEP);
         if tcb.state == TcpState::FinWait2 {
-            tcb.arm(T_KEEP, self.now.ms + u64::from(tcb.options.linger2));
+            tcb.arm(T_KEEP, self.now.ms + u64::from(tcb.options().linger2));
         }
         self.queue_fin(index);
         self.tcp.file_timer(index);
@@ -752,6 +897,7 @@ impl Shard {
             TcpOption::NoDelay(on) => (Flags::NO_DELAY, on),
             TcpOption::Cork(on) => (Flags::CORK, on),
             TcpOption::KeepAlive(on) => (Flags::KEEP_ALIVE, on),
+            TcpOption::UrgentInline(on) => (Flags::OOB_INLINE, on),
             TcpOption::QuickAck(on) => {
                 tcb.quick_acks = if on { 16 } else { 0 };
                 tcb.flags.set(Flags::INTERACTIVE, !on);
@@ -765,11 +911,11 @@ impl Shard {
             TcpOption::NoDelay(true) | TcpOption::Cork(false) if tcb.unsent() > 0 => {
                 tcb.flags |= Flags::FORCE
             }
-            TcpOption::KeepIdle(ms) => tcb.options.keep_idle = ms.max(1000),
-            TcpOption::KeepInterval(ms) => tcb.options.keep_interval = ms.max(1000),
-            TcpOption::KeepCount(count) => tcb.options.keep_count = count.max(1),
-            TcpOption::UserTimeout(ms) => tcb.options.user_timeout = ms,
-            TcpOption::Linger(ms) => tcb.options.linger = ms,
+            TcpOption::KeepIdle(ms) => tcb.extra_mut().options.keep_idle = ms.max(1000),
+            TcpOption::KeepInterval(ms) => tcb.extra_mut().options.keep_interval = ms.max(1000),
+            TcpOption::KeepCount(count) => tcb.extra_mut().options.keep_count = count.max(1),
+            TcpOption::UserTimeout(ms) => tcb.extra_mut().options.user_timeout = ms,
+            TcpOption::Linger(ms) => tcb.extra_mut().options.linger = ms,
             TcpOption::SendBuffer(bytes) => {
                 tcb.sndbuf = bytes.clamp(4096, limits.sndbuf.1.max(4096)) as u32;
                 tcb.flags |= Flags::FIXED_SNDBUF;
@@ -779,16 +925,18 @@ impl Shard {
                 tcb.flags |= Flags::FIXED_RCVBUF;
             }
             TcpOption::MaxSegment(mss) if mss == 0 || mss >= 88 => {
-                tcb.options.max_segment = mss;
+                tcb.extra_mut().options.max_segment = mss;
                 tcb.update_mss();
             }
             TcpOption::MaxSegment(_) => return Err(Error::Invalid),
             TcpOption::ReceiveLowAt(bytes) => tcb.low_at = bytes.max(1),
-            TcpOption::DeferAccept(ms) => tcb.options.defer_accept = ms,
-            TcpOption::SynCount(count) => tcb.options.syn_count = count.max(1),
-            TcpOption::Linger2(ms) => tcb.options.linger2 = ms.min(120_000),
+            TcpOption::DeferAccept(ms) => tcb.extra_mut().options.defer_accept = ms,
+            TcpOption::SynCount(count) => tcb.extra_mut().options.syn_count = count.max(1),
+            TcpOption::Linger2(ms) => tcb.extra_mut().options.linger2 = ms.min(120_000),
             TcpOption::Congestion(algorithm) => tcb.congestion = Congestion::new(algorithm),
             TcpOption::NotSentLowAt(bytes) => tcb.not_sent_low_at = bytes,
+            TcpOption::WindowClamp(bytes) => tcb.extra_mut().options.window_clamp = bytes,
+            TcpOption::PacingRate(rate) => tcb.extra_mut().options.pacing_rate = rate,
             TcpOption::HopLimit(hops) => tcb.hop_limit = hops,
             // The two ECN bits are the engine's (ip(7), INET_ECN_MASK).
             TcpOption::TrafficClass(class) => tcb.traffic_class = class & !3,
@@ -810,21 +958,24 @@ impl Shard {
             no_delay: tcb.has(Flags::NO_DELAY),
             cork: tcb.has(Flags::CORK),
             keep_alive: tcb.has(Flags::KEEP_ALIVE),
-            keep_idle: tcb.options.keep_idle,
-            keep_interval: tcb.options.keep_interval,
-            keep_count: tcb.options.keep_count,
-            user_timeout: tcb.options.user_timeout,
-            linger: tcb.options.linger,
+            keep_idle: tcb.options().keep_idle,
+            keep_interval: tcb.options().keep_interval,
+            keep_count: tcb.options().keep_count,
+            user_timeout: tcb.options().user_timeout,
+            linger: tcb.options().linger,
             send_buffer: tcb.send_limit(&self.config.limits) as usize,
             receive_buffer: tcb.rcvbuf as usize,
-            max_segment: if tcb.is_synchronized() { tcb.mss } else { tcb.options.max_segment },
+            max_segment: if tcb.is_synchronized() { tcb.mss } else { tcb.options().max_segment },
             quick_ack: !tcb.has(Flags::INTERACTIVE),
             receive_low_at: tcb.low_at,
-            defer_accept: tcb.options.defer_accept,
-            syn_count: tcb.options.syn_count,
-            linger2: tcb.options.linger2,
+            defer_accept: tcb.options().defer_accept,
+            syn_count: tcb.options().syn_count,
+            linger2: tcb.options().linger2,
             congestion: tcb.congestion.algorithm,
             not_sent_low_at: tcb.not_sent_low_at,
+            window_clamp: tcb.options().window_clamp,
+            urgent_inline: tcb.has(Flags::OOB_INLINE),
+            pacing_rate: tcb.options().pacing_rate,
             hop_limit: tcb.hop_limit,
             traffic_class: tcb.traffic_class,
         })
@@ -833,6 +984,14 @@ impl Shard {
     /// The connection in numbers.
     pub fn tcp_info(&self, id: SocketId) -> Result<TcpInfo> {
         let tcb = &self.tcp.sockets[self.tcp_index(id)?];
+        let (now, extra) = (self.now.ms, tcb.extra());
+        let (sacked, lost, repeated) =
+            tcb.board.as_ref().map_or((0, 0, 0), |board| (board.sacked, board.lost, board.repeated_bytes()));
+        let since = |then: u32| if tcb.is_synchronized() { ago(now, then) as u32 } else { 0 };
+        let mss = u32::from(tcb.mss).max(1);
+        let flight = tcb.snd_nxt.since(tcb.snd_una);
+        let first_time = tcb.data_segments_out.wrapping_sub(extra.total_retransmits);
+        let missing = flight.saturating_sub(sacked).div_ceil(mss);
         Ok(TcpInfo {
             state: tcb.state,
             retransmits: tcb.retries,
@@ -849,11 +1008,44 @@ impl Shard {
             ssthresh: tcb.ssthresh,
             in_flight: tcb.snd_nxt.since(tcb.snd_una),
             not_sent: tcb.unsent(),
-            receive_queue: tcb.rx.len(),
+            receive_queue: tcb.readable(),
             send_window: tcb.snd_wnd,
             receive_window: tcb.rcv_adv.since(tcb.rcv_nxt),
             path_mtu: tcb.path_mtu,
-            total_retransmits: tcb.total_retransmits,
+            total_retransmits: extra.total_retransmits,
+            congestion_state: match () {
+                () if tcb.has(Flags::LOSS) => CongestionState::Loss,
+                () if tcb.has(Flags::RECOVERY) => CongestionState::Recovery,
+                () if tcb.has(Flags::REDUCED) => CongestionState::Reduced,
+                () if tcb.board.is_some() => CongestionState::Disorder,
+                () => CongestionState::Open,
+            },
+            sacked,
+            lost,
+            repeated,
+            ack_timeout_us: (DELAYED_ACK_MS * 1000) as u32,
+            last_data_sent_ms: since(tcb.last_sent_ms),
+            last_data_received_ms: since(tcb.last_data_ms),
+            last_ack_received_ms: since(tcb.last_heard_ms),
+            advertised_mss: tcb.advertised_mss(),
+            receive_rtt_us: tcb.grow.rtt_us,
+            receive_space: tcb.grow.copied.max(tcb.rcvbuf / 2),
+            min_rtt_us: tcb.min_rtt,
+            segments_in: tcb.segments_in,
+            segments_out: tcb.segments_out,
+            data_segments_in: tcb.data_segments_in,
+            data_segments_out: tcb.data_segments_out,
+            delivered: first_time.saturating_sub(missing),
+            delivered_marked: extra.delivered_marked,
+            bytes_sent: tcb.bytes_acked + u64::from(flight.min(tcb.tx.len())) + extra.bytes_retransmitted,
+            bytes_retransmitted: extra.bytes_retransmitted,
+            duplicate_reports: extra.dsacks,
+            reordering_seen: extra.reordered,
+            out_of_order: extra.out_of_order,
+            delivery_rate: tcb.congestion.delivery_rate(),
+            pacing_rate: tcb.pacing_rate().unwrap_or(u64::MAX),
+            max_pacing_rate: tcb.options().pacing_rate,
+            ecn: tcb.has(Flags::ECN),
             bytes_acked: tcb.bytes_acked,
             bytes_received: tcb.bytes_received,
         })
