@@ -690,6 +690,7 @@ mod tests {
         assert_eq!(offset_of!(Tcb, ts_offset), 192);
         assert_eq!(offset_of!(Tcb, ts_recent_at), 256);
         assert_eq!(offset_of!(Tcb, congestion), 320);
-        assert!(size_of::<Tcb>() <= 512, "{}", size_of::<Tcb>());
+        // With the 8 to 16 bytes of its table entry an idle connection stays below 512 bytes.
+        assert!(size_of::<Tcb>() <= 448, "{}", size_of::<Tcb>());
     }
 }
