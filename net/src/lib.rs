@@ -43,7 +43,7 @@ pub use error::Error;
 pub use fuzz::fuzz_frames;
 pub use ip::route::{Own6, RouteEntry};
 pub use shard::{Event, Incoming, Ready, Refusal, Shard};
-pub use socket::raw::RawProtocol;
+pub use socket::raw::{RawOption, RawProtocol};
 pub use socket::tcp::{CongestionState, Shutdown, TcpFlags, TcpInfo, TcpOption, TcpOptions, TcpState};
 pub use socket::udp::{Datagram, MtuDiscover, QueuedError, SendOptions, UdpOption};
 pub use socket::{Bind, Endpoint, Kind, SocketId};

@@ -296,6 +296,9 @@ impl Shard {
             let tcb = &mut self.tcp.sockets[index];
             return tcb.error.take().or(tcb.soft_error.take());
         }
+        if let Ok(index) = self.raw_index(id) {
+            return self.raw.sockets[index].error.take();
+        }
         self.udp_index(id).ok().and_then(|index| self.udp.sockets[index].error.take())
     }
 
@@ -304,6 +307,10 @@ impl Shard {
         if let Ok(index) = self.tcp_index(id) {
             let key = &self.tcp.sockets[index].key;
             return Endpoint::new(self.addresses.get(key.local), key.local_port);
+        }
+        if let Ok(index) = self.raw_index(id) {
+            let socket = &self.raw.sockets[index];
+            return Endpoint::new(socket.local, socket.ident);
         }
         match self.udp_index(id) {
             Ok(index) => {
@@ -320,6 +327,9 @@ impl Shard {
             let tcb = &self.tcp.sockets[index];
             let connected = tcb.is_synchronized() || tcb.state == crate::TcpState::SynReceived;
             return connected.then(|| Endpoint::new(self.addresses.get(tcb.key.remote), tcb.key.remote_port));
+        }
+        if let Ok(index) = self.raw_index(id) {
+            return self.raw.sockets[index].peer.map(|peer| Endpoint::new(peer, 0));
         }
         self.udp_index(id).ok().and_then(|index| self.udp.sockets[index].peer())
     }
@@ -538,7 +548,7 @@ impl Shard {
             }
             return;
         }
-        self.raw.input(packet, loopback, self.now.us);
+        let taken = self.raw.input(packet, loopback, self.now.us);
         match packet.protocol {
             6 if !to_all && !for_all => self.input_tcp(packet, sum_ok, hint, loopback),
             17 => {
@@ -550,7 +560,13 @@ impl Shard {
             icmp::PROTOCOL if !packet.is_v6() => self.input_icmp(packet, sum_ok, to_all),
             icmp6::PROTOCOL if packet.is_v6() => self.input_icmp6(packet, loopback, to_all),
             multicast::IGMP if !packet.is_v6() && !loopback => self.input_igmp(packet.payload),
-            _ if packet.is_v6() && packet.protocol != ipv6::NO_NEXT => {
+            _ if taken => {}
+            _ if !packet.is_v6() => {
+                if !to_all {
+                    self.send_unreachable(packet, Unreachable::Protocol);
+                }
+            }
+            _ if packet.protocol != ipv6::NO_NEXT => {
                 let at = u32::from(packet.protocol_at);
                 self.send_problem(packet, ipv6::UNKNOWN_NEXT_HEADER, at, false);
             }
@@ -680,6 +696,7 @@ impl Shard {
         if let Trouble::TooBig(mtu) = report.what {
             self.path_mtus.shrink(report.dst, mtu, self.mtu, self.now.ms);
         }
+        self.raw.icmp(report, message);
         match report.protocol {
             6 => {
                 let names = (self.addresses.find(report.src), self.addresses.find(report.dst));

@@ -86,3 +86,21 @@ pub(crate) fn with_router_alert(header: &Header, payload: &[u8]) -> Vec<u8> {
     packet.extend_from_slice(payload);
     packet
 }
+
+/// A packet that a program wrote with its header (IP_HDRINCL): length and checksum are ours, the source and
+/// the identification too where they are zero (raw(7)).
+pub(crate) fn complete(bytes: &[u8], src: IpAddr) -> Option<Vec<u8>> {
+    let header = usize::from(bytes.first()? & 0xf) * 4;
+    if bytes[0] >> 4 != 4 || header < 20 || bytes.len() < header {
+        return None;
+    }
+    let mut packet = bytes.to_vec();
+    packet[2..4].copy_from_slice(&(bytes.len() as u16).to_be_bytes());
+    if let (IpAddr::V4(src), [0, 0, 0, 0]) = (src, &bytes[12..16]) {
+        packet[12..16].copy_from_slice(&src.octets());
+    }
+    packet[10..12].fill(0);
+    let sum = !checksum::data(&packet[..header]);
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    Some(packet)
+}
