@@ -45,6 +45,8 @@ const SO_PROTOCOL: i32 = 38;
 const SO_DOMAIN: i32 = 39;
 const SO_BUSY_POLL: i32 = 46;
 const SO_INCOMING_CPU: i32 = 49;
+const SO_PEEK_OFF: i32 = 42;
+const SO_MAX_PACING_RATE: i32 = 47;
 
 const TCP_NODELAY: i32 = 1;
 const TCP_MAXSEG: i32 = 2;
@@ -55,11 +57,16 @@ const TCP_KEEPCNT: i32 = 6;
 const TCP_SYNCNT: i32 = 7;
 const TCP_LINGER2: i32 = 8;
 const TCP_DEFER_ACCEPT: i32 = 9;
+const TCP_WINDOW_CLAMP: i32 = 10;
 const TCP_INFO: i32 = 11;
 const TCP_QUICKACK: i32 = 12;
 const TCP_CONGESTION: i32 = 13;
+const TCP_THIN_LINEAR_TIMEOUTS: i32 = 16;
+const TCP_THIN_DUPACK: i32 = 17;
 const TCP_USER_TIMEOUT: i32 = 18;
+const TCP_TIMESTAMP: i32 = 24;
 const TCP_NOTSENT_LOWAT: i32 = 25;
+const TCP_CC_INFO: i32 = 26;
 
 const IP_TOS: i32 = 1;
 const IP_TTL: i32 = 2;
@@ -78,7 +85,6 @@ const IPV6_TCLASS: i32 = 67;
 /// Options without effect here, which Linux keeps and tells back.
 const KEPT: &[(i32, i32)] = &[
     (SOL_SOCKET, SO_DONTROUTE),
-    (SOL_SOCKET, SO_OOBINLINE),
     (SOL_SOCKET, SO_PRIORITY),
     (SOL_SOCKET, SO_BUSY_POLL),
     (SOL_SOCKET, SO_INCOMING_CPU),
@@ -157,8 +163,15 @@ fn set_socket(socket: &InetSocket, ctx: &Ctx, name: i32, value: &[u8]) -> Result
         let linger = (int(value)? != 0).then_some(seconds);
         return if is_tcp { tcp(socket, TcpOption::Linger(linger)) } else { Ok(()) };
     }
+    if name == SO_MAX_PACING_RATE {
+        return set_pacing_rate(socket, value);
+    }
     let value = int(value)?;
     match name {
+        SO_OOBINLINE if is_tcp => tcp(socket, TcpOption::UrgentInline(value != 0))?,
+        SO_OOBINLINE => keep(socket, SOL_SOCKET, name, value)?,
+        // Only datagram sockets have it (TCP got it after Linux 6.1).
+        SO_PEEK_OFF => return Err(Errno::EOPNOTSUPP),
         SO_REUSEADDR => socket.bind.lock().reuse_addr = value != 0,
         SO_REUSEPORT => socket.bind.lock().reuse_port = value != 0,
         SO_KEEPALIVE if is_tcp => tcp(socket, TcpOption::KeepAlive(value != 0))?,
@@ -167,7 +180,10 @@ fn set_socket(socket: &InetSocket, ctx: &Ctx, name: i32, value: &[u8]) -> Result
         SO_BROADCAST => keep(socket, SOL_SOCKET, name, value)?,
         SO_SNDBUF | SO_SNDBUFFORCE => set_buffer(socket, 0, value, 2304)?,
         SO_RCVBUF | SO_RCVBUFFORCE => set_buffer(socket, 1, value, 1152)?,
-        SO_RCVLOWAT if is_tcp => tcp(socket, TcpOption::ReceiveLowAt(value.max(1)))?,
+        SO_RCVLOWAT if is_tcp => {
+            // A negative one means the largest (socket(7), sock_setsockopt).
+            tcp(socket, TcpOption::ReceiveLowAt(value.min(i32::MAX as u32).max(1)))?;
+        }
         SO_MARK if ctx.process.credentials.lock().euid == 0 => keep(socket, SOL_SOCKET, name, value)?,
         SO_MARK => return Err(Errno::EPERM),
         SO_TYPE | SO_ERROR | SO_ACCEPTCONN | SO_PROTOCOL | SO_DOMAIN => return Err(Errno::ENOPROTOOPT),
@@ -218,6 +234,9 @@ fn get_socket(socket: &InetSocket, name: i32) -> Result<Vec<u8>> {
         SO_ACCEPTCONN => socket.is_listening().into(),
         SO_ERROR => socket.take_error().map_or(0, |errno| errno.0 as u32),
         SO_KEEPALIVE if is_tcp => options()?.keep_alive.into(),
+        SO_OOBINLINE if is_tcp => options()?.urgent_inline.into(),
+        SO_MAX_PACING_RATE if is_tcp => options()?.pacing_rate.min(u32::MAX.into()) as u32,
+        SO_OOBINLINE => kept(name),
         SO_LINGER => {
             let linger = if is_tcp { options()?.linger } else { None };
             let words = [u32::from(linger.is_some()), linger.unwrap_or(0)];
@@ -242,6 +261,31 @@ fn buffer_size(socket: &InetSocket, which: usize) -> Result<u32> {
     Ok(if which == 0 { options.send_buffer } else { options.receive_buffer } as u32)
 }
 
+/// SO_MAX_PACING_RATE: bytes in a second as 32 or 64 bits; all ones for no bound.
+fn set_pacing_rate(socket: &InetSocket, value: &[u8]) -> Result<()> {
+    let rate = match value.get(..8).and_then(|bytes| bytes.try_into().ok()) {
+        Some(bytes) => u64::from_ne_bytes(bytes),
+        None => match int(value)? {
+            u32::MAX => u64::MAX,
+            rate => rate.into(),
+        },
+    };
+    match socket.kind {
+        Kind::Tcp => tcp(socket, TcpOption::PacingRate(rate)),
+        _ => keep(socket, SOL_SOCKET, SO_MAX_PACING_RATE, rate.min(u32::MAX.into()) as u32),
+    }
+}
+
+/// TCP_DEFER_ACCEPT is counted in retransmissions of the SYN-ACK: the seconds become 1, 3, 7, 15, ... (tcp(7)).
+fn defer_seconds(seconds: u32) -> u32 {
+    let (mut sum, mut step) = (0, 1);
+    while sum < seconds.min(4_000_000) {
+        sum += step;
+        step = (step * 2).min(120);
+    }
+    sum
+}
+
 fn set_tcp(socket: &InetSocket, name: i32, value: &[u8]) -> Result<()> {
     if name == TCP_CONGESTION {
         return tcp(socket, TcpOption::Congestion(algorithm(value)?));
@@ -255,16 +299,28 @@ fn set_tcp(socket: &InetSocket, name: i32, value: &[u8]) -> Result<()> {
         match name {
             TCP_NODELAY => TcpOption::NoDelay(value != 0),
             TCP_CORK => TcpOption::Cork(value != 0),
+            TCP_MAXSEG if value == 0 => TcpOption::MaxSegment(0),
             TCP_MAXSEG => TcpOption::MaxSegment(in_range(88..=32767)? as u16),
+            // Not below half of the smallest receive buffer, unless the connection is over (tcp_set_window_clamp).
+            TCP_WINDOW_CLAMP if value == 0 => TcpOption::WindowClamp(0),
+            TCP_WINDOW_CLAMP => TcpOption::WindowClamp(value.max(1152)),
             TCP_KEEPIDLE => TcpOption::KeepIdle(in_range(1..=32767)? * 1000),
             TCP_KEEPINTVL => TcpOption::KeepInterval(in_range(1..=32767)? * 1000),
             TCP_KEEPCNT => TcpOption::KeepCount(in_range(1..=127)? as u8),
             TCP_SYNCNT => TcpOption::SynCount(in_range(1..=127)? as u8),
+            // Negative: not at all (FIN-WAIT-2 ends at once).
+            TCP_LINGER2 if (value as i32) < 0 => TcpOption::Linger2(0),
+            TCP_LINGER2 if value == 0 => TcpOption::Linger2(60_000),
             TCP_LINGER2 => TcpOption::Linger2(value.min(120) * 1000),
-            TCP_DEFER_ACCEPT => TcpOption::DeferAccept(value.min(4_000_000) * 1000),
+            TCP_DEFER_ACCEPT => TcpOption::DeferAccept(defer_seconds(value).min(4_000_000) * 1000),
             TCP_QUICKACK => TcpOption::QuickAck(value != 0),
             TCP_USER_TIMEOUT => TcpOption::UserTimeout(in_range(0..=i32::MAX as u32)?),
-            TCP_NOTSENT_LOWAT => TcpOption::NotSentLowAt(value),
+            TCP_NOTSENT_LOWAT => TcpOption::NotSentLowAt(if value == 0 { u32::MAX } else { value }),
+            // For thin streams Linux changes the back-off and nothing else; the tail probe is there already.
+            TCP_THIN_LINEAR_TIMEOUTS | TCP_THIN_DUPACK => {
+                in_range(0..=1)?;
+                return keep(socket, SOL_TCP, name, value);
+            }
             _ => return Err(Errno::ENOPROTOOPT),
         },
     )
@@ -294,7 +350,16 @@ fn get_tcp(socket: &InetSocket, name: i32, room: usize) -> Result<Vec<u8>> {
         TCP_KEEPINTVL => options.keep_interval / 1000,
         TCP_KEEPCNT => options.keep_count.into(),
         TCP_SYNCNT => options.syn_count.into(),
+        TCP_LINGER2 if options.linger2 == 0 => u32::MAX,
         TCP_LINGER2 => options.linger2 / 1000,
+        TCP_WINDOW_CLAMP => options.window_clamp,
+        TCP_TIMESTAMP => stack.shard.tcp_timestamp(),
+        // CUBIC and Reno tell nothing (tcp_cc_info).
+        TCP_CC_INFO => return Ok(Vec::new()),
+        TCP_THIN_LINEAR_TIMEOUTS | TCP_THIN_DUPACK => {
+            let kept = socket.kept.lock();
+            kept.iter().find(|k| (k.0, k.1) == (SOL_TCP, name)).map_or(0, |k| k.2)
+        }
         TCP_DEFER_ACCEPT => options.defer_accept / 1000,
         TCP_QUICKACK => options.quick_ack.into(),
         TCP_USER_TIMEOUT => options.user_timeout,
@@ -331,37 +396,78 @@ pub(crate) fn state_number(state: TcpState) -> u8 {
     }
 }
 
-/// `struct tcp_info` as far as glibc's header has it (104 bytes), and the byte counters behind.
+/// `struct tcp_info` of Linux 6.1 (include/uapi/linux/tcp.h), 232 bytes. Not measured here, and 0: the times for
+/// which a limit held the sender back (busy_time, rwnd_limited, sndbuf_limited).
 fn tcp_info(info: &TcpInfo) -> Vec<u8> {
-    let mut bytes = vec![0u8; 136];
+    let mut bytes = vec![0u8; 232];
+    let mss = u32::from(info.send_mss).max(1);
+    let segments = |bytes: u32| bytes.div_ceil(mss);
+    let (send_scale, receive_scale) = info.window_scale.unwrap_or((0, 0));
     bytes[0] = state_number(info.state);
+    bytes[1] = info.congestion_state as u8;
     bytes[2] = info.retransmits;
     bytes[3] = info.probes;
-    // TCPI_OPT_TIMESTAMPS 1, SACK 2, WSCALE 4
-    bytes[5] =
-        u8::from(info.timestamps) | u8::from(info.sack) << 1 | u8::from(info.window_scale.is_some()) << 2;
-    let (send_scale, receive_scale) = info.window_scale.unwrap_or((0, 0));
+    bytes[4] = info.retransmits;
+    // TCPI_OPT_TIMESTAMPS 1, SACK 2, WSCALE 4, ECN 8
+    bytes[5] = u8::from(info.timestamps)
+        | u8::from(info.sack) << 1
+        | u8::from(info.window_scale.is_some()) << 2
+        | u8::from(info.ecn) << 3;
     bytes[6] = send_scale & 0xf | receive_scale << 4;
-    let mss = u32::from(info.send_mss).max(1);
+    // The threshold's "infinite" is Linux's TCP_INFINITE_SSTHRESH.
+    let ssthresh = if info.ssthresh == u32::MAX { 0x7fff_ffff } else { info.ssthresh / mss };
     let words = [
         (8, info.rto_us),
+        (12, info.ack_timeout_us),
         (16, u32::from(info.send_mss)),
         (20, u32::from(info.receive_mss)),
-        (24, info.in_flight.div_ceil(mss)),
+        (24, segments(info.in_flight)),
+        (28, segments(info.sacked)),
+        (32, segments(info.lost + info.repeated)),
+        (36, segments(info.repeated)),
+        (44, info.last_data_sent_ms),
+        (52, info.last_data_received_ms),
+        (56, info.last_ack_received_ms),
         (60, u32::from(info.path_mtu)),
         (64, info.receive_window),
         (68, info.rtt_us),
         (72, info.rtt_var_us),
-        (76, info.ssthresh / mss),
+        (76, ssthresh),
         (80, info.cwnd / mss),
-        (84, u32::from(info.send_mss)),
+        (84, u32::from(info.advertised_mss)),
+        // Linux's tcp_reordering: duplicates that mean a loss.
+        (88, 3),
+        (92, info.receive_rtt_us),
+        (96, info.receive_space),
         (100, info.total_retransmits),
+        (136, info.segments_out),
+        (140, info.segments_in),
+        (144, info.not_sent),
+        (148, if info.min_rtt_us == 0 { u32::MAX } else { info.min_rtt_us }),
+        (152, info.data_segments_in),
+        (156, info.data_segments_out),
+        (192, info.delivered),
+        (196, info.delivered_marked),
+        (216, info.duplicate_reports),
+        (220, info.reordering_seen),
+        (224, info.out_of_order),
+        (228, info.send_window),
     ];
     for (at, word) in words {
         bytes[at..at + 4].copy_from_slice(&word.to_ne_bytes());
     }
-    bytes[120..128].copy_from_slice(&info.bytes_acked.to_ne_bytes());
-    bytes[128..136].copy_from_slice(&info.bytes_received.to_ne_bytes());
+    let longs = [
+        (104, info.pacing_rate),
+        (112, info.max_pacing_rate),
+        (120, info.bytes_acked),
+        (128, info.bytes_received),
+        (160, info.delivery_rate),
+        (200, info.bytes_sent),
+        (208, info.bytes_retransmitted),
+    ];
+    for (at, long) in longs {
+        bytes[at..at + 8].copy_from_slice(&long.to_ne_bytes());
+    }
     bytes
 }
 

@@ -4,7 +4,7 @@
 //! engine has no IPv6 of its own yet: such a guest is a host without IPv6 addresses. Listening on
 //! `::` works (nobody comes that way), a connection to an IPv6 address has no route (ENETUNREACH).
 //!
-//! Left out by name: raw sockets, urgent data (MSG_OOB), error queues (MSG_ERRQUEUE gives EAGAIN).
+//! Left out by name: raw sockets, SIGURG, error queues (MSG_ERRQUEUE gives EAGAIN).
 
 use crate::context::Ctx;
 use crate::errno::{Linux, of_net};
@@ -138,7 +138,9 @@ impl InetSocket {
 
     fn tcp_send(&self, from: &mut dyn Source, flags: u32) -> Result {
         let mut fault = None;
-        let flags = if flags & MSG_MORE != 0 { TcpFlags::MORE } else { TcpFlags::empty() };
+        let oob = flags & MSG_OOB != 0;
+        let mut flags = if flags & MSG_MORE != 0 { TcpFlags::MORE } else { TcpFlags::empty() };
+        flags.set(TcpFlags::URGENT, oob);
         let wanted = from.remaining();
         if wanted == 0 {
             return Ok(0);
@@ -159,7 +161,7 @@ impl InetSocket {
 
     fn tcp_receive(&self, into: &mut dyn Sink, message: &mut Incoming) -> Result {
         if message.flags & MSG_OOB != 0 {
-            return Err(Errno::EINVAL);
+            return self.urgent_receive(into, message);
         }
         let wanted = into.remaining();
         if wanted == 0 {
@@ -184,6 +186,18 @@ impl InetSocket {
             (Ok(0), Some(errno)) => Err(errno),
             (received, _) => received.linux(),
         }
+    }
+
+    /// recv with MSG_OOB: the urgent byte by itself (tcp_recv_urg of Linux).
+    fn urgent_receive(&self, into: &mut dyn Sink, message: &mut Incoming) -> Result {
+        let peek = message.flags & MSG_PEEK != 0;
+        let Some(byte) = access().shard.tcp_recv_urgent(self.id, peek).linux()? else { return Ok(0) };
+        message.result_flags |= MSG_OOB;
+        if into.remaining() == 0 {
+            message.result_flags |= MSG_TRUNC;
+            return Ok(0);
+        }
+        into.put(&[byte])
     }
 
     fn udp_send(&self, from: &mut dyn Source, message: &Outgoing) -> Result {
@@ -365,7 +379,7 @@ impl Socket for InetSocket {
     }
 
     fn send(&self, _ctx: &Ctx, from: &mut dyn Source, message: &mut Outgoing) -> Result {
-        if message.flags & MSG_OOB != 0 {
+        if message.flags & MSG_OOB != 0 && self.kind != Kind::Tcp {
             return Err(Errno::EOPNOTSUPP);
         }
         match self.kind {
@@ -473,6 +487,7 @@ impl File for InetSocket {
             (SIOCOUTQ, Kind::Tcp) => {
                 access().shard.tcp_info(self.id).map_or(0, |info| info.in_flight + info.not_sent)
             }
+            (SIOCATMARK, Kind::Tcp) => access().shard.tcp_at_mark(self.id).is_ok_and(|at| at).into(),
             (SIOCOUTQ | SIOCATMARK, _) => 0,
             _ => return crate::net_interface::ioctl(command, argument),
         };

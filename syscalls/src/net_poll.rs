@@ -194,6 +194,9 @@ pub fn events(ready: Ready) -> Events {
     if ready.contains(Ready::WRITABLE) {
         events |= Events::WRITABLE;
     }
+    if ready.contains(Ready::URGENT) {
+        events |= Events::PRI;
+    }
     if ready.contains(Ready::PEER_CLOSED) {
         events |= Events::RDHUP | Events::READABLE;
     }

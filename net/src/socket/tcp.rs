@@ -981,6 +981,11 @@ impl Shard {
         })
     }
 
+    /// The clock of timestamps, milliseconds (TCP_TIMESTAMP), without the offsets that peers see.
+    pub fn tcp_timestamp(&self) -> u32 {
+        self.now.ms as u32
+    }
+
     /// The connection in numbers.
     pub fn tcp_info(&self, id: SocketId) -> Result<TcpInfo> {
         let tcb = &self.tcp.sockets[self.tcp_index(id)?];
