@@ -131,6 +131,8 @@ pub struct Shard {
     icmp_second: (u64, u32),
     idents: u32,
     full: bool,
+    /// The hardware address before the present one: neighbours may still use it.
+    old_mac: [u8; 6],
 }
 
 impl Shard {
@@ -158,6 +160,7 @@ impl Shard {
             icmp_second: (0, 0),
             idents: u32::from_le_bytes([config.seed[28], config.seed[29], config.seed[30], config.seed[31]]),
             full: false,
+            old_mac: config.mac,
             config,
         };
         shard.node_start();
@@ -171,6 +174,9 @@ impl Shard {
         let capabilities = dev.capabilities();
         self.mtu = self.link_mtu(capabilities.mtu);
         let count = dev.receive(capabilities.burst, &mut |batch| self.input_batch(batch));
+        // A switch turns when it receives: from here on it may be another device.
+        self.take_mac(dev);
+        self.mtu = self.link_mtu(dev.capabilities().mtu);
         self.run_timers();
         self.transmit(dev);
         if self.addresses.wants_collection() {
@@ -405,6 +411,13 @@ impl Shard {
         self.tcp.sockets.iter().any(|(_, tcb)| unfinished(tcb.state))
     }
 
+    /// The device may have a hardware address of its own, which is ours as long as we use it.
+    fn take_mac(&mut self, dev: &dyn Device) {
+        let Some(mac) = dev.mac().filter(|mac| *mac != self.config.mac) else { return };
+        self.old_mac = core::mem::replace(&mut self.config.mac, mac);
+        self.announce();
+    }
+
     fn announce(&mut self) {
         self.arp_out.extend(self.routes.v4().iter().map(|&(own, _)| ([0; 6], own, own, true)));
         if self.config.peer_mac.is_none() {
@@ -473,7 +486,7 @@ impl Shard {
         let Ok(ethernet) = EthernetFrame::new_checked(frame.bytes) else { return };
         let to = ethernet.dst_addr();
         let for_all = to.is_broadcast() || to.is_multicast();
-        if to.0 != self.config.mac && !for_all {
+        if to.0 != self.config.mac && to.0 != self.old_mac && !for_all {
             return;
         }
         match ethernet.ethertype() {

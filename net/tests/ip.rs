@@ -3,6 +3,7 @@
 mod common;
 
 use common::*;
+use net::control::Mode;
 use net::device::{FaultPlan, Switch};
 use net::{Bind, Endpoint, Error, RawProtocol, Ready, Shard, SocketId, UdpOption};
 use proptest::prelude::*;
@@ -150,8 +151,8 @@ fn a_switched_device_loses_nothing() {
     let (client, server) = world.established();
     let (old_client, old_server) = net::device::Pair::new(net::device::Capabilities::plain(1500), 64);
     let (new_client, new_server) = net::device::Pair::new(net::device::Capabilities::plain(1400), 64);
-    let mut a = Switch::new(Box::new(old_client));
-    let mut b = Switch::new(Box::new(old_server));
+    let mut a = Switch::new(Box::new(old_client), Mode::Server, None);
+    let mut b = Switch::new(Box::new(old_server), Mode::Server, None);
     let now = world.now;
     let data = pattern(0, 60_000);
     let mut got = Vec::new();
@@ -166,8 +167,8 @@ fn a_switched_device_loses_nothing() {
         if round == 5 {
             // In the middle of a flight.
             let (new_client, new_server) = new.take().unwrap();
-            a.change(Box::new(new_client));
-            b.change(Box::new(new_server));
+            a.change(Box::new(new_client), Mode::Direct);
+            b.change(Box::new(new_server), Mode::Direct);
         }
         world.server.poll(now, &mut b);
         got.extend(world.server_recv(server));

@@ -513,7 +513,7 @@ pub fn mac_for(address: IpAddr) -> [u8; 6] {
         IpAddr::V4(v4) => v4.octets(),
         IpAddr::V6(v6) => std::array::from_fn(|i| v6.octets()[12 + i]),
     };
-    [0x02, 0xa7, tail[0], tail[1], tail[2], tail[3]]
+    [0x06, 0xa7, tail[0], tail[1], tail[2], tail[3]]
 }
 
 #[cfg(test)]

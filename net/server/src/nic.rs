@@ -167,6 +167,10 @@ impl Device for HostNic {
         self.device.capabilities()
     }
 
+    fn mac(&self) -> Option<[u8; 6]> {
+        Some(self.mac)
+    }
+
     fn receive(&mut self, budget: usize, sink: &mut dyn FnMut(&[RxFrame<'_>])) -> usize {
         self.device.receive(budget, sink)
     }
@@ -195,10 +199,6 @@ impl Nic for HostNic {
 
     fn is_alive(&self) -> bool {
         self.device.is_alive()
-    }
-
-    fn mac(&self) -> Option<[u8; 6]> {
-        Some(self.mac)
     }
 
     fn is_sent(&mut self) -> bool {

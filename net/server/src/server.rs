@@ -340,7 +340,7 @@ impl GuestDevice {
 
     /// A frame of another guest.
     fn pass(&mut self, frame: &[u8]) {
-        let meta = TxMeta { segment: 0, checksum_offload: true };
+        let meta = TxMeta { checksum_offload: true, ..TxMeta::default() };
         if self.ring.transmit(frame.len(), meta, &mut |buffer| buffer.copy_from_slice(frame)).is_ok() {
             self.ring.flush();
         } else {

@@ -11,7 +11,7 @@ mod switch;
 pub use fault::{Fault, FaultPlan};
 pub use host::Nic;
 pub use pair::{Pair, PairEnd};
-pub use switch::Switch;
+pub use switch::{Switch, Traffic, Watcher};
 
 /// What a device can do for us. Asked once for each poll: it may change when a [`Switch`] switches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +52,8 @@ pub struct TxMeta {
     pub segment: u16,
     /// The TCP or UDP checksum field holds zero and is the device's work.
     pub checksum_offload: bool,
+    /// The destination's hardware address, as it stands in the frame: a [`Switch`] chooses the way by it.
+    pub to: [u8; 6],
 }
 
 /// No room for another frame now. The engine keeps what it wanted to send and tries at the next poll.
@@ -62,6 +64,12 @@ pub struct Full;
 pub trait Device {
     /// What the device can do now.
     fn capabilities(&self) -> Capabilities;
+
+    /// The hardware address that frames go out from, if the device has one of its own. The engine takes it over,
+    /// tells its neighbours, and goes on hearing the one before.
+    fn mac(&self) -> Option<[u8; 6]> {
+        None
+    }
 
     /// Hands over received frames, in order, in batches of any size (best 16 to 64: the engine overlaps
     /// the cache misses of a batch), `budget` frames at most. Returns how many there were.

@@ -4,9 +4,9 @@
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 
-use super::{Capabilities, Device, Full, RxFrame, TxMeta};
+use super::{Capabilities, Device, Full, Nic, RxFrame, TxMeta};
 
 /// Makes the two ends.
 pub struct Pair;
@@ -16,10 +16,16 @@ impl Pair {
     #[allow(clippy::new_ret_no_self)]
     pub fn new(capabilities: Capabilities, slots: usize) -> (PairEnd, PairEnd) {
         let (a, b) = (Rc::default(), Rc::default());
-        let left =
-            PairEnd { capabilities, slots, out: Rc::clone(&a), input: Rc::clone(&b), held: Vec::new() };
-        let right = PairEnd { capabilities, slots, out: b, input: a, held: Vec::new() };
-        (left, right)
+        let end = |out, input| PairEnd {
+            capabilities,
+            slots,
+            out,
+            input,
+            held: Vec::new(),
+            mac: None,
+            dead: Rc::default(),
+        };
+        (end(Rc::clone(&a), Rc::clone(&b)), end(b, a))
     }
 }
 
@@ -37,6 +43,8 @@ pub struct PairEnd {
     out: Rc<RefCell<Wire>>,
     input: Rc<RefCell<Wire>>,
     held: Vec<(Vec<u8>, bool)>,
+    mac: Option<[u8; 6]>,
+    dead: Rc<Cell<bool>>,
 }
 
 impl PairEnd {
@@ -60,6 +68,16 @@ impl PairEnd {
         self.input.borrow().frames.len()
     }
 
+    /// Gives this end a hardware address of its own.
+    pub fn set_mac(&mut self, mac: [u8; 6]) {
+        self.mac = Some(mac);
+    }
+
+    /// Set by whoever wants this end to be a device that has gone.
+    pub fn death(&self) -> Rc<Cell<bool>> {
+        Rc::clone(&self.dead)
+    }
+
     /// Changes what this end says of itself.
     pub fn set_capabilities(&mut self, capabilities: Capabilities) {
         self.capabilities = capabilities;
@@ -74,9 +92,13 @@ impl Device for PairEnd {
         self.capabilities
     }
 
+    fn mac(&self) -> Option<[u8; 6]> {
+        self.mac
+    }
+
     fn receive(&mut self, budget: usize, sink: &mut dyn FnMut(&[RxFrame<'_>])) -> usize {
         let mut total = 0;
-        while total < budget {
+        while total < budget && !self.dead.get() {
             {
                 let mut wire = self.input.borrow_mut();
                 let count = wire.frames.len().min(BATCH).min(budget - total);
@@ -101,7 +123,7 @@ impl Device for PairEnd {
         let limit = if meta.segment == 0 { self.capabilities.mtu } else { self.capabilities.segmentation };
         assert!(len <= 14 + limit, "{len} bytes in a frame for packets of {limit}");
         let mut wire = self.out.borrow_mut();
-        if wire.frames.len() >= self.slots {
+        if wire.frames.len() >= self.slots || self.dead.get() {
             return Err(Full);
         }
         let mut frame = wire.spare.pop().unwrap_or_default();
@@ -112,4 +134,14 @@ impl Device for PairEnd {
     }
 
     fn flush(&mut self) {}
+}
+
+impl Nic for PairEnd {
+    fn has_frames(&mut self) -> bool {
+        self.waiting() != 0
+    }
+
+    fn is_alive(&self) -> bool {
+        !self.dead.get()
+    }
 }

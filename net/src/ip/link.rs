@@ -82,7 +82,7 @@ impl Link<'_> {
         };
         let kind = if remote.is_v6() { EthernetProtocol::Ipv6 } else { EthernetProtocol::Ipv4 };
         let offload = self.capabilities.tx_checksum;
-        let meta = TxMeta { segment, checksum_offload: offload };
+        let meta = TxMeta { segment, checksum_offload: offload, ..TxMeta::default() };
         let (mut fill, addresses) = (Some(fill), self.addresses);
         self.transmit(mac, kind, total, meta, &mut |packet| {
             if let Some(fill) = fill.take() {
@@ -207,6 +207,7 @@ impl Link<'_> {
         fill: &mut dyn FnMut(&mut [u8]),
     ) -> Result<(), Blocked> {
         let from = self.mac;
+        let meta = TxMeta { to, ..meta };
         let sent = self.device.transmit(ETHERNET + len, meta, &mut |frame| {
             let mut ethernet = EthernetFrame::new_unchecked(&mut *frame);
             ethernet.set_dst_addr(EthernetAddress(to));

@@ -47,7 +47,7 @@ pub trait Kick: Send {
 }
 
 /// A device that a guest can sleep over, and that can die: what [`super::Switch`] switches between.
-pub trait Nic: Device + Send {
+pub trait Nic: Device {
     /// Whether a frame waits. May take it from the host and keep it for the next `receive`.
     fn has_frames(&mut self) -> bool;
 
@@ -65,11 +65,6 @@ pub trait Nic: Device + Send {
     /// Counts the lives of what is behind it; a change says that frames under way may be lost.
     fn generation(&self) -> u64 {
         0
-    }
-
-    /// The hardware address that it sends from, if it has one of its own.
-    fn mac(&self) -> Option<[u8; 6]> {
-        None
     }
 
     /// Whether everything that was given to it is with the host, so that it may be closed.

@@ -154,7 +154,11 @@ mod tests {
     #[test]
     fn a_super_segment_says_where_it_is_cut() {
         let (mut header, mut frame) = ([0; HEADER], frame(5000));
-        prepare(&mut header, &mut frame, TxMeta { segment: 1448, checksum_offload: true });
+        prepare(
+            &mut header,
+            &mut frame,
+            TxMeta { segment: 1448, checksum_offload: true, ..TxMeta::default() },
+        );
         assert_eq!(header[..10], [NEEDS_CSUM, GSO_TCPV4, 54, 0, 0xa8, 5, 34, 0, 16, 0]);
         assert!(is_partial(&frame));
         // 10.0.0.1 + 10.0.0.2 + 6 + 5020
@@ -165,7 +169,11 @@ mod tests {
     #[test]
     fn what_fits_one_segment_is_none() {
         let (mut header, mut frame) = ([0; HEADER], frame(1448));
-        prepare(&mut header, &mut frame, TxMeta { segment: 1448, checksum_offload: true });
+        prepare(
+            &mut header,
+            &mut frame,
+            TxMeta { segment: 1448, checksum_offload: true, ..TxMeta::default() },
+        );
         assert_eq!(header[..2], [NEEDS_CSUM, 0]);
     }
 
@@ -174,7 +182,11 @@ mod tests {
         for len in 0..60 {
             let mut frame = frame(0);
             frame.resize(len, 0);
-            prepare(&mut [0; HEADER], &mut frame, TxMeta { segment: 100, checksum_offload: true });
+            prepare(
+                &mut [0; HEADER],
+                &mut frame,
+                TxMeta { segment: 100, checksum_offload: true, ..TxMeta::default() },
+            );
             is_partial(&frame);
         }
     }

@@ -92,6 +92,10 @@ impl Device for Tap {
         self.capabilities
     }
 
+    fn mac(&self) -> Option<[u8; 6]> {
+        self.mac
+    }
+
     fn receive(&mut self, budget: usize, sink: &mut dyn FnMut(&[RxFrame<'_>])) -> usize {
         let mut total = 0;
         while total < budget {
@@ -137,10 +141,6 @@ impl Nic for Tap {
 
     fn is_alive(&self) -> bool {
         self.alive
-    }
-
-    fn mac(&self) -> Option<[u8; 6]> {
-        self.mac
     }
 }
 

@@ -279,6 +279,10 @@ impl Device for Xdp {
         Capabilities::plain(self.config.mtu)
     }
 
+    fn mac(&self) -> Option<[u8; 6]> {
+        self.config.mac
+    }
+
     fn receive(&mut self, budget: usize, sink: &mut dyn FnMut(&[RxFrame<'_>])) -> usize {
         if self.unsent {
             self.push_out();
@@ -328,10 +332,6 @@ impl Nic for Xdp {
 
     fn is_alive(&self) -> bool {
         self.alive
-    }
-
-    fn mac(&self) -> Option<[u8; 6]> {
-        self.config.mac
     }
 
     fn is_sent(&mut self) -> bool {
