@@ -356,17 +356,18 @@ fn xdp_on_an_interface_that_goes_down_is_dead() {
 #[test]
 fn two_engines_meet_on_a_wire() {
     let dir = std::env::temp_dir().join(format!("attacca-wire-{}", std::process::id()));
-    let world = |address: Ipv4Addr| {
-        let opened = direct::open_wire(&dir, "w").unwrap();
+    let [first, second] = [(); 2].map(|()| direct::open_wire(&dir, "w").unwrap());
+    let world = |opened: Opened, address: Ipv4Addr| {
         let mut config = Config::new(opened.mac, [9; 32]).address(address.into(), 24);
         config.mtu = 65_535;
         World::with(opened, config, 0)
     };
-    let (mut left, mut right) = (world(ENGINE), world(LINUX));
-    let listener = right.shard.tcp_open().unwrap();
-    right.shard.tcp_bind(listener, Endpoint::new(LINUX, 80), Bind::default()).unwrap();
-    right.shard.tcp_listen(listener, 4).unwrap();
+    let mut left = world(first, ENGINE);
     let serve = std::thread::spawn(move || {
+        let mut right = world(second, LINUX);
+        let listener = right.shard.tcp_open().unwrap();
+        right.shard.tcp_bind(listener, Endpoint::new(LINUX, 80), Bind::default()).unwrap();
+        right.shard.tcp_listen(listener, 4).unwrap();
         let mut buffer = vec![0; 1 << 16];
         let (id, _) = right.until(|shard| shard.tcp_accept(listener)).unwrap();
         loop {
