@@ -68,6 +68,17 @@ pub(crate) fn exhausted() -> bool {
     STARTED.load(Ordering::Relaxed) && arena().exhausted()
 }
 
+/// The private heap is empty again: another program begins (execve). Nothing in it is used any more.
+#[cfg(feature = "program")]
+pub(crate) fn begin_anew() {
+    const MADV_DONTNEED: usize = 4;
+    // SAFETY: the caller's promise; the pages read as zero afterwards, as fresh ones.
+    unsafe {
+        let _ = host!(madvise, PRIVATE_BASE, PRIVATE_SIZE, MADV_DONTNEED);
+        Heap::set_up(PRIVATE_BASE, PRIVATE_SIZE, false);
+    }
+}
+
 /// The host process is about to be copied: the private heap must be whole.
 pub(crate) fn before_fork() {
     private().lock_all();

@@ -10,6 +10,8 @@
 extern crate alloc;
 
 mod config;
+#[cfg(feature = "program")]
+mod exec;
 mod heap;
 mod memory;
 mod message;

@@ -1,7 +1,7 @@
 //! The program: personality and loader wired to the scheduler. Feature `program`.
 
 #[cfg(feature = "program")]
-pub(crate) use with_loader::{begin, hooks};
+pub(crate) use with_loader::{begin, hooks, note_image, take_name};
 
 #[cfg(not(feature = "program"))]
 pub(crate) use without::{begin, hooks};
@@ -88,7 +88,10 @@ mod with_loader {
         // SAFETY: `begin` passes a boxed job.
         let job = unsafe { Box::from_raw(argument.cast::<Job>()) };
         let config = &job.config;
-        sched::kernel(|| start_personality(config));
+        sched::kernel(|| {
+            start_personality(config);
+            crate::exec::start(&job.auxv);
+        });
         check_executable(config.path);
         let request = LoadRequest {
             path: config.path,
@@ -103,7 +106,7 @@ mod with_loader {
         };
         match loader::load(&request) {
             Ok(loaded) => {
-                sched::kernel(|| note_image(config, &loaded));
+                sched::kernel(|| note_image(config.path, &loaded));
                 loaded.start()
             }
             Err(error) => die_with(status(&error), format_args!("{error}")),
@@ -111,7 +114,7 @@ mod with_loader {
     }
 
     /// ps(1) and top(1) shall name the program, not the runtime.
-    fn take_name(path: &[u8]) {
+    pub(crate) fn take_name(path: &[u8]) {
         const PR_SET_NAME: usize = 15;
         let base = path.rsplit(|&b| b == b'/').next().unwrap_or(path);
         let mut name = [0u8; 16];
@@ -162,9 +165,9 @@ mod with_loader {
     }
 
     /// What /proc/self tells of the program.
-    fn note_image(config: &Config, loaded: &Loaded) {
+    pub(crate) fn note_image(path: &[u8], loaded: &Loaded) {
         let process = Ctx::current().process;
-        let exe = process.view.get().and_then(|view| view.locate(&view.cwd, config.path, true).ok());
+        let exe = process.view.get().and_then(|view| view.locate(&view.cwd, path, true).ok());
         // SAFETY: the loader has just made this stack: argc, argv, envp, auxv, in the ABI's form.
         let (arguments, environment, auxv) = unsafe { stack_parts(loaded.stack) };
         *process.image.lock() = Image {

@@ -1,8 +1,7 @@
 //! Processes: fork(2), exec(3), wait(2).
 //!
-//! vfork(2) is fork with a parent that waits: on Linux the child borrows the parent's memory and stack,
-//! which a function call cannot do twice; POSIX allows a copy, and what programs may do in a vforked
-//! child does not tell the difference.
+//! vfork(2) takes no locks and runs no handlers: the child borrows the parent's thread and memory until it
+//! executes a program or ends. The personality then returns from the program's call once more.
 
 use crate::env::ENVIRON;
 use crate::errno;
@@ -19,7 +18,6 @@ use core::ptr::null;
 use platform::Errno;
 
 const SIGCHLD: usize = 17;
-const CLONE_VFORK: usize = 0x4000;
 const CLONE_CHILD_SETTID: usize = 0x0100_0000;
 const CLONE_CHILD_CLEARTID: usize = 0x0020_0000;
 
@@ -58,11 +56,6 @@ abi! { EXPORTS "libc.so.6":
             atfork::child_of_signal_handler();
         }
         errno::int(result)
-    }
-    /// vfork(2).
-    "GLIBC_2.2.5" fn vfork() -> pid_t {
-        // SAFETY: as the program asks.
-        errno::int(unsafe { fork_with(false, SIGCHLD | CLONE_VFORK) })
     }
     /// execve(2).
     "GLIBC_2.2.5" fn execve(path: *const c_char, argv: *const *const c_char, envp: *const *const c_char) -> c_int {
@@ -123,6 +116,7 @@ wrappers! { MORE "libc.so.6":
 
 exports! { ALIASES "libc.so.6":
     alias "GLIBC_2.2.5" "__fork" = fork;
+    alias "GLIBC_2.2.5" "vfork" = vfork;
     alias "GLIBC_2.2.5" "__vfork" = vfork;
     alias "GLIBC_2.2.5" "__waitpid" = waitpid;
     alias "GLIBC_2.2.5" "__wait" = wait;
@@ -192,9 +186,19 @@ pub(crate) unsafe fn exec_in_path(
         let path = crate::env::get(b"PATH");
         let path = if path.is_null() { b"/bin:/usr/bin" } else { CStr::from_ptr(path).to_bytes() };
         let mut denied = false;
+        // Not allocated: a vforked child leaves behind what it takes from our heap.
+        let mut full = [0u8; 4096];
         for folder in path.split(|&b| b == b':') {
             let slash: &[u8] = if folder.is_empty() { b"" } else { b"/" };
-            let full = [folder, slash, name, b"\0"].concat();
+            let len = folder.len() + slash.len() + name.len();
+            if len >= full.len() {
+                continue;
+            }
+            let mut at = 0;
+            for part in [folder, slash, name, b"\0"] {
+                full[at..at + part.len()].copy_from_slice(part);
+                at += part.len();
+            }
             match exec_or_shell(full.as_ptr().cast(), argv, envp) {
                 Errno::EACCES => denied = true,
                 Errno::ENOENT | Errno::ESTALE | Errno::ENOTDIR | Errno::ENODEV | Errno::ETIMEDOUT => {}
@@ -227,6 +231,21 @@ unsafe fn exec_or_shell(
         }
         kcall!(execve, c"/bin/sh".as_ptr(), shell.as_ptr(), envp).err().unwrap_or(Errno(0))
     }
+}
+
+/// vfork(2). No frame of ours may stay on the stack: the child writes over it.
+#[cfg(not(test))]
+#[unsafe(naked)]
+pub unsafe extern "C" fn vfork() -> pid_t {
+    core::arch::naked_asm!("lea rdi, [rip + {fail}]", "jmp {door}", fail = sym fail, door = sym syscalls::fork::vfork_door)
+}
+
+/// For this crate's tests on the host: a copy, whose parent waits.
+#[cfg(test)]
+pub unsafe extern "C" fn vfork() -> pid_t {
+    const CLONE_VFORK: usize = 0x4000;
+    // SAFETY: as the program asks.
+    errno::int(unsafe { fork_with(false, SIGCHLD | CLONE_VFORK) })
 }
 
 /// clone(2), C's form: `clone(fn, stack, flags, arg, ptid, tls, ctid)`. The child starts on another

@@ -1,5 +1,4 @@
-//! posix_spawn(3), system(3): a child that changes a few things and executes a program. The child has a
-//! copy of our memory, so what goes wrong in it comes back through a pipe that exec closes.
+//! posix_spawn(3), system(3): a child that changes a few things and executes a program.
 
 use crate::env::ENVIRON;
 use crate::errno;
@@ -9,6 +8,7 @@ use crate::process;
 use crate::signal::{self, SigSet};
 use crate::types::*;
 use core::ptr::null_mut;
+use core::sync::atomic::{AtomicUsize, Ordering};
 use platform::Errno;
 
 /// `posix_spawnattr_t`.
@@ -275,6 +275,29 @@ abi! { EXPORTS "libc.so.6":
     }
 }
 
+/// What the child needs, and its answer. It runs in our memory while we wait (clone(2) with CLONE_VM and
+/// CLONE_VFORK): however large the program is, nothing is copied, and an error is just stored.
+struct Job {
+    path: *const c_char,
+    actions: *const Actions,
+    attr: *const Attr,
+    argv: *const *const c_char,
+    envp: *const *const c_char,
+    search: bool,
+    /// The caller's signal mask.
+    mask: u64,
+    failed: Errno,
+}
+
+unsafe extern "C" fn child_main(job: *mut c_void) -> c_int {
+    // SAFETY: `spawn` passes its own job and waits.
+    unsafe {
+        let job = &mut *job.cast::<Job>();
+        job.failed = run_child(job).err().unwrap_or(Errno::EINVAL);
+        crate::start::_exit(127)
+    }
+}
+
 unsafe fn spawn(
     pid: *mut pid_t,
     path: *const c_char,
@@ -284,35 +307,40 @@ unsafe fn spawn(
     envp: *const *const c_char,
     search: bool,
 ) -> c_int {
-    let mut ends = [0i32; 2];
-    // SAFETY: the program's arguments; the child runs only our own code until it executes.
+    type Clone = unsafe extern "C" fn(
+        unsafe extern "C" fn(*mut c_void) -> c_int,
+        *mut c_void,
+        c_int,
+        *mut c_void,
+        *mut c_int,
+        *mut c_void,
+        *mut c_int,
+    ) -> c_int;
+    /// `CLONE_VM | CLONE_VFORK | SIGCHLD`
+    const FLAGS: c_int = 0x100 | 0x4000 | 17;
+    // SAFETY: the program's arguments; the child runs only our own code, on a stack of its own, until it
+    // executes. All signals are blocked: no handler may run in it.
     unsafe {
-        // High descriptors: the child's actions must not hit the pipe by accident.
-        if let Err(errno) = kcall!(pipe2, ends.as_mut_ptr(), crate::fcntl::O_CLOEXEC) {
-            return errno.0;
-        }
-        let saved = signal::block_all();
-        let child = process::vfork();
-        if child == 0 {
-            let report = raise_fd(ends[1], actions);
-            let errno =
-                run_child(path, actions, attr, argv, envp, search, saved).err().unwrap_or(Errno::EINVAL);
-            let _ = kcall!(write, report, &raw const errno.0, 4);
-            crate::start::_exit(127);
-        }
-        signal::restore(saved);
-        let failed = errno::get();
-        let _ = kcall!(close, ends[1]);
-        let mut errno = 0i32;
-        let got = if child > 0 { read_all(ends[0], &mut errno) } else { 0 };
-        let _ = kcall!(close, ends[0]);
+        let stack = match ChildStack::take() {
+            Ok(stack) => stack,
+            Err(errno) => return errno.0,
+        };
+        let mask = signal::block_all();
+        let mut job = Job { path, actions, attr, argv, envp, search, mask, failed: Errno(0) };
+        let clone: Clone = core::mem::transmute(process::clone as *const ());
+        let top = (stack.0 + STACK) as *mut c_void;
+        let child = clone(child_main, top, FLAGS, (&raw mut job).cast(), null_mut(), null_mut(), null_mut());
+        signal::restore(mask);
+        stack.give();
         if child < 0 {
-            return failed.0;
+            return errno::get().0;
         }
-        if got == 4 {
+        // Written by the child, behind the compiler's back.
+        let failed = (&raw const job.failed).read_volatile();
+        if failed.0 != 0 {
             let mut status = 0;
             while kcall!(wait4, child, &raw mut status, 0, 0) == Err(Errno::EINTR) {}
-            return errno;
+            return failed.0;
         }
         if !pid.is_null() {
             pid.write(child);
@@ -321,48 +349,40 @@ unsafe fn spawn(
     }
 }
 
-unsafe fn read_all(fd: c_int, errno: &mut i32) -> usize {
-    loop {
-        // SAFETY: our own word.
-        match unsafe { kcall!(read, fd, &raw mut *errno, 4) } {
-            Err(Errno::EINTR) => {}
-            result => return result.unwrap_or(0),
+/// Bytes of the child's stack.
+const STACK: usize = 64 * 1024 + crate::pthread::stack::HEADROOM;
+
+/// A stack for the child: its lowest address. The last one is kept for the next child.
+struct ChildStack(usize);
+
+static KEPT: AtomicUsize = AtomicUsize::new(0);
+
+impl ChildStack {
+    fn take() -> Result<ChildStack, Errno> {
+        const READ_WRITE: usize = 3;
+        /// `MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK`
+        const FLAGS: usize = 0x2 | 0x20 | 0x4000 | 0x2_0000;
+        match KEPT.swap(0, Ordering::Acquire) {
+            // SAFETY: fresh memory.
+            0 => unsafe { kcall!(mmap, 0, STACK, READ_WRITE, FLAGS, -1isize, 0) }.map(ChildStack),
+            kept => Ok(ChildStack(kept)),
         }
     }
-}
 
-/// Moves the report pipe above every descriptor that the actions name.
-unsafe fn raise_fd(fd: c_int, actions: *const Actions) -> c_int {
-    const F_DUPFD_CLOEXEC: usize = 1030;
-    let mut least = fd;
-    // SAFETY: the caller's list.
-    unsafe {
-        if let Some(actions) = actions.as_ref() {
-            for at in 0..actions.used as usize {
-                if let Action::Close(named) | Action::Dup2(_, named) | Action::Open(named, ..) =
-                    *actions.list.add(at)
-                {
-                    least = least.max(named + 1);
-                }
-            }
+    fn give(self) {
+        let before = KEPT.swap(self.0, Ordering::Release);
+        if before != 0 {
+            // SAFETY: a stack that nobody runs on.
+            let _ = unsafe { kcall!(munmap, before, STACK) };
         }
-        if least == fd { fd } else { kcall!(fcntl, fd, F_DUPFD_CLOEXEC, least).map_or(fd, |fd| fd as c_int) }
     }
 }
 
 /// The child's part; it comes back only with an error.
-unsafe fn run_child(
-    path: *const c_char,
-    actions: *const Actions,
-    attr: *const Attr,
-    argv: *const *const c_char,
-    envp: *const *const c_char,
-    search: bool,
-    saved: u64,
-) -> Result<(), Errno> {
+unsafe fn run_child(job: &Job) -> Result<(), Errno> {
     // SAFETY: the caller's arguments.
     unsafe {
-        let attr = attr.as_ref();
+        let attr = job.attr.as_ref();
         let flags = attr.map_or(0, |a| a.flags) & !USEVFORK;
         signal::prepare_exec(attr.filter(|_| flags & SETSIGDEF != 0).map_or(0, |a| a.defaults.words[0]));
         if let Some(attr) = attr {
@@ -382,17 +402,17 @@ unsafe fn run_child(
                 kcall!(setuid, kcall!(getuid)?)?;
             }
         }
-        if let Some(actions) = actions.as_ref() {
+        if let Some(actions) = job.actions.as_ref() {
             for at in 0..actions.used as usize {
                 run_action(*actions.list.add(at))?;
             }
         }
-        let mask = attr.filter(|_| flags & SETSIGMASK != 0).map_or(saved, |a| a.mask.words[0]);
+        let mask = attr.filter(|_| flags & SETSIGMASK != 0).map_or(job.mask, |a| a.mask.words[0]);
         signal::restore(mask);
-        if search {
-            return Err(process::exec_in_path(path, argv, envp));
+        if job.search {
+            return Err(process::exec_in_path(job.path, job.argv, job.envp));
         }
-        kcall!(execve, path, argv, envp).map(drop)
+        kcall!(execve, job.path, job.argv, job.envp).map(drop)
     }
 }
 

@@ -37,7 +37,6 @@ pub mod map;
 pub mod object;
 pub mod relocate;
 pub mod resolve;
-pub mod script;
 pub mod search;
 pub mod stack;
 pub mod start;

@@ -65,13 +65,13 @@ global_asm!(
     "attacca_host_restorer:",
     "mov rax, 15",
     "syscall",
-    // clone(2) for a host thread: rdi flags, rsi its stack with entry and two arguments on it.
+    // clone(2) on a new stack: rdi flags, rsi the stack with entry and two arguments on it, rdx where the
+    // process's descriptor goes.
     ".balign 16",
     ".globl attacca_host_clone",
     ".type attacca_host_clone, @function",
     "attacca_host_clone:",
     "mov eax, 56",
-    "xor edx, edx",
     "xor r10d, r10d",
     "xor r8d, r8d",
     "syscall",
@@ -95,7 +95,7 @@ unsafe extern "C" {
     fn attacca_host_door();
     /// `sa_restorer` of host signal handlers.
     fn attacca_host_restorer();
-    pub(crate) fn attacca_host_clone(flags: usize, stack: usize) -> isize;
+    pub(crate) fn attacca_host_clone(flags: usize, stack: usize, pidfd: *mut i32) -> isize;
     static attacca_host_start: u8;
     static attacca_host_end: u8;
 }

@@ -23,11 +23,43 @@ pub unsafe fn start_host_thread(
     first: usize,
     second: usize,
 ) -> Result<i32> {
+    // SAFETY: forwarded.
+    unsafe { clone_on(THREAD_FLAGS, stack_top, entry, first, second, core::ptr::null_mut()) }
+}
+
+/// Forks with a shared descriptor table; the child begins at `entry(first, second)` on the stack that ends
+/// at `stack_top`, of which it has a copy like of all private memory. Answers its process id and descriptor.
+///
+/// # Safety
+/// The stack is writable and nobody else's; what the child touches must not be in use by other threads at
+/// this moment.
+pub unsafe fn fork_on(
+    stack_top: usize,
+    entry: extern "C" fn(usize, usize) -> !,
+    first: usize,
+    second: usize,
+) -> Result<(i32, i32)> {
+    /// `CLONE_FILES | CLONE_PIDFD | SIGCHLD`
+    const FLAGS: usize = 0x400 | 0x1000 | 17;
+    let mut pidfd = -1;
+    // SAFETY: forwarded.
+    let pid = unsafe { clone_on(FLAGS, stack_top, entry, first, second, &raw mut pidfd) }?;
+    Ok((pid, pidfd))
+}
+
+unsafe fn clone_on(
+    flags: usize,
+    stack_top: usize,
+    entry: extern "C" fn(usize, usize) -> !,
+    first: usize,
+    second: usize,
+    pidfd: *mut i32,
+) -> Result<i32> {
     let at = (stack_top & !15) - 32;
     // SAFETY: the caller gives the stack; the four words are what `attacca_host_clone` pops.
     let raw = unsafe {
         (at as *mut [usize; 4]).write([entry as usize, first, second, 0]);
-        sys::attacca_host_clone(THREAD_FLAGS, at)
+        sys::attacca_host_clone(flags, at, pidfd)
     };
     Errno::from_raw(raw).map(|tid| tid as i32)
 }

@@ -13,6 +13,7 @@ use crate::host_fd::{self, HostReady};
 use crate::signal;
 use crate::thread::{self, Thread};
 use crate::vcpu::{self, Process};
+use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use core::sync::atomic::Ordering;
 use platform::errno::Result;
@@ -53,45 +54,98 @@ impl Child {
     /// Forks. The parent comes back; the child calls `go_on(argument)` inside the kernel, at the depth
     /// that the caller has.
     pub fn start(&self, go_on: extern "C" fn(*mut ()) -> !, argument: *mut ()) -> Result<()> {
-        let family = vcpu::process().family;
         watch_self();
-        family.add(self.process.clone());
+        vcpu::process().family.add(self.process.clone());
         let mask = signal::block_all();
         (vcpu::process().hooks.before_fork)();
         let mut pidfd = -1i32;
         // SAFETY: the child has a copy of all private memory, this stack too; it does not return.
         let made = unsafe { host!(clone, CLONE_FILES | CLONE_PIDFD | SIGCHLD, 0, &raw mut pidfd, 0, 0) };
         if made == Ok(0) {
-            self.begin(go_on, argument)
+            begin(&self.process, go_on, argument)
         }
+        self.made(mask, made.map(|pid| (pid as i32, pidfd)))
+    }
+
+    /// As [`Child::start`], but the child begins on the stack that ends at `stack_top`, a copy of the
+    /// parent's there, and nothing of the caller's stack is needed in it: `argument` is arena memory.
+    ///
+    /// # Safety
+    /// Nobody else uses that stack.
+    pub unsafe fn start_on(
+        &self,
+        stack_top: usize,
+        go_on: extern "C" fn(*mut ()) -> !,
+        argument: *mut (),
+    ) -> Result<()> {
+        watch_self();
+        vcpu::process().family.add(self.process.clone());
+        let launch = Box::new(Launch { process: self.process.clone(), go_on, argument });
+        let mask = signal::block_all();
+        (vcpu::process().hooks.before_fork)();
+        // SAFETY: the caller gives the stack; what the child touches before it has its own block is in the
+        // arena, and private memory is whole (`before_fork`).
+        let made = unsafe { platform::thread::fork_on(stack_top, launched, &raw const *launch as usize, 0) };
+        if made.is_ok() {
+            // The child frees it.
+            core::mem::forget(launch);
+        }
+        self.made(mask, made)
+    }
+
+    /// The parent's part after the clone.
+    fn made(&self, mask: u64, made: Result<(i32, i32)>) -> Result<()> {
         (vcpu::process().hooks.after_fork)(None);
         signal::restore_mask(mask);
         match made {
-            Ok(pid) => self.process.pid.store(pid as i32, Ordering::Relaxed),
+            Ok((pid, pidfd)) => {
+                self.process.pid.store(pid, Ordering::Relaxed);
+                watch(&self.process, pidfd);
+                Ok(())
+            }
             Err(error) => {
-                family.forget(&self.process);
+                vcpu::process().family.forget(&self.process);
                 self.thread.abandon();
-                return Err(error);
+                Err(error)
             }
         }
-        watch(&self.process, pidfd);
-        Ok(())
     }
+}
 
-    /// The child's first code.
-    fn begin(&self, go_on: extern "C" fn(*mut ()) -> !, argument: *mut ()) -> ! {
-        let parents_cache = vcpu::block().cache.get();
-        let process = &*self.process;
-        process.pid.store(platform::thread::getpid(), Ordering::Relaxed);
-        process.vcpus[0].adopt_forked();
-        (process.hooks.after_fork)(Some(parents_cache));
-        if process.config.signals
-            && let Err(error) = signal::prepare_host_thread(0)
-        {
-            panic!("a forked process cannot be set up: {error}");
-        }
-        go_on(argument)
+/// What a child on a fresh stack needs.
+struct Launch {
+    process: Arc<Process>,
+    go_on: extern "C" fn(*mut ()) -> !,
+    argument: *mut (),
+}
+
+extern "C" fn launched(launch: usize, _: usize) -> ! {
+    // SAFETY: `start_on` passes it; it is freed once `%gs` is the child's own.
+    let launch = unsafe { &*(launch as *const Launch) };
+    begin(&launch.process, go_on_launched, (&raw const *launch).cast_mut().cast())
+}
+
+extern "C" fn go_on_launched(launch: *mut ()) -> ! {
+    // SAFETY: the parent gave it up.
+    let launch = unsafe { Box::from_raw(launch.cast::<Launch>()) };
+    let (go_on, argument) = (launch.go_on, launch.argument);
+    drop(launch);
+    go_on(argument)
+}
+
+/// The child's first code.
+fn begin(process: &Arc<Process>, go_on: extern "C" fn(*mut ()) -> !, argument: *mut ()) -> ! {
+    let parents_cache = vcpu::block().cache.get();
+    let process = &**process;
+    process.pid.store(platform::thread::getpid(), Ordering::Relaxed);
+    process.vcpus[0].adopt_forked();
+    (process.hooks.after_fork)(Some(parents_cache));
+    if process.config.signals
+        && let Err(error) = signal::prepare_host_thread(0)
+    {
+        panic!("a forked process cannot be set up: {error}");
     }
+    go_on(argument)
 }
 
 /// Whoever of the family sees the end of the host process cleans up behind it.

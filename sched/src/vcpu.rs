@@ -224,6 +224,11 @@ pub fn own() -> Arc<Process> {
     }
 }
 
+/// Guest threads of this process that are not off their stacks yet.
+pub fn threads() -> u32 {
+    process().threads.load(Ordering::Acquire)
+}
+
 /// The number of vCPUs of this process.
 pub fn count() -> u32 {
     process().vcpus.len() as u32
@@ -286,11 +291,11 @@ pub fn run() -> ! {
     }
     let stack = map_stack(0).unwrap_or_else(|error| panic!("vCPU 0 has no stack: {error}"));
     // SAFETY: the stack is fresh; nothing of the initial one is used again.
-    unsafe { arch::run_on(stack + LOOP_STACK, loop_for_good) }
+    unsafe { arch::run_on(stack + LOOP_STACK, loop_for_good, 0) }
 }
 
 /// The loop of vCPU 0, on its own stack.
-pub(crate) extern "C" fn loop_for_good() -> ! {
+pub(crate) extern "C" fn loop_for_good(_: usize) -> ! {
     finish_switch();
     run_loop();
     // The process ends, and somebody else ends it.

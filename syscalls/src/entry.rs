@@ -162,10 +162,12 @@ pub fn instruction(number: usize, args: [usize; 6], frame: &mut Frame) -> isize 
         deliver_to(&ctx, frame);
         return frame.rax as isize;
     }
-    let result = match number {
-        _ if fork::is_fork(number) => fork::from_instruction(&ctx, number, &args, frame),
-        _ => dispatch(&ctx, number, &args),
-    };
+    if fork::is_fork(number) {
+        // The thread may be another task's now (vfork): its signals come with the next way out.
+        frame.rax = raw(fork::from_instruction(&ctx, number, &args, frame)) as u64;
+        return frame.rax as isize;
+    }
+    let result = dispatch(&ctx, number, &args);
     let mut verdict = Verdict::new(result);
     let first = ctx.task.has_signal().then(|| signal::next(ctx.task)).flatten();
     if let Some(delivery) = &first {

@@ -12,16 +12,17 @@ use crate::hub::Events;
 use crate::process::{self, root};
 use crate::task::Task;
 use crate::thread::{
-    CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID, CLONE_FILES, CLONE_PARENT_SETTID, CLONE_SETTLS, CLONE_THREAD,
-    CLONE_VM, CloneArgs, clone_thread,
+    Begin, CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID, CLONE_FILES, CLONE_PARENT_SETTID, CLONE_SETTLS,
+    CLONE_THREAD, CLONE_VM, CloneArgs, clone_thread,
 };
 use crate::user::UserPtr;
 use crate::wait::{self, Waiting};
 use crate::{Errno, Result, rt, trace};
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::arch::naked_asm;
-use core::mem::size_of;
-use core::sync::atomic::Ordering;
+use core::mem::{offset_of, size_of};
+use core::sync::atomic::{AtomicBool, Ordering};
 use sched::Frame;
 
 const CLONE: usize = 56;
@@ -50,6 +51,7 @@ pub(crate) const fn is_fork(number: usize) -> bool {
 }
 
 /// What [`door`] saves of its caller, from its stack pointer up: what a C call preserves.
+#[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Saved {
     mxcsr: u32,
@@ -115,6 +117,111 @@ unsafe extern "C" fn go_back(saved: *const Saved) -> ! {
     )
 }
 
+/// libc's vfork(2): as [`door`], but it must leave nothing on the stack: the child runs on it while the
+/// parent waits. So it is the program's own call that returns twice. `on_error` turns an error into what C
+/// wants.
+///
+/// # Safety
+/// As `entry::call`; jumped to, with the program's return address on the stack.
+#[unsafe(naked)]
+pub unsafe extern "C" fn vfork_door(on_error: extern "C" fn(isize) -> i32) -> i32 {
+    naked_asm!(
+        "push rbp",
+        "push rbx",
+        "push r12",
+        "push r13",
+        "push r14",
+        "push r15",
+        "sub rsp, 8",
+        "stmxcsr [rsp]",
+        "fnstcw [rsp + 4]",
+        "mov rsi, rsp",
+        "call {call}",
+        "add rsp, 8",
+        "pop r15",
+        "pop r14",
+        "pop r13",
+        "pop r12",
+        "pop rbx",
+        "pop rbp",
+        "ret",
+        call = sym from_vfork,
+    )
+}
+
+extern "C" fn from_vfork(on_error: extern "C" fn(isize) -> i32, saved: &Saved) -> i32 {
+    match from_call(VFORK, &[0; 6], saved) {
+        raw @ ..0 => on_error(raw),
+        pid => pid as i32,
+    }
+}
+
+/// A lender's registers: in the arena, since the child overwrites the stack they came from.
+pub(crate) enum GoingBack {
+    Call(Box<Return>),
+    Instruction(Box<Begin>),
+}
+
+/// A call of libc that returns a second time.
+#[repr(C)]
+pub(crate) struct Return {
+    saved: Saved,
+    /// The stack pointer after the return.
+    stack_pointer: u64,
+    fs_base: u64,
+}
+
+/// Leaves the kernel on the lender's stack and returns `value` from its call.
+#[unsafe(naked)]
+unsafe extern "C" fn go_back_again(back: *const Return, value: usize) -> ! {
+    naked_asm!(
+        "ldmxcsr [rdi]",
+        "fldcw [rdi + 4]",
+        "mov r15, [rdi + {r15}]",
+        "mov r14, [rdi + {r15} + 8]",
+        "mov r13, [rdi + {r15} + 16]",
+        "mov r12, [rdi + {r15} + 24]",
+        "mov rbx, [rdi + {r15} + 32]",
+        "mov rbp, [rdi + {r15} + 40]",
+        "mov rsp, [rdi + {stack}]",
+        // The return address again: the child's calls were written over it. Then the call is aligned.
+        "push [rdi + {r15} + 48]",
+        "push rsi",
+        "call {leave}",
+        "pop rax",
+        "ret",
+        r15 = const offset_of!(Return, saved) + offset_of!(Saved, r15),
+        stack = const offset_of!(Return, stack_pointer),
+        leave = sym leave_kernel,
+    )
+}
+
+extern "C" fn leave_kernel() {
+    rt::leave();
+}
+
+/// One fork at a time in a process: a fork that leaves the program out changes what all forks copy.
+pub(crate) struct Turn(());
+
+/// Private to the process, and never held over a fork's way into the child (which lets go of its copy).
+static TURN: AtomicBool = AtomicBool::new(false);
+
+impl Turn {
+    pub(crate) fn take() -> Turn {
+        while TURN.swap(true, Ordering::Acquire) {
+            rt::yield_now();
+            core::hint::spin_loop();
+        }
+        Turn(())
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        TURN.store(false, Ordering::Release);
+    }
+}
+
 /// Where the child goes on.
 #[derive(Clone, Copy)]
 enum Back<'a> {
@@ -131,8 +238,14 @@ extern "C" fn from_call(number: usize, args: &[usize; 6], saved: &Saved) -> isiz
 }
 
 /// The `syscall` door of these calls.
-pub(crate) fn from_instruction(ctx: &Ctx, number: usize, args: &[usize; 6], frame: &Frame) -> Result {
-    traced(ctx, number, args, Back::Instruction(frame))
+pub(crate) fn from_instruction(ctx: &Ctx, number: usize, args: &[usize; 6], frame: &mut Frame) -> Result {
+    let result = traced(ctx, number, args, Back::Instruction(frame));
+    if result == Ok(0) {
+        // A vforked child, perhaps on a stack of its own.
+        let stack = arguments(number, args)?.stack;
+        frame.rsp = if stack == 0 { frame.rsp } else { stack };
+    }
+    result
 }
 
 fn traced(ctx: &Ctx, number: usize, args: &[usize; 6], back: Back<'_>) -> Result {
@@ -212,6 +325,10 @@ fn check(args: &CloneArgs) -> Result<()> {
     if args.flags & CLONE_SIGHAND != 0 && args.flags & CLONE_VM == 0 {
         return Err(Errno::EINVAL);
     }
+    // Memory is shared only as long as the parent waits.
+    if args.flags & (CLONE_VM | CLONE_VFORK) == CLONE_VM {
+        return Err(Errno::ENOSYS);
+    }
     if args.flags & (CLONE_FILES | CLONE_FS | CLONE_SIGHAND | CLONE_PIDFD) != 0 || args.flags & !KNOWN != 0 {
         return Err(Errno::ENOSYS);
     }
@@ -227,7 +344,6 @@ struct Start<'a> {
 
 fn fork(ctx: &Ctx, args: &CloneArgs, back: Back<'_>) -> Result {
     check(args)?;
-    // TODO(vfork): memory shared with the parent.
     let parent = match args.flags & CLONE_PARENT {
         0 => ctx.process.pid,
         _ => ctx.process.parent.load(Ordering::Relaxed),
@@ -237,6 +353,9 @@ fn fork(ctx: &Ctx, args: &CloneArgs, back: Back<'_>) -> Result {
         process.actions.reset();
     }
     let task = Task::forked(&process, ctx.task);
+    if args.flags & CLONE_VM != 0 {
+        return lend(ctx, args, back, &process, task);
+    }
     if args.flags & CLONE_CHILD_CLEARTID != 0 {
         task.clear_tid.store(args.child_tid as usize, Ordering::Relaxed);
     }
@@ -248,7 +367,10 @@ fn fork(ctx: &Ctx, args: &CloneArgs, back: Back<'_>) -> Result {
     process.set_host(child.process().clone());
     let start = Start { task: &task, args, back };
     root().insert_process(&process);
-    if let Err(error) = child.start(begin, (&raw const start).cast_mut().cast()) {
+    let turn = Turn::take();
+    let started = child.start(begin, (&raw const start).cast_mut().cast());
+    drop(turn);
+    if let Err(error) = started {
         root().remove_process(process.pid);
         root().one_less();
         process.fds.close_all();
@@ -281,6 +403,8 @@ extern "C" fn begin(start: *mut ()) -> ! {
     let start = unsafe { &*start.cast::<Start<'_>>() };
     process::set_own(&start.task.process);
     host_signal::forget();
+    // The copy of what the parent holds.
+    TURN.store(false, Ordering::Release);
     if start.args.flags & CLONE_CHILD_SETTID != 0 {
         // A bad address is the program's loss: clone(2) does not report it.
         let _ = UserPtr::<u32>::new(start.args.child_tid as usize).write(start.task.tid);
@@ -302,6 +426,86 @@ extern "C" fn begin(start: *mut ()) -> ! {
             }
             // SAFETY: a copy of a register state that was running, in the kernel at depth 1.
             unsafe { rt::resume(&frame) }
+        }
+    }
+}
+
+// ---- vfork ----
+
+/// vfork(2): no host process is made. The calling thread itself becomes the child, in the same memory,
+/// until that executes a program or ends; then it goes on as the parent ([`give_back`]).
+fn lend(
+    ctx: &Ctx,
+    args: &CloneArgs,
+    back: Back<'_>,
+    process: &Arc<process::Process>,
+    task: Arc<Task>,
+) -> Result {
+    if args.flags & CLONE_PARENT_SETTID != 0 {
+        UserPtr::<u32>::new(args.parent_tid as usize).write(process.pid)?;
+    }
+    let fs_base = rt::fs_base() as u64;
+    let going_back = match back {
+        Back::Call(saved) => {
+            // Above the saved registers stands the return address, and then the caller's stack.
+            let stack_pointer = core::ptr::from_ref(saved) as u64 + size_of::<Saved>() as u64;
+            GoingBack::Call(Box::new(Return { saved: *saved, stack_pointer, fs_base }))
+        }
+        Back::Instruction(frame) => GoingBack::Instruction(Box::new(Begin::of(frame, fs_base)?)),
+    };
+    *ctx.task.going_back.lock() = Some(going_back);
+    *task.lender.lock() = Some(ctx.task.arc());
+    task.waiter.bind(rt::current());
+    root().insert_process(process);
+    let tls = (args.flags & CLONE_SETTLS != 0).then_some(args.tls as usize);
+    if args.flags & CLONE_CHILD_SETTID != 0 {
+        let _ = UserPtr::<u32>::new(args.child_tid as usize).write(task.tid);
+    }
+    // The parent's count stays with its suspended task, in `lender`'s keeping of the thread.
+    rt::swap_local(Arc::into_raw(task).cast_mut().cast());
+    if let Some(tls) = tls {
+        rt::set_fs_base(tls);
+    }
+    // The first return, an ordinary one.
+    Ok(0)
+}
+
+/// The vforked child has another host process, or has ended: the thread goes on as the parent. What the
+/// child's frames hold is given up by the caller.
+pub(crate) fn give_back() -> ! {
+    let ctx = Ctx::current();
+    let pid = ctx.process.pid as usize;
+    let lender = ctx.task.lender.lock().take();
+    let Some(lender) = lender else { unreachable!("only a vforked child gives back") };
+    let altstack = *lender.altstack.lock();
+    rt::set_alternate_stack(altstack.base, altstack.len);
+    let going_back = match &*lender.going_back.lock() {
+        // The boxes stay where they are until the lender lends again or ends.
+        Some(GoingBack::Call(back)) => Ok(core::ptr::from_ref::<Return>(back)),
+        Some(GoingBack::Instruction(begin)) => Err(core::ptr::from_ref::<Begin>(begin).cast_mut()),
+        None => unreachable!("a lender has registers to go back to"),
+    };
+    let child = rt::swap_local(Arc::as_ptr(&lender).cast_mut().cast());
+    // The count of `lender` that `lend` took; the thread still has its own.
+    drop(lender);
+    // SAFETY: the count that `lend` left with the thread; `ctx` is not used again.
+    drop(unsafe { Arc::from_raw(child.cast_const().cast::<Task>()) });
+    // Signals that came for the parent meanwhile.
+    rt::request_attention(rt::current());
+    match going_back {
+        Ok(back) => {
+            // SAFETY: in the arena, and alive as said; the stack is the lender's own.
+            unsafe {
+                rt::set_fs_base((*back).fs_base as usize);
+                go_back_again(back, pid)
+            }
+        }
+        Err(begin) => {
+            // SAFETY: as above; a register state that was running.
+            unsafe {
+                rt::set_fs_base((*begin).fs_base());
+                rt::resume((*begin).ready(pid))
+            }
         }
     }
 }

@@ -247,6 +247,11 @@ impl Heap {
         Heap(Lock::new(*self.0.lock()))
     }
 
+    /// Another program begins (execve(2)): the range went with the old one's memory.
+    pub fn renew(&self) {
+        *self.0.lock() = HeapRange::default();
+    }
+
     /// Moves the end to `to`; answers where it is then (brk(2), "C library/kernel differences").
     fn set_end(&self, to: usize) -> Result {
         let mut heap = self.0.lock();

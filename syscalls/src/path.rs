@@ -137,7 +137,8 @@ pub fn find(ctx: &Ctx, view: &View, dir: DirFd, at: UserStr, flags: u32) -> Resu
     Ok(object(view.locate(&base, &path, flags & AT_SYMLINK_NOFOLLOW == 0)?))
 }
 
-fn object(place: Place) -> Object {
+/// What a place stands for.
+pub(crate) fn object(place: Place) -> Object {
     match &place.node {
         Node::Object(object) => match object.clone().downcast() {
             Ok(open) => Object::Open(open),

@@ -97,12 +97,17 @@ impl Timers {
         self.table.lock().get(&id).cloned().ok_or(Errno::EINVAL)
     }
 
-    /// Disarms and forgets all.
-    pub fn stop(&self) {
+    /// Disarms and forgets those of timer_create(2): execve(2) keeps the interval timers alone.
+    pub fn clear_posix(&self) {
         let all = core::mem::take(&mut *self.table.lock());
         for timer in all.values() {
             timer.set(None, 0);
         }
+    }
+
+    /// Disarms and forgets all.
+    pub fn stop(&self) {
+        self.clear_posix();
         for place in &self.interval {
             let timer = place.lock().take();
             if let Some(timer) = timer {

@@ -240,6 +240,8 @@ pub struct Process {
     pub children_usage: Lock<crate::reap::Usage>,
     /// How it ends: 0, or [`ENDING`] and the wait status.
     ending: AtomicU32,
+    /// The thread that executes a program and ends all others, or 0.
+    claimed: AtomicU32,
     host: Lock<Option<rt::HostRef>>,
     /// The thread that ended it, until its host process is gone.
     pub(crate) last: Lock<Option<Arc<Task>>>,
@@ -277,6 +279,7 @@ impl Process {
             released: Hub::new(),
             children_usage: Lock::default(),
             ending: AtomicU32::new(0),
+            claimed: AtomicU32::new(0),
             host: Lock::new(None),
             last: Lock::new(None),
             limits: Lock::new(host_limits()),
@@ -313,6 +316,7 @@ impl Process {
             released: Hub::new(),
             children_usage: Lock::default(),
             ending: AtomicU32::new(0),
+            claimed: AtomicU32::new(0),
             host: Lock::new(None),
             last: Lock::new(None),
             limits: Lock::new(*self.limits.lock()),
@@ -344,6 +348,21 @@ impl Process {
     pub(crate) fn forget_host(&self) {
         let gone = self.host.lock().take();
         drop(gone);
+    }
+
+    /// Thread `tid` wants to be the only one (execve(2)); 0: it is. `false`: another was faster.
+    pub(crate) fn claim(&self, tid: u32) -> bool {
+        match tid {
+            0 => self.claimed.store(0, Ordering::SeqCst),
+            _ => return self.claimed.compare_exchange(0, tid, Ordering::SeqCst, Ordering::SeqCst).is_ok(),
+        }
+        true
+    }
+
+    /// Whether thread `tid` must leave for another one's execve(2).
+    pub(crate) fn claimed_from(&self, tid: u32) -> bool {
+        let by = self.claimed.load(Ordering::SeqCst);
+        by != 0 && by != tid
     }
 
     /// Whether it is a zombie or less.

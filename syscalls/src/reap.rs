@@ -112,6 +112,11 @@ impl Usage {
 pub(crate) fn finish(task: &Task) -> ! {
     let process = &task.process;
     let status = process.ending().unwrap_or(0);
+    if task.borrows() {
+        leave(process, status, Usage::default());
+        root().one_less();
+        crate::fork::give_back()
+    }
     // Its thread never leaves this stack: the task is let go when the host process is gone.
     *process.last.lock() = Some(task.arc());
     let usage = Usage::of_host();

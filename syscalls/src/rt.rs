@@ -33,6 +33,25 @@ mod real {
         current().local().store(local, Ordering::Release);
     }
 
+    /// Changes the running thread's pointer to its task; answers the one before.
+    pub fn swap_local(local: *mut ()) -> *mut () {
+        current().local().swap(local, Ordering::AcqRel)
+    }
+
+    /// Threads of this host process that are on their stacks or will be.
+    pub fn threads() -> u32 {
+        sched::vcpu::threads()
+    }
+
+    /// Goes on with `main(argument)` on another stack.
+    ///
+    /// # Safety
+    /// As `sched::arch::run_on`.
+    pub unsafe fn run_on(top: usize, main: extern "C" fn(usize) -> !, argument: usize) -> ! {
+        // SAFETY: forwarded.
+        unsafe { sched::arch::run_on(top, main, argument) }
+    }
+
     /// Sleeps until a permit or the deadline.
     pub fn park(deadline: Option<Instant>) -> Wake {
         sched::thread::park(deadline)

@@ -210,6 +210,14 @@ impl Pending {
         info
     }
 
+    /// Takes what waits in `other`, which is empty then.
+    pub fn take_over(&self, other: &Pending) {
+        let waiting = core::mem::take(&mut *other.queue.lock());
+        let mut queue = self.queue.lock();
+        queue.extend(waiting);
+        self.update(&queue);
+    }
+
     /// Drops all of `signals`.
     pub fn discard(&self, signals: u64) {
         if self.bits() & signals != 0 {
@@ -435,7 +443,7 @@ fn tell_signalfds(process: &Process) {
 /// to go back to is in the answer.
 pub fn next(task: &Task) -> Option<Delivery> {
     loop {
-        if task.process.ending().is_some() {
+        if task.process.ending().is_some() || task.process.claimed_from(task.tid) {
             crate::thread::end();
         }
         crate::reap::wait_stopped(task);

@@ -208,7 +208,7 @@ table! {
     56 => clone(CloneFlags, Address, UserPtr<u32>, UserPtr<u32>, usize) partial "threads and processes; no namespaces, and what a process shares with its parent is memory (with CLONE_VFORK) or nothing" = crate::thread::clone;
     57 => fork() full "" = crate::thread::fork;
     58 => vfork() full "" = crate::thread::fork;
-    59 => execve(UserStr, Address, Address) missing "processes come with fork";
+    59 => execve(UserStr, UserPtr<usize>, UserPtr<usize>) full "" = crate::exec::execve;
     60 => exit(i32) full "" = crate::thread::exit;
     61 => wait4(i32, UserPtr<u32>, WaitFlags, UserPtr<[i64; 18]>) full "" = crate::reap::wait4;
     62 => kill(i32, Signal) full "" = crate::signal::kill;
@@ -471,7 +471,7 @@ table! {
     319 => memfd_create(UserStr, u32) full "" = crate::memory::memfd_create;
     320 => kexec_file_load() missing "administration of a machine, not of a guest";
     321 => bpf() missing "administration of a machine, not of a guest";
-    322 => execveat(DirFd, UserStr, Address, Address, AtFlags) missing "processes come with fork";
+    322 => execveat(DirFd, UserStr, UserPtr<usize>, UserPtr<usize>, AtFlags) full "" = crate::exec::execveat;
     323 => userfaultfd() missing "administration of a machine, not of a guest";
     324 => membarrier(i32, u32, i32) partial "through the host's" = crate::info::membarrier;
     325 => mlock2(Address, usize, u32) full "" = crate::memory::mlock2;

@@ -40,12 +40,23 @@ pub struct Task {
     pub futex: futex::Place,
     /// prctl(PR_SET_PDEATHSIG).
     pub death_signal: AtomicU64,
+    /// A vforked child: whose thread it runs on.
+    pub(crate) lender: Lock<Option<Arc<Task>>>,
+    /// A lender: the registers that it goes on with.
+    pub(crate) going_back: Lock<Option<crate::fork::GoingBack>>,
 }
 
 impl Task {
     /// A new thread of `process`, not yet running, known by its id.
     pub fn new(process: &Arc<Process>, tid: u32, blocked: u64) -> Arc<Task> {
-        let task = Arc::new(Task {
+        let task = Task::unlisted(process, tid, blocked);
+        process.add_task(task.clone());
+        task
+    }
+
+    /// A thread that its process does not list yet.
+    pub(crate) fn unlisted(process: &Arc<Process>, tid: u32, blocked: u64) -> Arc<Task> {
+        Arc::new(Task {
             tid,
             process: process.clone(),
             waiter: Arc::new(Waiter::new()),
@@ -59,9 +70,14 @@ impl Task {
             name: Lock::new([0; 16]),
             futex: futex::Place::new(),
             death_signal: AtomicU64::new(0),
-        });
-        process.add_task(task.clone());
-        task
+            lender: Lock::new(None),
+            going_back: Lock::new(None),
+        })
+    }
+
+    /// Whether it is a vforked child, which runs on another's thread and in its memory.
+    pub fn borrows(&self) -> bool {
+        self.lender.lock().is_some()
     }
 
     /// The first thread of a process: its id is the process's.

@@ -115,9 +115,26 @@ pub mod host_sched {
         pub fn process(&self) -> &HostRef {
             &self.1
         }
+        pub unsafe fn start_on(
+            &self,
+            _top: usize,
+            _go_on: extern "C" fn(*mut ()) -> !,
+            _argument: *mut (),
+        ) -> Result<()> {
+            Err(Errno::ENOSYS)
+        }
         pub fn start(&self, _go_on: extern "C" fn(*mut ()) -> !, _argument: *mut ()) -> Result<()> {
             Err(Errno::ENOSYS)
         }
+    }
+    pub fn swap_local(local: *mut ()) -> *mut () {
+        current().local.swap(local, Ordering::Relaxed)
+    }
+    pub fn threads() -> u32 {
+        1
+    }
+    pub unsafe fn run_on(_top: usize, _main: extern "C" fn(usize) -> !, _argument: usize) -> ! {
+        panic!("tests execute no programs");
     }
     pub fn yield_now() {
         std::thread::yield_now();

@@ -223,9 +223,10 @@ const COMPONENTS: u64 = 0x2ff;
 /// The registers that a cloned thread begins with.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Begin {
+pub(crate) struct Begin {
     area: [u8; AREA],
     frame: Frame,
+    fs_base: usize,
 }
 
 impl Begin {
@@ -242,7 +243,24 @@ impl Begin {
         let at = 512;
         let bits = u64::from_ne_bytes(area[at..at + 8].try_into().map_err(|_| Errno::EINVAL)?) & COMPONENTS;
         area[at..at + 8].copy_from_slice(&bits.to_ne_bytes());
-        Ok(Begin { area, frame })
+        Ok(Begin { area, frame, fs_base: 0 })
+    }
+
+    /// The registers as they are, to go on with later.
+    pub(crate) fn of(frame: &Frame, fs_base: u64) -> Result<Begin> {
+        Ok(Begin { fs_base: fs_base as usize, ..Begin::new(frame, frame.rsp)? })
+    }
+
+    /// The FS base that goes with them.
+    pub(crate) fn fs_base(&self) -> usize {
+        self.fs_base
+    }
+
+    /// The registers where they are now, with this answer.
+    pub(crate) fn ready(&mut self, answer: usize) -> &Frame {
+        self.frame.rax = answer as u64;
+        self.frame.xsave = self.area.as_mut_ptr();
+        &self.frame
     }
 }
 

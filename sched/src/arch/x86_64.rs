@@ -251,14 +251,17 @@ global_asm!(
     rip = const core::mem::offset_of!(Frame, rip),
 );
 
-/// Goes on with `main` on another stack, for good.
+/// Goes on with `main(argument)` on another stack, for good.
 ///
 /// # Safety
 /// `top` is the 16-aligned end of a stack that is the caller's alone.
-pub(crate) unsafe fn run_on(top: usize, main: extern "C" fn() -> !) -> ! {
+pub unsafe fn run_on(top: usize, main: extern "C" fn(usize) -> !, argument: usize) -> ! {
     // SAFETY: the caller gives the stack; nothing of the old one is used again.
     unsafe {
-        asm!("mov rsp, {}", "xor ebp, ebp", "call {}", "ud2", in(reg) top, in(reg) main, options(noreturn));
+        asm!(
+            "mov rsp, {}", "xor ebp, ebp", "call {}", "ud2",
+            in(reg) top, in(reg) main, in("rdi") argument, options(noreturn),
+        );
     }
 }
 
@@ -266,7 +269,7 @@ pub(crate) unsafe fn run_on(top: usize, main: extern "C" fn() -> !) -> ! {
 ///
 /// # Safety
 /// `top` is the 16-aligned end of a writable stack that is the caller's alone.
-pub(crate) unsafe fn prepare_loop(top: usize, main: extern "C" fn() -> !) -> usize {
+pub(crate) unsafe fn prepare_loop(top: usize, main: extern "C" fn(usize) -> !) -> usize {
     let first = First {
         // Both as a fresh process has them (psABI 3.2.1).
         mxcsr: 0x1f80,
