@@ -6,6 +6,7 @@
 
 use crate::context::Ctx;
 use crate::errno::Linux;
+use crate::inet_message::Wants;
 use crate::inet_socket::{self, InetSocket, Kind};
 use crate::net_poll::access;
 use crate::socket::SOL_SOCKET;
@@ -13,15 +14,17 @@ use crate::{Errno, Result};
 use alloc::vec;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
-use net::{Algorithm, TcpInfo, TcpOption, TcpState, UdpOption};
+use net::{Algorithm, MtuDiscover, RawOption, TcpInfo, TcpOption, TcpState, UdpOption};
 
 /// net.core.somaxconn
 pub(crate) const SOMAXCONN: u32 = 4096;
 
-const SOL_IP: i32 = 0;
+pub(crate) const SOL_IP: i32 = 0;
 const SOL_TCP: i32 = 6;
-const SOL_UDP: i32 = 17;
-const SOL_IPV6: i32 = 41;
+pub(crate) const SOL_UDP: i32 = 17;
+pub(crate) const SOL_IPV6: i32 = 41;
+const SOL_ICMPV6: i32 = 58;
+const SOL_RAW: i32 = 255;
 
 const SO_REUSEADDR: i32 = 2;
 const SO_TYPE: i32 = 3;
@@ -70,35 +73,46 @@ const TCP_CC_INFO: i32 = 26;
 
 const IP_TOS: i32 = 1;
 const IP_TTL: i32 = 2;
-const IP_PKTINFO: i32 = inet_socket::IP_PKTINFO;
+const IP_HDRINCL: i32 = 3;
+const IP_PKTINFO: i32 = 8;
 const IP_MTU_DISCOVER: i32 = 10;
 const IP_RECVERR: i32 = 11;
+const IP_RECVTTL: i32 = 12;
+const IP_RECVTOS: i32 = 13;
+const IP_MTU: i32 = 14;
 const IP_FREEBIND: i32 = 15;
+const IP_RECVORIGDSTADDR: i32 = 20;
 const IP_BIND_ADDRESS_NO_PORT: i32 = 24;
 
 const IPV6_UNICAST_HOPS: i32 = 16;
+const IPV6_CHECKSUM: i32 = 7;
+const IPV6_MTU_DISCOVER: i32 = 23;
+const IPV6_MTU: i32 = 24;
 const IPV6_RECVERR: i32 = 25;
 const IPV6_V6ONLY: i32 = 26;
 const IPV6_RECVPKTINFO: i32 = 49;
+const IPV6_RECVHOPLIMIT: i32 = 51;
+const IPV6_DONTFRAG: i32 = 62;
+const IPV6_RECVTCLASS: i32 = 66;
+const IPV6_RECVORIGDSTADDR: i32 = 74;
+const IPV6_FREEBIND: i32 = 78;
 const IPV6_TCLASS: i32 = 67;
 
-/// Options without effect here, which Linux keeps and tells back.
-const KEPT: &[(i32, i32)] = &[
-    (SOL_SOCKET, SO_DONTROUTE),
-    (SOL_SOCKET, SO_PRIORITY),
-    (SOL_SOCKET, SO_BUSY_POLL),
-    (SOL_SOCKET, SO_INCOMING_CPU),
-    (SOL_IP, IP_MTU_DISCOVER),
-    (SOL_IP, IP_RECVERR),
-    (SOL_IP, IP_FREEBIND),
-    (SOL_IP, IP_BIND_ADDRESS_NO_PORT),
-    (SOL_IPV6, IPV6_RECVERR),
-    (SOL_IPV6, IPV6_RECVPKTINFO),
-];
+const SO_NO_CHECK: i32 = 11;
+const SO_TIMESTAMP: i32 = 29;
+const SO_TIMESTAMPNS: i32 = 35;
+const UDP_SEGMENT: i32 = 103;
+const UDP_GRO: i32 = 104;
+const ICMP_FILTER: i32 = 1;
+const ICMPV6_FILTER: i32 = 1;
+
+/// Hints to queues that are not here: kept and told back, as Linux does on a device without them.
+const HINTS: &[(i32, i32)] =
+    &[(SOL_SOCKET, SO_PRIORITY), (SOL_SOCKET, SO_BUSY_POLL), (SOL_SOCKET, SO_INCOMING_CPU)];
 
 /// setsockopt(2).
 pub(crate) fn set(socket: &InetSocket, ctx: &Ctx, level: i32, name: i32, value: &[u8]) -> Result<()> {
-    if KEPT.contains(&(level, name)) {
+    if HINTS.contains(&(level, name)) {
         return keep(socket, level, name, int(value)?);
     }
     match level {
@@ -106,14 +120,15 @@ pub(crate) fn set(socket: &InetSocket, ctx: &Ctx, level: i32, name: i32, value: 
         SOL_TCP if socket.kind == Kind::Tcp => set_tcp(socket, name, value),
         SOL_IP => set_ip(socket, name, value),
         SOL_IPV6 if socket.v6 => set_ipv6(socket, name, value),
-        SOL_UDP if socket.kind == Kind::Udp => Err(Errno::ENOPROTOOPT),
+        SOL_UDP if socket.kind == Kind::Udp => set_udp(socket, name, value),
+        SOL_RAW | SOL_ICMPV6 => set_raw(socket, level, name, value),
         _ => Err(Errno::ENOPROTOOPT),
     }
 }
 
 /// getsockopt(2).
 pub(crate) fn get(socket: &InetSocket, _ctx: &Ctx, level: i32, name: i32, room: usize) -> Result<Vec<u8>> {
-    if KEPT.contains(&(level, name)) {
+    if HINTS.contains(&(level, name)) {
         let kept = socket.kept.lock();
         return number(kept.iter().find(|k| (k.0, k.1) == (level, name)).map_or(0, |k| k.2));
     }
@@ -122,11 +137,14 @@ pub(crate) fn get(socket: &InetSocket, _ctx: &Ctx, level: i32, name: i32, room: 
         SOL_TCP if socket.kind == Kind::Tcp => get_tcp(socket, name, room),
         SOL_IP => get_ip(socket, name),
         SOL_IPV6 if socket.v6 => get_ipv6(socket, name),
+        SOL_UDP if socket.kind == Kind::Udp && matches!(name, UDP_SEGMENT | UDP_GRO) => {
+            number(told(socket, SOL_UDP, name).unwrap_or(0))
+        }
         _ => Err(Errno::ENOPROTOOPT),
     }
 }
 
-fn keep(socket: &InetSocket, level: i32, name: i32, value: u32) -> Result<()> {
+pub(crate) fn keep(socket: &InetSocket, level: i32, name: i32, value: u32) -> Result<()> {
     let mut kept = socket.kept.lock();
     kept.retain(|k| (k.0, k.1) != (level, name));
     kept.push((level, name, value));
@@ -134,13 +152,13 @@ fn keep(socket: &InetSocket, level: i32, name: i32, value: u32) -> Result<()> {
 }
 
 /// An `int` option: EINVAL if fewer than four bytes came.
-fn int(value: &[u8]) -> Result<u32> {
+pub(crate) fn int(value: &[u8]) -> Result<u32> {
     let bytes = value.get(..4).ok_or(Errno::EINVAL)?;
     Ok(u32::from_ne_bytes(bytes.try_into().unwrap_or_default()))
 }
 
 /// An IP-level option, for which a single byte is enough (ip(7)).
-fn int_or_byte(value: &[u8]) -> Result<u32> {
+pub(crate) fn int_or_byte(value: &[u8]) -> Result<u32> {
     int(value).or_else(|_| value.first().map(|&b| u32::from(b)).ok_or(Errno::EINVAL))
 }
 
@@ -152,8 +170,61 @@ fn tcp(socket: &InetSocket, option: TcpOption) -> Result<()> {
     access().shard.tcp_set(socket.id, option).linux()
 }
 
-fn udp(socket: &InetSocket, option: UdpOption) -> Result<()> {
+pub(crate) fn udp(socket: &InetSocket, option: UdpOption) -> Result<()> {
     access().shard.udp_set(socket.id, option).linux()
+}
+
+pub(crate) fn raw(socket: &InetSocket, option: RawOption) -> Result<()> {
+    access().shard.raw_set(socket.id, option).linux()
+}
+
+/// What an option was set to.
+pub(crate) fn told(socket: &InetSocket, level: i32, name: i32) -> Option<u32> {
+    socket.kept.lock().iter().find(|k| (k.0, k.1) == (level, name)).map(|k| k.2)
+}
+
+fn want(socket: &InetSocket, what: Wants, on: bool) -> Result<()> {
+    if on {
+        socket.wants.fetch_or(what.bits(), Ordering::Relaxed);
+    } else {
+        socket.wants.fetch_and(!what.bits(), Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+fn wanted(socket: &InetSocket, what: Wants) -> Result<Vec<u8>> {
+    number((socket.wants.load(Ordering::Relaxed) & what.bits() != 0).into())
+}
+
+/// udp(7).
+fn set_udp(socket: &InetSocket, name: i32, value: &[u8]) -> Result<()> {
+    let value = int(value)?;
+    match name {
+        UDP_SEGMENT if value > 65_535 => return Err(Errno::EINVAL),
+        UDP_SEGMENT => udp(socket, UdpOption::Segment(value as u16))?,
+        UDP_GRO => udp(socket, UdpOption::Gro(value != 0))?,
+        _ => return Err(Errno::ENOPROTOOPT),
+    }
+    keep(socket, SOL_UDP, name, value)
+}
+
+/// icmp(7), RFC 3542 section 3.2: filters of raw sockets.
+fn set_raw(socket: &InetSocket, level: i32, name: i32, value: &[u8]) -> Result<()> {
+    match (level, name, socket.kind, socket.v6) {
+        (SOL_RAW, ICMP_FILTER, Kind::Raw(1), false) => raw(socket, RawOption::IcmpFilter(int(value)?)),
+        (SOL_ICMPV6, ICMPV6_FILTER, Kind::Raw(58), true) => {
+            let mut types = [0; 8];
+            for (to, from) in types.iter_mut().zip(value.chunks_exact(4)) {
+                *to = int(from)?;
+            }
+            raw(socket, RawOption::Icmp6Filter(types))
+        }
+        (_, IPV6_CHECKSUM, Kind::Raw(_), true) => {
+            let at = int(value)? as i32;
+            raw(socket, RawOption::Checksum(u16::try_from(at).ok()))
+        }
+        _ => Err(Errno::ENOPROTOOPT),
+    }
 }
 
 fn set_socket(socket: &InetSocket, ctx: &Ctx, name: i32, value: &[u8]) -> Result<()> {
@@ -175,8 +246,24 @@ fn set_socket(socket: &InetSocket, ctx: &Ctx, name: i32, value: &[u8]) -> Result
         SO_REUSEADDR => socket.bind.lock().reuse_addr = value != 0,
         SO_REUSEPORT => socket.bind.lock().reuse_port = value != 0,
         SO_KEEPALIVE if is_tcp => tcp(socket, TcpOption::KeepAlive(value != 0))?,
+        SO_DONTROUTE if socket.kind == Kind::Udp => {
+            keep(socket, SOL_SOCKET, name, u32::from(value != 0))?;
+            udp(socket, UdpOption::DontRoute(value != 0))?;
+        }
+        SO_NO_CHECK if socket.kind == Kind::Udp => {
+            keep(socket, SOL_SOCKET, name, u32::from(value != 0))?;
+            udp(socket, UdpOption::NoChecksum(value != 0))?;
+        }
+        SO_TIMESTAMP if !is_tcp => want(socket, Wants::TIMESTAMP, value != 0)?,
+        SO_TIMESTAMPNS if !is_tcp => want(socket, Wants::TIMESTAMPNS, value != 0)?,
         SO_KEEPALIVE => keep(socket, SOL_SOCKET, name, value)?,
-        SO_BROADCAST if !is_tcp => udp(socket, UdpOption::Broadcast(value != 0))?,
+        SO_BROADCAST if !is_tcp => {
+            keep(socket, SOL_SOCKET, name, u32::from(value != 0))?;
+            match socket.kind {
+                Kind::Udp => udp(socket, UdpOption::Broadcast(value != 0))?,
+                _ => raw(socket, RawOption::Broadcast(value != 0))?,
+            }
+        }
         SO_BROADCAST => keep(socket, SOL_SOCKET, name, value)?,
         SO_SNDBUF | SO_SNDBUFFORCE => set_buffer(socket, 0, value, 2304)?,
         SO_RCVBUF | SO_RCVBUFFORCE => set_buffer(socket, 1, value, 1152)?,
@@ -205,6 +292,9 @@ fn set_buffer(socket: &InetSocket, which: usize, value: u32, smallest: u32) -> R
         (Kind::Tcp, _) => tcp(socket, TcpOption::ReceiveBuffer(size)),
         (Kind::Udp, 0) => udp(socket, UdpOption::SendBuffer(size)),
         (Kind::Udp, _) => udp(socket, UdpOption::ReceiveBuffer(size)),
+        // What raw sockets send does not wait.
+        (_, 0) => Ok(()),
+        (_, _) => raw(socket, RawOption::ReceiveBuffer(size)),
     }
 }
 
@@ -216,20 +306,25 @@ fn get_socket(socket: &InetSocket, name: i32) -> Result<Vec<u8>> {
     number(match name {
         SO_REUSEADDR => bind.reuse_addr.into(),
         SO_REUSEPORT => bind.reuse_port.into(),
-        SO_TYPE => {
-            if is_tcp {
-                1
-            } else {
-                2
+        SO_TYPE => match socket.kind {
+            Kind::Tcp => 1,
+            Kind::Udp | Kind::Ping => 2,
+            Kind::Raw(_) => 3,
+        },
+        SO_PROTOCOL => match socket.kind {
+            Kind::Tcp => 6,
+            Kind::Udp => 17,
+            Kind::Ping => {
+                if socket.v6 {
+                    58
+                } else {
+                    1
+                }
             }
-        }
-        SO_PROTOCOL => {
-            if is_tcp {
-                6
-            } else {
-                17
-            }
-        }
+            Kind::Raw(protocol) => protocol.into(),
+        },
+        SO_TIMESTAMP if !is_tcp => return wanted(socket, Wants::TIMESTAMP),
+        SO_TIMESTAMPNS if !is_tcp => return wanted(socket, Wants::TIMESTAMPNS),
         SO_DOMAIN => inet_socket::domain(socket),
         SO_ACCEPTCONN => socket.is_listening().into(),
         SO_ERROR => socket.take_error().map_or(0, |errno| errno.0 as u32),
@@ -246,6 +341,7 @@ fn get_socket(socket: &InetSocket, name: i32) -> Result<Vec<u8>> {
         SO_RCVBUF => buffer_size(socket, 1)?,
         SO_RCVLOWAT if is_tcp => options()?.receive_low_at,
         SO_RCVLOWAT | SO_SNDLOWAT => 1,
+        SO_DONTROUTE | SO_NO_CHECK if socket.kind == Kind::Udp => kept(name),
         SO_KEEPALIVE | SO_BROADCAST | SO_MARK => kept(name),
         _ => return Err(Errno::ENOPROTOOPT),
     })
@@ -253,7 +349,7 @@ fn get_socket(socket: &InetSocket, name: i32) -> Result<Vec<u8>> {
 
 fn buffer_size(socket: &InetSocket, which: usize) -> Result<u32> {
     let set = socket.buffers[which].load(Ordering::Relaxed);
-    if set != 0 || socket.kind == Kind::Udp {
+    if set != 0 || socket.kind != Kind::Tcp {
         // net.core.{r,w}mem_default
         return Ok(if set != 0 { set } else { 212_992 });
     }
@@ -471,26 +567,84 @@ fn tcp_info(info: &TcpInfo) -> Vec<u8> {
     bytes
 }
 
+/// IP_MTU_DISCOVER and IPV6_MTU_DISCOVER: the same numbers.
+fn set_mtu_discover(socket: &InetSocket, value: u32) -> Result<()> {
+    let how = match value {
+        0 => MtuDiscover::Dont,
+        1 => MtuDiscover::Want,
+        2 => MtuDiscover::Do,
+        3 => MtuDiscover::Probe,
+        // INTERFACE and OMIT take no heed of the path; nothing here does.
+        4 | 5 => return Err(Errno::ENOPROTOOPT),
+        _ => return Err(Errno::EINVAL),
+    };
+    match socket.kind {
+        Kind::Udp => udp(socket, UdpOption::MtuDiscover(how))?,
+        // A connection never lets its segments be cut, which is what these two ask for.
+        Kind::Tcp if matches!(how, MtuDiscover::Want | MtuDiscover::Do) => {}
+        Kind::Ping | Kind::Raw(_) if how == MtuDiscover::Dont => {}
+        _ => return Err(Errno::ENOPROTOOPT),
+    }
+    keep(socket, SOL_IP, IP_MTU_DISCOVER, value)
+}
+
+/// IP_MTU: what is known of a connected socket's path.
+fn path_mtu(socket: &InetSocket) -> Result<Vec<u8>> {
+    let stack = access();
+    let peer = stack.shard.peer(socket.id).ok_or(Errno::ENOTCONN)?;
+    number(stack.shard.path_mtu(peer.addr) as u32)
+}
+
+fn set_receive_errors(socket: &InetSocket, on: bool) -> Result<()> {
+    match socket.kind {
+        Kind::Tcp => Err(Errno::ENOPROTOOPT),
+        Kind::Udp => udp(socket, UdpOption::ReceiveErrors(on)),
+        _ => raw(socket, RawOption::ReceiveErrors(on)),
+    }
+}
+
 fn set_ip(socket: &InetSocket, name: i32, value: &[u8]) -> Result<()> {
+    if crate::inet_group::is_group_option(SOL_IP, name) {
+        return crate::inet_group::set_v4(socket, name, value);
+    }
     let value = int_or_byte(value)?;
+    let on = value != 0;
     match name {
         IP_TOS => set_traffic_class(socket, value as u8),
-        IP_TTL if value as i32 == -1 => set_hop_limit(socket, 64),
-        IP_TTL if (1..=255).contains(&value) => set_hop_limit(socket, value as u8),
+        IP_TTL if value as i32 == -1 => set_hop_limit(socket, SOL_IP, IP_TTL, 64),
+        IP_TTL if (1..=255).contains(&value) => set_hop_limit(socket, SOL_IP, IP_TTL, value as u8),
         IP_TTL => Err(Errno::EINVAL),
-        IP_PKTINFO => {
-            socket.packet_info.store(value != 0, Ordering::Relaxed);
+        IP_PKTINFO => want(socket, Wants::PKTINFO, on),
+        IP_RECVTTL => want(socket, Wants::TTL, on),
+        IP_RECVTOS => want(socket, Wants::TOS, on),
+        IP_RECVORIGDSTADDR => want(socket, Wants::ORIGINAL, on),
+        IP_MTU_DISCOVER => set_mtu_discover(socket, value),
+        IP_FREEBIND => {
+            socket.bind.lock().free = on;
             Ok(())
+        }
+        IP_BIND_ADDRESS_NO_PORT => {
+            socket.late_port.store(on, Ordering::Relaxed);
+            Ok(())
+        }
+        IP_RECVERR => {
+            set_receive_errors(socket, on)?;
+            keep(socket, SOL_IP, name, on.into())
+        }
+        IP_HDRINCL if matches!(socket.kind, Kind::Raw(_)) && !socket.v6 => {
+            raw(socket, RawOption::HeaderIncluded(on))?;
+            keep(socket, SOL_IP, name, on.into())
         }
         _ => Err(Errno::ENOPROTOOPT),
     }
 }
 
-fn set_hop_limit(socket: &InetSocket, limit: u8) -> Result<()> {
-    keep(socket, SOL_IP, IP_TTL, limit.into())?;
+fn set_hop_limit(socket: &InetSocket, level: i32, name: i32, limit: u8) -> Result<()> {
+    keep(socket, level, name, limit.into())?;
     match socket.kind {
         Kind::Tcp => tcp(socket, TcpOption::HopLimit(limit)),
         Kind::Udp => udp(socket, UdpOption::HopLimit(limit)),
+        _ => raw(socket, RawOption::HopLimit(limit)),
     }
 }
 
@@ -499,42 +653,93 @@ fn set_traffic_class(socket: &InetSocket, class: u8) -> Result<()> {
     match socket.kind {
         Kind::Tcp => tcp(socket, TcpOption::TrafficClass(class)),
         Kind::Udp => udp(socket, UdpOption::TrafficClass(class)),
+        _ => raw(socket, RawOption::TrafficClass(class)),
     }
 }
 
 fn get_ip(socket: &InetSocket, name: i32) -> Result<Vec<u8>> {
-    let kept = |name: i32| socket.kept.lock().iter().find(|k| (k.0, k.1) == (SOL_IP, name)).map(|k| k.2);
+    if let Some(value) = crate::inet_group::get(socket, SOL_IP, name) {
+        return number(value);
+    }
+    let kept = |name: i32| told(socket, SOL_IP, name);
     number(match name {
         IP_TOS => kept(name).unwrap_or(0),
         IP_TTL => kept(name).unwrap_or(64),
-        IP_PKTINFO => socket.packet_info.load(Ordering::Relaxed).into(),
+        IP_PKTINFO => return wanted(socket, Wants::PKTINFO),
+        IP_RECVTTL => return wanted(socket, Wants::TTL),
+        IP_RECVTOS => return wanted(socket, Wants::TOS),
+        IP_RECVORIGDSTADDR => return wanted(socket, Wants::ORIGINAL),
+        IP_MTU_DISCOVER => kept(name).unwrap_or(1),
+        IP_MTU => return path_mtu(socket),
+        IP_FREEBIND => socket.bind.lock().free.into(),
+        IP_BIND_ADDRESS_NO_PORT => socket.late_port.load(Ordering::Relaxed).into(),
+        IP_RECVERR if socket.kind != Kind::Tcp => kept(name).unwrap_or(0),
+        IP_HDRINCL if matches!(socket.kind, Kind::Raw(_)) => kept(name).unwrap_or(0),
         _ => return Err(Errno::ENOPROTOOPT),
     })
 }
 
 fn set_ipv6(socket: &InetSocket, name: i32, value: &[u8]) -> Result<()> {
+    if crate::inet_group::is_group_option(SOL_IPV6, name) {
+        return crate::inet_group::set_v6(socket, name, value);
+    }
     let value = int(value)?;
+    let on = value != 0;
     match name {
         IPV6_V6ONLY => {
             if access().shard.local(socket.id).port != 0 {
                 return Err(Errno::EINVAL);
             }
-            socket.v6_only.store(value != 0, Ordering::Relaxed);
+            socket.v6_only.store(on, Ordering::Relaxed);
+            if socket.kind == Kind::Udp { udp(socket, UdpOption::V6Only(on)) } else { Ok(()) }
+        }
+        IPV6_UNICAST_HOPS if value as i32 == -1 => set_hop_limit(socket, SOL_IPV6, name, 64),
+        IPV6_UNICAST_HOPS if value <= 255 => set_hop_limit(socket, SOL_IPV6, name, value as u8),
+        IPV6_UNICAST_HOPS => Err(Errno::EINVAL),
+        IPV6_TCLASS if value as i32 == -1 => set_traffic_class(socket, 0),
+        IPV6_TCLASS if value <= 255 => set_traffic_class(socket, value as u8),
+        IPV6_TCLASS => Err(Errno::EINVAL),
+        IPV6_RECVPKTINFO => want(socket, Wants::PKTINFO6, on),
+        IPV6_RECVHOPLIMIT => want(socket, Wants::HOPLIMIT, on),
+        IPV6_RECVTCLASS => want(socket, Wants::TCLASS, on),
+        IPV6_RECVORIGDSTADDR => want(socket, Wants::ORIGINAL, on),
+        IPV6_MTU_DISCOVER => set_mtu_discover(socket, value),
+        IPV6_DONTFRAG if socket.kind == Kind::Udp => {
+            // RFC 3542 section 11.2: then the program takes care of sizes itself.
+            set_mtu_discover(socket, if on { 2 } else { 1 })?;
+            keep(socket, SOL_IPV6, name, on.into())
+        }
+        IPV6_FREEBIND => {
+            socket.bind.lock().free = on;
             Ok(())
         }
-        IPV6_UNICAST_HOPS if value as i32 == -1 => set_hop_limit(socket, 64),
-        IPV6_UNICAST_HOPS if value <= 255 => set_hop_limit(socket, value as u8),
-        IPV6_UNICAST_HOPS => Err(Errno::EINVAL),
-        IPV6_TCLASS => set_traffic_class(socket, value as u8),
+        IPV6_RECVERR => {
+            set_receive_errors(socket, on)?;
+            keep(socket, SOL_IPV6, name, on.into())
+        }
+        IPV6_CHECKSUM => set_raw(socket, SOL_RAW, name, &value.to_ne_bytes()),
         _ => Err(Errno::ENOPROTOOPT),
     }
 }
 
 fn get_ipv6(socket: &InetSocket, name: i32) -> Result<Vec<u8>> {
+    if let Some(value) = crate::inet_group::get(socket, SOL_IPV6, name) {
+        return number(value);
+    }
+    let kept = || told(socket, SOL_IPV6, name);
     match name {
         IPV6_V6ONLY => number(socket.v6_only.load(Ordering::Relaxed).into()),
-        IPV6_UNICAST_HOPS => get_ip(socket, IP_TTL),
+        IPV6_UNICAST_HOPS => number(kept().unwrap_or(64)),
         IPV6_TCLASS => get_ip(socket, IP_TOS),
+        IPV6_RECVPKTINFO => wanted(socket, Wants::PKTINFO6),
+        IPV6_RECVHOPLIMIT => wanted(socket, Wants::HOPLIMIT),
+        IPV6_RECVTCLASS => wanted(socket, Wants::TCLASS),
+        IPV6_RECVORIGDSTADDR => wanted(socket, Wants::ORIGINAL),
+        IPV6_MTU_DISCOVER => get_ip(socket, IP_MTU_DISCOVER),
+        IPV6_MTU => path_mtu(socket),
+        IPV6_DONTFRAG => number(kept().unwrap_or(0)),
+        IPV6_FREEBIND => number(socket.bind.lock().free.into()),
+        IPV6_RECVERR if socket.kind != Kind::Tcp => number(kept().unwrap_or(0)),
         _ => Err(Errno::ENOPROTOOPT),
     }
 }

@@ -1,44 +1,47 @@
-//! AF_INET and AF_INET6 sockets: TCP and UDP over the engine.
+//! AF_INET and AF_INET6 sockets over the engine: TCP, UDP, ping and raw ones.
 //!
-//! An IPv6 socket carries IPv4 as mapped addresses (RFC 4291 2.5.5.2) unless IPV6_V6ONLY is set. The
-//! engine has no IPv6 of its own yet: such a guest is a host without IPv6 addresses. Listening on
-//! `::` works (nobody comes that way), a connection to an IPv6 address has no route (ENETUNREACH).
+//! An IPv6 socket carries IPv4 as mapped addresses (RFC 4291 2.5.5.2) unless IPV6_V6ONLY is set. Control
+//! messages and error queues are in `inet_message.rs`, options in `inet_option.rs`.
 //!
-//! Left out by name: raw sockets, SIGURG, error queues (MSG_ERRQUEUE gives EAGAIN).
+//! Left out by name: AF_PACKET, SIGURG, and the error queue of TCP (MSG_ERRQUEUE gives EAGAIN).
 
 use crate::context::Ctx;
 use crate::errno::{Linux, of_net};
 use crate::file::{File, OpenFile, Sink, Source, Stat};
 use crate::hub::{Events, Hub};
+use crate::inet_message::Wants;
+use crate::net_interface::{ETH, LO};
 use crate::net_poll::{self, access};
 use crate::sockaddr::{AF_INET, AF_INET6, AF_UNSPEC, SockAddr};
 use crate::socket::{
-    Control, How, Incoming, MSG_ERRQUEUE, MSG_MORE, MSG_OOB, MSG_PEEK, MSG_TRUNC, Outgoing, SOCK_DGRAM,
-    SOCK_STREAM, Socket, Timeouts,
+    How, Incoming, MSG_DONTROUTE, MSG_ERRQUEUE, MSG_MORE, MSG_OOB, MSG_PEEK, MSG_TRUNC, Outgoing, SOCK_DGRAM,
+    SOCK_RAW, SOCK_STREAM, Socket, Timeouts,
 };
 use crate::user;
-use crate::{Errno, Result, inet_option};
+use crate::{Errno, Result, inet_message, inet_option};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::net::{IpAddr, Ipv4Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
-use net::{Bind, Endpoint, Shutdown, SocketId, TcpFlags};
+use net::{Bind, Endpoint, RawProtocol, Shutdown, SocketId, TcpFlags, UdpOption};
 use platform::sync::Lock;
 use platform::time;
 
+const IPPROTO_ICMP: i32 = 1;
 const IPPROTO_TCP: i32 = 6;
 const IPPROTO_UDP: i32 = 17;
-/// `SOL_IP`
-pub(crate) const SOL_IP: i32 = 0;
-/// `IP_PKTINFO`
-pub(crate) const IP_PKTINFO: i32 = 8;
+const IPPROTO_ICMPV6: i32 = 58;
 
 /// What a socket is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     Tcp,
     Udp,
+    /// SOCK_DGRAM with IPPROTO_ICMP or IPPROTO_ICMPV6.
+    Ping,
+    /// SOCK_RAW with this protocol.
+    Raw(u8),
 }
 
 /// How far a TCP socket's connection is, for the errors that Linux gives.
@@ -54,25 +57,37 @@ pub(crate) struct InetSocket {
     pub(crate) kind: Kind,
     pub(crate) v6: bool,
     pub(crate) v6_only: AtomicBool,
-    /// An IPv6-only address was bound: the engine does not know of it.
-    v6_bound: Lock<Option<Endpoint>>,
+    /// An address without a port, whose port is chosen by connect(2) (IP_BIND_ADDRESS_NO_PORT).
+    unfinished: Lock<Option<Endpoint>>,
+    /// IP_BIND_ADDRESS_NO_PORT.
+    pub(crate) late_port: AtomicBool,
     phase: AtomicU8,
     /// How the socket claims its address (SO_REUSEADDR, SO_REUSEPORT, IP_TRANSPARENT).
     pub(crate) bind: Lock<Bind>,
     hub: Arc<Hub>,
     timeouts: Timeouts,
-    /// IP_PKTINFO asked for.
-    pub(crate) packet_info: AtomicBool,
-    /// Options that are kept and told, but change nothing here.
+    /// What goes with each datagram ([`Wants`]).
+    pub(crate) wants: AtomicU32,
+    /// What options that are only set in the engine were set to, to tell it; and hints.
     pub(crate) kept: Lock<Vec<(i32, i32, u32)>>,
     pub(crate) buffers: [AtomicU32; 2],
 }
 
 /// socket(2) of AF_INET (`v6` false) or AF_INET6.
-pub(crate) fn open(_ctx: &Ctx, v6: bool, kind: i32, protocol: i32) -> Result<Box<dyn File>> {
+pub(crate) fn open(ctx: &Ctx, v6: bool, kind: i32, protocol: i32) -> Result<Box<dyn File>> {
     let kind = match (kind, protocol) {
         (SOCK_STREAM, 0 | IPPROTO_TCP) => Kind::Tcp,
         (SOCK_DGRAM, 0 | IPPROTO_UDP) => Kind::Udp,
+        (SOCK_DGRAM, IPPROTO_ICMP) if !v6 => Kind::Ping,
+        (SOCK_DGRAM, IPPROTO_ICMPV6) if v6 => Kind::Ping,
+        (SOCK_RAW, 1..=255) => {
+            // raw(7): CAP_NET_RAW.
+            if ctx.process.credentials.lock().euid != 0 {
+                return Err(Errno::EPERM);
+            }
+            Kind::Raw(protocol as u8)
+        }
+        (SOCK_RAW, _) => return Err(Errno::EPROTONOSUPPORT),
         (SOCK_STREAM | SOCK_DGRAM, _) => return Err(Errno::EPROTONOSUPPORT),
         _ => return Err(Errno::ESOCKTNOSUPPORT),
     };
@@ -80,7 +95,15 @@ pub(crate) fn open(_ctx: &Ctx, v6: bool, kind: i32, protocol: i32) -> Result<Box
     let id = match kind {
         Kind::Tcp => stack.shard.tcp_open().linux()?,
         Kind::Udp => stack.shard.udp_open().linux()?,
+        Kind::Ping => {
+            stack.shard.raw_open(if v6 { RawProtocol::Ping6 } else { RawProtocol::Ping }).linux()?
+        }
+        Kind::Raw(number) if v6 => stack.shard.raw_open(RawProtocol::Ip6(number)).linux()?,
+        Kind::Raw(number) => stack.shard.raw_open(RawProtocol::Ip(number)).linux()?,
     };
+    if v6 && kind == Kind::Udp {
+        stack.shard.udp_set(id, UdpOption::V6Only(false)).linux()?;
+    }
     let hub = Arc::new(Hub::new());
     let cookie = stack.register(id, hub.clone());
     Ok(Box::new(InetSocket::new(id, cookie, kind, v6, hub, IDLE)))
@@ -94,15 +117,24 @@ impl InetSocket {
             kind,
             v6,
             v6_only: AtomicBool::new(false),
-            v6_bound: Lock::new(None),
+            unfinished: Lock::new(None),
+            late_port: AtomicBool::new(false),
             phase: AtomicU8::new(phase),
             bind: Lock::new(Bind::default()),
             hub,
             timeouts: Timeouts::default(),
-            packet_info: AtomicBool::new(false),
+            wants: AtomicU32::new(0),
             kept: Lock::new(Vec::new()),
             buffers: Default::default(),
         }
+    }
+
+    /// Binds what IP_BIND_ADDRESS_NO_PORT left for later.
+    fn finish_bind(&self) -> Result<()> {
+        let Some(local) = self.unfinished.lock().take() else { return Ok(()) };
+        let v6_only = self.v6_only.load(Ordering::Relaxed);
+        let bind = Bind { v6_only, ..*self.bind.lock() };
+        access().shard.tcp_bind(self.id, local, bind).linux()
     }
 
     /// SO_ERROR. A connection attempt that ended in one may be made again.
@@ -117,19 +149,26 @@ impl InetSocket {
         self.phase.load(Ordering::Relaxed) == LISTENING
     }
 
-    /// Where the program wants to send: an address that the engine can carry.
+    /// Where the program wants to send.
     fn reachable(&self, to: &SockAddr) -> Result<Endpoint> {
+        let scope = to.scope();
         let to = to.endpoint(self.v6)?;
-        match to.addr {
-            // As Linux: "any" as a destination is this host.
-            IpAddr::V4(v4) if v4.is_unspecified() => Ok(Endpoint::new(Ipv4Addr::LOCALHOST, to.port)),
-            IpAddr::V4(_) => Ok(to),
-            IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-                Some(_) if self.v6_only.load(Ordering::Relaxed) => Err(Errno::ENETUNREACH),
-                Some(v4) => Ok(Endpoint::new(v4, to.port)),
-                None => Err(Errno::ENETUNREACH),
-            },
+        let IpAddr::V6(addr) = to.addr else { return Ok(to) };
+        if self.v6_only.load(Ordering::Relaxed) && addr.to_ipv4_mapped().is_some() {
+            return Err(Errno::ENETUNREACH);
         }
+        // ipv6(7): a link-local address means nothing without its interface.
+        let link_local = addr.is_unicast_link_local() || matches!(addr.segments()[0], 0xff02 | 0xff12);
+        match scope {
+            0 if addr.is_unicast_link_local() => Err(Errno::EINVAL),
+            0 | LO | ETH => Ok(to),
+            _ if link_local => Err(Errno::ENODEV),
+            _ => Ok(to),
+        }
+    }
+
+    fn wants(&self) -> Wants {
+        Wants::from_bits_truncate(self.wants.load(Ordering::Relaxed))
     }
 
     fn to_sockaddr(&self, endpoint: Endpoint) -> SockAddr {
@@ -202,9 +241,11 @@ impl InetSocket {
 
     fn udp_send(&self, from: &mut dyn Source, message: &Outgoing) -> Result {
         let to = message.to.as_ref().map(|to| self.reachable(to)).transpose()?;
-        let source = message.control.iter().find_map(packet_info_source);
+        let mut how = inet_message::options(&message.control, self.v6)?;
+        how.to = to;
+        how.dont_route = message.flags & MSG_DONTROUTE != 0;
         let len = from.remaining();
-        if len > 65507 {
+        if len > 65_535 {
             return Err(Errno::EMSGSIZE);
         }
         let mut bytes: Vec<u8> = Vec::new();
@@ -212,24 +253,42 @@ impl InetSocket {
         bytes.resize(len, 0);
         from.take(&mut bytes)?;
         let mut stack = access();
-        let source = source.map(|addr| Endpoint { addr, port: stack.shard.local(self.id).port });
-        stack.shard.udp_send(self.id, &[&bytes], to, source).linux()
+        match self.kind {
+            Kind::Udp => stack.shard.udp_send_with(self.id, &[&bytes], &how).linux(),
+            _ => stack.shard.raw_send_with(self.id, &bytes, &how).linux(),
+        }
+    }
+
+    /// recvmsg(2) with MSG_ERRQUEUE: what could not be delivered, where it was to go, and why.
+    fn receive_error(&self, into: &mut dyn Sink, message: &mut Incoming) -> Result {
+        let queued = match self.kind {
+            Kind::Tcp => None,
+            Kind::Udp => access().shard.udp_take_queued_error(self.id),
+            _ => access().shard.raw_take_queued_error(self.id),
+        };
+        let queued = queued.ok_or(Errno::EAGAIN)?;
+        let room = into.remaining();
+        let copied = into.put(&queued.data[..queued.data.len().min(room)])?;
+        message.from = Some(self.to_sockaddr(queued.to));
+        message.result_flags |= MSG_ERRQUEUE | if queued.data.len() > copied { MSG_TRUNC } else { 0 };
+        message.control.push(inet_message::extended_error(&queued, self.v6));
+        Ok(copied)
     }
 
     fn udp_receive(&self, into: &mut dyn Sink, message: &mut Incoming) -> Result {
         let peek = message.flags & MSG_PEEK != 0;
         let mut stack = access();
         let room = into.remaining();
-        let taken = stack.shard.udp_recv_with(self.id, peek, |bytes, datagram| {
-            (into.put(&bytes[..bytes.len().min(room)]), datagram)
-        });
+        let mut take = |bytes: &[u8], datagram| (into.put(&bytes[..bytes.len().min(room)]), datagram);
+        let taken = match self.kind {
+            Kind::Udp => stack.shard.udp_recv_with(self.id, peek, take),
+            _ => stack.shard.raw_recv_with(self.id, peek, &mut take),
+        };
         let (copied, datagram) = taken.linux()?;
         let copied = copied?;
         drop(stack);
         message.from = Some(self.to_sockaddr(datagram.from));
-        if self.packet_info.load(Ordering::Relaxed) {
-            message.control.extend(packet_info(datagram.to.addr));
-        }
+        message.control.extend(inet_message::about(&datagram, self.wants(), self.v6));
         if datagram.len > copied {
             message.result_flags |= MSG_TRUNC;
             if message.flags & MSG_TRUNC != 0 {
@@ -238,24 +297,6 @@ impl InetSocket {
         }
         Ok(copied)
     }
-}
-
-/// `struct in_pktinfo`: interface, local address of the packet, its destination (ip(7)).
-fn packet_info(to: IpAddr) -> Option<Control> {
-    let IpAddr::V4(to) = to else { return None };
-    let index: u32 = if to.is_loopback() { 1 } else { 2 };
-    let data = [index.to_ne_bytes(), to.octets(), to.octets()].concat();
-    Some(Control { level: SOL_IP, kind: IP_PKTINFO, data })
-}
-
-/// The source address that a sender asks for by IP_PKTINFO.
-fn packet_info_source(control: &Control) -> Option<IpAddr> {
-    if (control.level, control.kind) != (SOL_IP, IP_PKTINFO) {
-        return None;
-    }
-    let octets: [u8; 4] = control.data.get(4..8)?.try_into().ok()?;
-    let source = Ipv4Addr::from(octets);
-    (!source.is_unspecified()).then_some(source.into())
 }
 
 impl Socket for InetSocket {
@@ -269,27 +310,25 @@ impl Socket for InetSocket {
         };
         // Ports below 1024 need no privilege: they are the guest's own (as in a container, where
         // net.ipv4.ip_unprivileged_port_start is 0); what the host publishes, the host decides.
-        if let IpAddr::V6(address) = local.addr {
-            let only = self.v6_only.load(Ordering::Relaxed);
-            if address.is_unspecified() && only {
-                let mut bound = self.v6_bound.lock();
-                if bound.is_some() {
-                    return Err(Errno::EINVAL);
-                }
-                *bound = Some(local);
-                return Ok(());
-            }
-            if address.to_ipv4_mapped().is_none() && !address.is_unspecified() {
-                return Err(Errno::EADDRNOTAVAIL);
-            }
+        let scoped = matches!(local.addr, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        if scoped && to.scope() == 0 {
+            return Err(Errno::EINVAL);
         }
-        let bind = *self.bind.lock();
+        let only = self.v6_only.load(Ordering::Relaxed);
+        if only && matches!(local.addr, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some()) {
+            return Err(Errno::EINVAL);
+        }
+        let bind = Bind { v6_only: only, ..*self.bind.lock() };
+        if local.port == 0 && self.kind == Kind::Tcp && self.late_port.load(Ordering::Relaxed) {
+            *self.unfinished.lock() = Some(local);
+            return Ok(());
+        }
         let mut stack = access();
         match self.kind {
-            Kind::Tcp => stack.shard.tcp_bind(self.id, local, bind).linux()?,
-            Kind::Udp => stack.shard.udp_bind(self.id, local, bind).linux()?,
+            Kind::Tcp => stack.shard.tcp_bind(self.id, local, bind).linux(),
+            Kind::Udp => stack.shard.udp_bind(self.id, local, bind).linux(),
+            Kind::Ping | Kind::Raw(_) => stack.shard.raw_bind(self.id, local).linux(),
         }
-        Ok(())
     }
 
     fn listen(&self, _ctx: &Ctx, backlog: i32) -> Result<()> {
@@ -299,11 +338,17 @@ impl Socket for InetSocket {
         if matches!(self.phase.load(Ordering::Relaxed), CONNECTING | CONNECTED) {
             return Err(Errno::EINVAL);
         }
-        if self.v6_bound.lock().is_none() {
-            // As Linux: a negative backlog counts as the largest (net.core.somaxconn).
-            let backlog = (backlog as u32).min(inet_option::SOMAXCONN) as usize;
-            access().shard.tcp_listen(self.id, backlog).linux()?;
+        self.finish_bind()?;
+        // As Linux: a negative backlog counts as the largest (net.core.somaxconn).
+        let backlog = (backlog as u32).min(inet_option::SOMAXCONN) as usize;
+        let mut stack = access();
+        if self.v6 && !self.is_listening() && stack.shard.local(self.id).port == 0 {
+            let v6_only = self.v6_only.load(Ordering::Relaxed);
+            let bind = Bind { v6_only, ..*self.bind.lock() };
+            stack.shard.tcp_bind(self.id, Endpoint::new(Ipv6Addr::UNSPECIFIED, 0), bind).linux()?;
         }
+        stack.shard.tcp_listen(self.id, backlog).linux()?;
+        drop(stack);
         self.phase.store(LISTENING, Ordering::Relaxed);
         Ok(())
     }
@@ -314,9 +359,6 @@ impl Socket for InetSocket {
         }
         if !self.is_listening() {
             return Err(Errno::EINVAL);
-        }
-        if self.v6_bound.lock().is_some() {
-            return Err(Errno::EAGAIN);
         }
         let mut stack = access();
         let (id, peer) = stack.shard.tcp_accept(self.id).linux()?;
@@ -330,6 +372,10 @@ impl Socket for InetSocket {
     fn connect(&self, _ctx: &Ctx, to: &SockAddr) -> Result<()> {
         if to.bytes().len() < 2 {
             return Err(Errno::EINVAL);
+        }
+        if matches!(self.kind, Kind::Ping | Kind::Raw(_)) {
+            let peer = if to.family() == AF_UNSPEC { None } else { Some(self.reachable(to)?.addr) };
+            return access().shard.raw_connect(self.id, peer).linux();
         }
         if self.kind == Kind::Udp {
             let peer = if to.family() == AF_UNSPEC { None } else { Some(self.reachable(to)?) };
@@ -351,6 +397,7 @@ impl Socket for InetSocket {
             _ => {}
         }
         let to = self.reachable(to)?;
+        self.finish_bind()?;
         match access().shard.tcp_connect(self.id, to, time::now()) {
             Ok(()) => {
                 self.phase.store(CONNECTED, Ordering::Relaxed);
@@ -384,23 +431,23 @@ impl Socket for InetSocket {
         }
         match self.kind {
             Kind::Tcp => self.tcp_send(from, message.flags),
-            Kind::Udp => self.udp_send(from, message),
+            _ => self.udp_send(from, message),
         }
     }
 
     fn receive(&self, _ctx: &Ctx, into: &mut dyn Sink, message: &mut Incoming) -> Result {
         if message.flags & MSG_ERRQUEUE != 0 {
-            return Err(Errno::EAGAIN);
+            return self.receive_error(into, message);
         }
         match self.kind {
             Kind::Tcp => self.tcp_receive(into, message),
-            Kind::Udp => self.udp_receive(into, message),
+            _ => self.udp_receive(into, message),
         }
     }
 
     fn shutdown(&self, how: How) -> Result<()> {
         let mut stack = access();
-        if self.kind == Kind::Udp {
+        if self.kind != Kind::Tcp {
             // udp(7) knows no half-close; a connected socket's waiters are told.
             let connected = stack.shard.peer(self.id).is_some();
             drop(stack);
@@ -416,7 +463,7 @@ impl Socket for InetSocket {
     }
 
     fn local(&self) -> Result<SockAddr> {
-        if let Some(local) = *self.v6_bound.lock() {
+        if let Some(local) = *self.unfinished.lock() {
             return Ok(self.to_sockaddr(local));
         }
         Ok(self.to_sockaddr(access().shard.local(self.id)))
@@ -446,9 +493,6 @@ impl Socket for InetSocket {
 
 impl File for InetSocket {
     fn poll(&self) -> Events {
-        if self.v6_bound.lock().is_some() {
-            return Events::empty();
-        }
         let ready = access().shard.ready(self.id);
         if self.phase.load(Ordering::Relaxed) == IDLE && self.kind == Kind::Tcp {
             // A socket that was never connected is at its end both ways (tcp_poll of Linux).
@@ -465,14 +509,14 @@ impl File for InetSocket {
         let mut message = Incoming::default();
         match self.kind {
             Kind::Tcp => self.tcp_receive(into, &mut message),
-            Kind::Udp => self.udp_receive(into, &mut message),
+            _ => self.udp_receive(into, &mut message),
         }
     }
 
     fn write(&self, _open: &OpenFile, _at: &mut u64, from: &mut dyn Source) -> Result {
         match self.kind {
             Kind::Tcp => self.tcp_send(from, 0),
-            Kind::Udp => self.udp_send(from, &Outgoing::default()),
+            _ => self.udp_send(from, &Outgoing::default()),
         }
     }
 
@@ -484,6 +528,7 @@ impl File for InetSocket {
             (FIONREAD, Kind::Tcp) if self.is_listening() => return Err(Errno::EINVAL),
             (FIONREAD, Kind::Tcp) => access().shard.tcp_info(self.id).map_or(0, |info| info.receive_queue),
             (FIONREAD, Kind::Udp) => access().shard.udp_next_len(self.id) as u32,
+            (FIONREAD, _) => access().shard.raw_next_len(self.id) as u32,
             (SIOCOUTQ, Kind::Tcp) => {
                 access().shard.tcp_info(self.id).map_or(0, |info| info.in_flight + info.not_sent)
             }
@@ -505,7 +550,12 @@ impl File for InetSocket {
     }
 
     fn describe(&self, f: &mut dyn core::fmt::Write) -> core::fmt::Result {
-        let kind = if self.kind == Kind::Tcp { "TCP" } else { "UDP" };
+        let kind = match self.kind {
+            Kind::Tcp => "TCP",
+            Kind::Udp => "UDP",
+            Kind::Ping => "PING",
+            Kind::Raw(_) => "RAW",
+        };
         let family = if self.v6 { "v6" } else { "" };
         let (local, peer) = {
             let stack = access();

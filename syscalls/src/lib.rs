@@ -34,6 +34,8 @@ pub mod futex;
 pub mod host_file;
 pub mod host_signal;
 pub mod hub;
+mod inet_group;
+mod inet_message;
 mod inet_option;
 mod inet_socket;
 pub mod info;

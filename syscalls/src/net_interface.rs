@@ -18,6 +18,10 @@ const SIOCGIFMTU: u32 = 0x8921;
 const SIOCGIFHWADDR: u32 = 0x8927;
 const SIOCGIFINDEX: u32 = 0x8933;
 
+/// Indices of the two interfaces.
+pub(crate) const LO: u32 = 1;
+pub(crate) const ETH: u32 = 2;
+
 /// `struct ifreq`: the name, then a union of 24 bytes.
 const REQUEST: usize = 40;
 const NAME: usize = 16;
@@ -40,6 +44,11 @@ pub fn set(interface: Interface) {
     ETHERNET.call_once(|| interface);
 }
 
+/// There is an interface besides `lo`.
+pub(crate) fn has_network() -> bool {
+    ETHERNET.get().is_some()
+}
+
 /// One interface, as rows of the answers below.
 struct Row {
     name: &'static str,
@@ -57,7 +66,7 @@ fn rows() -> Vec<Row> {
     let mut rows = Vec::with_capacity(2);
     rows.push(Row {
         name: "lo",
-        index: 1,
+        index: LO,
         flags: 0x49,
         address: Ipv4Addr::LOCALHOST,
         prefix: 8,
@@ -67,7 +76,7 @@ fn rows() -> Vec<Row> {
     });
     rows.extend(ETHERNET.get().map(|eth| Row {
         name: "eth0",
-        index: 2,
+        index: ETH,
         flags: 0x1043,
         address: eth.address.0,
         prefix: eth.address.1,

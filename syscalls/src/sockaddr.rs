@@ -84,6 +84,9 @@ impl SockAddr {
             };
             bytes[..2].copy_from_slice(&AF_INET6.to_ne_bytes());
             bytes[8..24].copy_from_slice(&address.octets());
+            if address.is_unicast_link_local() {
+                bytes[24..28].copy_from_slice(&crate::net_interface::ETH.to_ne_bytes());
+            }
             return SockAddr::from_bytes(&bytes);
         }
         let address = match endpoint.addr {
@@ -93,6 +96,14 @@ impl SockAddr {
         bytes[..2].copy_from_slice(&AF_INET.to_ne_bytes());
         bytes[4..8].copy_from_slice(&address.octets());
         SockAddr::from_bytes(&bytes[..16])
+    }
+
+    /// `sin6_scope_id`: the interface of a link-local address; 0 for none.
+    pub fn scope(&self) -> u32 {
+        if self.family() != AF_INET6 || self.len < 28 {
+            return 0;
+        }
+        u32::from_ne_bytes([self.bytes[24], self.bytes[25], self.bytes[26], self.bytes[27]])
     }
 
     /// The internet endpoint that the program means for a socket of family `v6` or not.

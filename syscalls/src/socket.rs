@@ -41,6 +41,8 @@ pub const MSG_DONTWAIT: u32 = 0x40;
 pub const MSG_EOR: u32 = 0x80;
 /// `MSG_WAITALL`
 pub const MSG_WAITALL: u32 = 0x100;
+/// `MSG_DONTROUTE`
+pub const MSG_DONTROUTE: u32 = 4;
 /// `MSG_ERRQUEUE`
 pub const MSG_ERRQUEUE: u32 = 0x2000;
 /// `MSG_NOSIGNAL`

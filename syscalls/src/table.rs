@@ -194,9 +194,9 @@ table! {
     42 => connect(Fd, UserPtr<u8>, u32) full "" = crate::socket::connect;
     43 => accept(Fd, UserPtr<u8>, UserPtr<u32>) full "" = crate::socket::accept;
     44 => sendto(Fd, BytesIn, usize, MsgFlags, UserPtr<u8>, u32) partial "no MSG_ZEROCOPY" = crate::socket::sendto;
-    45 => recvfrom(Fd, UserPtr<u8>, usize, MsgFlags, UserPtr<u8>, UserPtr<u32>) partial "MSG_ERRQUEUE is always empty" = crate::socket::recvfrom;
+    45 => recvfrom(Fd, UserPtr<u8>, usize, MsgFlags, UserPtr<u8>, UserPtr<u32>) partial "MSG_ERRQUEUE of TCP is always empty" = crate::socket::recvfrom;
     46 => sendmsg(Fd, UserPtr<MsgHdr>, MsgFlags) partial "no MSG_ZEROCOPY" = crate::socket::sendmsg;
-    47 => recvmsg(Fd, UserPtr<MsgHdr>, MsgFlags) partial "MSG_ERRQUEUE is always empty" = crate::socket::recvmsg;
+    47 => recvmsg(Fd, UserPtr<MsgHdr>, MsgFlags) partial "MSG_ERRQUEUE of TCP is always empty" = crate::socket::recvmsg;
     48 => shutdown(Fd, i32) full "" = crate::socket::shutdown;
     49 => bind(Fd, UserPtr<u8>, u32) full "" = crate::socket::bind;
     50 => listen(Fd, i32) full "" = crate::socket::listen;

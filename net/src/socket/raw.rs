@@ -141,7 +141,8 @@ impl Socket {
     /// What the socket gets of a packet; `None` if it does not want it.
     fn wants<'a>(&self, packet: &Packet<'a>) -> Option<&'a [u8]> {
         let foreign = self.peer.is_some_and(|peer| peer != packet.src);
-        if foreign || (!self.local.is_unspecified() && self.local != packet.dst && !packet.dst.is_multicast()) {
+        if foreign || (!self.local.is_unspecified() && self.local != packet.dst && !packet.dst.is_multicast())
+        {
             return None;
         }
         let kind = usize::from(packet.payload.first().copied().unwrap_or(0));
