@@ -80,3 +80,21 @@ fn list_rows() {
         std::println!("ROW {} {} {} {}", row.library, row.name, row.version, row.default);
     }
 }
+
+/// The list of what Debian's programs import: see the head of compat-tests/abi/imports.tsv.
+#[test]
+fn every_measured_import_binds() {
+    let list = include_str!("../../compat-tests/abi/imports.tsv");
+    let rows: HashSet<(&str, &str, &str)> = crate::TABLES
+        .iter()
+        .flat_map(|table| table.iter())
+        .map(|row| (row.name, row.version, row.library))
+        .collect();
+    let wanted = list.lines().filter(|l| !l.starts_with('#')).map(|line| {
+        let mut fields = line.split('\t');
+        let mut next = || fields.next().unwrap();
+        (next(), next(), next())
+    });
+    let missing: Vec<_> = wanted.filter(|import| !rows.contains(import)).collect();
+    assert!(missing.is_empty(), "{} imports do not bind: {missing:?}", missing.len());
+}

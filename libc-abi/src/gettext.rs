@@ -131,3 +131,10 @@ exports! { MORE "libc.so.6":
     alias "GLIBC_2.2.5" "__dgettext" = dgettext;
     alias "GLIBC_2.2.5" "__dcgettext" = dcgettext;
 }
+
+/// `_libc_intl_domainname`: the domain of libc's own messages (dcgettext(3)).
+static LIBC_DOMAIN: [u8; 5] = *b"libc\0";
+
+exports! { NAME "libc.so.6":
+    object "GLIBC_2.2.5" "_libc_intl_domainname" 5 = LIBC_DOMAIN;
+}

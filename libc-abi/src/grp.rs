@@ -27,10 +27,10 @@ pub struct Group {
 /// `struct group`
 #[repr(C)]
 pub struct group {
-    gr_name: *mut c_char,
-    gr_passwd: *mut c_char,
-    gr_gid: gid_t,
-    gr_mem: *mut *mut c_char,
+    pub(crate) gr_name: *mut c_char,
+    pub(crate) gr_passwd: *mut c_char,
+    pub(crate) gr_gid: gid_t,
+    pub(crate) gr_mem: *mut *mut c_char,
 }
 
 impl Record for Group {

@@ -111,6 +111,7 @@ pub mod start;
 pub mod stat;
 pub mod syslog;
 pub mod tls;
+pub mod trusted_hosts;
 pub mod ucontext;
 pub mod uio;
 pub mod unistd;
@@ -119,6 +120,7 @@ pub mod wrap;
 pub mod xattr;
 
 // One C header each: mostly a system call under its C name.
+pub mod account_streams;
 pub mod aio;
 pub mod ioctl;
 pub mod posix_timers;
@@ -148,7 +150,8 @@ pub use abi::{Export, Kind};
 #[rustfmt::skip]
 pub static TABLES: &[&[Export]] = &[
     errno::EXPORTS,
-    grp::EXPORTS, pwd::EXPORTS, shadow::EXPORTS,
+    grp::EXPORTS, pwd::EXPORTS, shadow::EXPORTS, account_streams::EXPORTS,
+    trusted_hosts::EXPORTS, trusted_hosts::DATA,
     netdb::addrinfo::EXPORTS, netdb::asynchronous::EXPORTS, netdb::asynchronous::OLD,
     netdb::hostent::EXPORTS, netdb::inet::EXPORTS, netdb::inet::DATA, netdb::interfaces::EXPORTS,
     netdb::nameinfo::EXPORTS, netdb::netent::EXPORTS, netdb::ns::EXPORTS, netdb::ns::NAMES, netdb::ns::OLD,
@@ -177,7 +180,7 @@ pub static TABLES: &[&[Export]] = &[
     assert::EXPORTS,
     err::EXPORTS, err::MORE, fts::EXPORTS, fts::FTW, fts::MORE,
     regex::EXPORTS, regex::MORE,
-    argz::EXPORTS, fnmatch::EXPORTS, gettext::EXPORTS, gettext::MORE, glob::EXPORTS, glob::MORE, iconv::EXPORTS,
+    argz::EXPORTS, fnmatch::EXPORTS, gettext::EXPORTS, gettext::MORE, gettext::NAME, glob::EXPORTS, glob::MORE, iconv::EXPORTS,
     stdio::bytes::EXPORTS, stdio::bytes::MORE,
     stdio::control::EXPORTS, stdio::control::MORE,
     stdio::convert::EXPORTS, stdio::convert::MORE,

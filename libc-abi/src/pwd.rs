@@ -35,12 +35,12 @@ pub struct Account {
 #[repr(C)]
 pub struct passwd {
     pub(crate) pw_name: *mut c_char,
-    pw_passwd: *mut c_char,
-    pw_uid: uid_t,
-    pw_gid: gid_t,
-    pw_gecos: *mut c_char,
-    pw_dir: *mut c_char,
-    pw_shell: *mut c_char,
+    pub(crate) pw_passwd: *mut c_char,
+    pub(crate) pw_uid: uid_t,
+    pub(crate) pw_gid: gid_t,
+    pub(crate) pw_gecos: *mut c_char,
+    pub(crate) pw_dir: *mut c_char,
+    pub(crate) pw_shell: *mut c_char,
 }
 
 impl Record for Account {

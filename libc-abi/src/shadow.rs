@@ -25,10 +25,10 @@ pub struct Secret {
 /// `struct spwd`
 #[repr(C)]
 pub struct spwd {
-    sp_namp: *mut c_char,
-    sp_pwdp: *mut c_char,
-    days: [c_long; 6],
-    sp_flag: c_ulong,
+    pub(crate) sp_namp: *mut c_char,
+    pub(crate) sp_pwdp: *mut c_char,
+    pub(crate) days: [c_long; 6],
+    pub(crate) sp_flag: c_ulong,
 }
 
 impl Record for Secret {

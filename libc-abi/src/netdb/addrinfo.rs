@@ -13,13 +13,29 @@ use core::ptr::null_mut;
 #[repr(C)]
 pub struct addrinfo {
     ai_flags: c_int,
-    ai_family: c_int,
-    ai_socktype: c_int,
+    pub(crate) ai_family: c_int,
+    pub(crate) ai_socktype: c_int,
     ai_protocol: c_int,
     ai_addrlen: socklen_t,
-    ai_addr: *mut c_void,
+    pub(crate) ai_addr: *mut c_void,
     ai_canonname: *mut c_char,
-    ai_next: *mut addrinfo,
+    pub(crate) ai_next: *mut addrinfo,
+}
+
+impl addrinfo {
+    /// Hints that ask for nothing in particular.
+    pub(crate) const fn empty() -> addrinfo {
+        addrinfo {
+            ai_flags: 0,
+            ai_family: 0,
+            ai_socktype: 0,
+            ai_protocol: 0,
+            ai_addrlen: 0,
+            ai_addr: core::ptr::null_mut(),
+            ai_canonname: core::ptr::null_mut(),
+            ai_next: core::ptr::null_mut(),
+        }
+    }
 }
 
 /// getaddrinfo's flags (netdb.h).
