@@ -1,13 +1,21 @@
 //! The end of a guest by a fault: what, where, how it came there; then exit status 128+n.
 //!
-//! Written in the fault's own handler or on the stack of the thread that made it, so it allocates
-//! nothing, takes no lock and trusts no pointer: memory is read through [`user_copy`].
+//! Written on a stack of its own ([`WORK`]), from the fault's handler or from the thread that made it. It
+//! allocates nothing, takes no lock and trusts no pointer: memory is read through
+//! [`user_copy`](crate::user_copy). What is mapped is in [`maps`], the way from frame to frame in
+//! [`unwind`], names in [`symbols`].
 
 use crate::arch::Frame;
-use crate::user_copy;
+use core::arch::asm;
+use core::cell::UnsafeCell;
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use platform::host;
+use unwind::{Registers, Stop};
+
+mod maps;
+mod symbols;
+mod unwind;
 
 /// Whose code made the fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,27 +27,131 @@ pub enum Whose {
 }
 
 /// Most frames that a backtrace shows.
-const MOST_FRAMES: usize = 48;
+const MOST_FRAMES: usize = 64;
+/// Most frames that it looks at: an 8 MiB stack full of the smallest ones that make sense.
+const MOST_STEPS: usize = 1 << 18;
 /// Words of the stack that are looked through for return addresses.
-const SCANNED_WORDS: usize = 512;
+const SCANNED_WORDS: usize = 1024;
+/// Most guesses that are shown.
+const MOST_GUESSES: usize = 12;
 
-/// Writes the report to standard error and ends the guest: 128+signal for the program's fault, 125
-/// for the runtime's own.
-pub fn report_and_exit(frame: &Frame, whose: Whose) -> ! {
-    // The only static here: a report that faults itself, or a second vCPU's, ends things at once.
-    static BEGUN: AtomicBool = AtomicBool::new(false);
-    if !BEGUN.swap(true, Ordering::Relaxed) {
-        let _ = report(frame, whose);
-    }
-    platform::thread::exit_group(match whose {
-        Whose::Program => 128 + frame.info.signo,
-        Whose::Kernel => 125,
-    })
+/// Stack of the report. The program's may be full, and the vCPU's handler stack takes the faults that
+/// reads of bad memory make.
+const REPORT_STACK: usize = 128 * 1024;
+
+/// What the report needs; its pages are not touched before.
+#[repr(C, align(64))]
+struct Work {
+    stack: UnsafeCell<[u8; REPORT_STACK]>,
+    job: UnsafeCell<Option<Job>>,
 }
 
-/// Writes the report to standard error.
-pub fn report(frame: &Frame, whose: Whose) -> fmt::Result {
+/// Registers to begin with; the fault, or `None` for an abort.
+struct Job {
+    registers: Registers,
+    fault: Option<(Frame, Whose)>,
+}
+
+// SAFETY: only the one thread that `begin` lets through touches it.
+unsafe impl Sync for Work {}
+
+static WORK: Work = Work { stack: UnsafeCell::new([0; REPORT_STACK]), job: UnsafeCell::new(None) };
+/// The host thread that writes a report; 0 before, [`DONE`] afterwards.
+static REPORTER: AtomicI32 = AtomicI32::new(0);
+const DONE: i32 = -1;
+/// With what the guest ends then.
+static STATUS: AtomicI32 = AtomicI32::new(125);
+
+/// Where a thread goes that overflowed its stack and has no other, on the way to its end.
+#[repr(C, align(64))]
+struct LastStack(UnsafeCell<[u8; LAST_STACK]>);
+
+const LAST_STACK: usize = 64 * 1024;
+
+// SAFETY: `last_stack` gives it away once.
+unsafe impl Sync for LastStack {}
+
+static LAST: LastStack = LastStack(UnsafeCell::new([0; LAST_STACK]));
+
+/// The end of a stack for a thread that has none left; once in a process's life.
+pub(crate) fn last_stack() -> Option<usize> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    (!TAKEN.swap(true, Ordering::Relaxed)).then(|| LAST.0.get() as usize + LAST_STACK)
+}
+
+/// Writes the report to standard error and ends the host process: 128+signal for the program's fault, 125
+/// for the runtime's own.
+pub(crate) fn report_and_exit(frame: &Frame, whose: Whose) -> ! {
+    let status = match whose {
+        Whose::Program => 128 + frame.info.signo,
+        Whose::Kernel => 125,
+    };
+    on_report_stack(status, Job { registers: registers_of(frame), fault: Some((*frame, whose)) });
+    platform::thread::exit_group(status)
+}
+
+/// Reports a fault of the program that ends it. In the kernel, on any stack; the caller ends the process.
+pub fn report_fault(frame: &Frame) {
+    let job = Job { registers: registers_of(frame), fault: Some((*frame, Whose::Program)) };
+    on_report_stack(128 + frame.info.signo, job);
+}
+
+/// Says that the program ends itself by SIGABRT (abort(3)), and where from. In the kernel on the thread's
+/// own stack; the runtime's frames below the program's call are left out. The caller ends the process.
+pub fn report_abort(signal: i32) {
+    on_report_stack(128 + signal, Job { registers: Registers::here(), fault: None });
+}
+
+/// Writes the report on the stack made for it, if no other thread of the process has written one.
+fn on_report_stack(status: i32, job: Job) {
+    if !begin(status) {
+        return;
+    }
+    // Only faults get through from here on: those of reads that are fixed up.
+    let mask = crate::signal::only_faults();
+    // SAFETY: `begin` lets one thread through, once.
+    unsafe { *WORK.job.get() = Some(job) };
+    let top = WORK.stack.get() as usize + REPORT_STACK;
+    // SAFETY: a stack of our own, 16-aligned before the call; r12 is the callee's to preserve.
+    unsafe {
+        asm!("mov r12, rsp", "mov rsp, {top}", "call {write}", "mov rsp, r12",
+            top = in(reg) top, write = sym write_job, out("r12") _, clobber_abi("C"))
+    }
+    crate::signal::restore_mask(mask);
+    REPORTER.store(DONE, Ordering::Release);
+}
+
+/// Lets one thread through. The report's own fault ends the process at once; another thread's waits until
+/// the report is out, and is not reported: it is on the way to the same end.
+fn begin(status: i32) -> bool {
+    const MILLISECOND: [u64; 2] = [0, 1_000_000];
+    let me = platform::thread::gettid();
+    loop {
+        match REPORTER.compare_exchange(0, me, Ordering::Acquire, Ordering::Acquire) {
+            Ok(_) => {
+                STATUS.store(status, Ordering::Relaxed);
+                return true;
+            }
+            Err(DONE) => return false,
+            Err(reporter) if reporter == me => platform::thread::exit_group(STATUS.load(Ordering::Relaxed)),
+            // SAFETY: sleeps; the structure is ours.
+            Err(_) => drop(unsafe { host!(nanosleep, MILLISECOND.as_ptr(), 0) }),
+        }
+    }
+}
+
+unsafe extern "C" fn write_job() {
+    // SAFETY: written by this thread, in `on_report_stack`.
+    let Some(job) = (unsafe { &*WORK.job.get() }) else { return };
     let out = &mut Stderr::new();
+    let _ = match &job.fault {
+        Some((frame, whose)) => report(out, frame, *whose),
+        None => writeln!(out, "attacca: SIGABRT (the program ends itself)")
+            .and_then(|()| backtrace(out, job.registers, true)),
+    };
+}
+
+fn report(out: &mut Stderr, frame: &Frame, whose: Whose) -> fmt::Result {
     let info = &frame.info;
     if whose == Whose::Kernel {
         write!(out, "attacca: internal fault: ")?;
@@ -49,11 +161,15 @@ pub fn report(frame: &Frame, whose: Whose) -> fmt::Result {
     write!(out, "{} ({})", signal_name(info.signo), cause(info.signo, info.code))?;
     if matches!(info.signo, 11 | 7) {
         write!(out, " at address {:#x}", info.address())?;
+        // A frame that does not fit any more touches the guard below the stack near its pointer.
+        if (frame.rsp as usize).abs_diff(info.address()) < 64 * 1024 {
+            write!(out, " (the stack's end: it overflowed)")?;
+        }
     }
     write!(out, ", instruction ")?;
-    writeln!(out, "{}", Place(frame.rip as usize))?;
+    writeln!(out, "{}", Place { address: frame.rip as usize, exact: true })?;
     registers(out, frame)?;
-    backtrace(out, frame)
+    backtrace(out, registers_of(frame), false)
 }
 
 fn registers(out: &mut Stderr, f: &Frame) -> fmt::Result {
@@ -87,143 +203,142 @@ fn registers(out: &mut Stderr, f: &Frame) -> fmt::Result {
     Ok(())
 }
 
-/// By frame pointers as far as they lead; then what looks like a return address, marked as a guess.
-fn backtrace(out: &mut Stderr, frame: &Frame) -> fmt::Result {
+/// By the objects' call frame information; by frame pointers where there is none, which is said; and
+/// what looks like a return address where both end too early, marked as a guess. A frame that calls
+/// itself again and again, as before an overflow, is shown once with its number.
+fn backtrace(out: &mut Stderr, mut registers: Registers, skip_runtime: bool) -> fmt::Result {
     writeln!(out, "backtrace:")?;
-    writeln!(out, "  {}", Place(frame.rip as usize))?;
-    let mut at = frame.rbp as usize;
-    let mut lowest = frame.rsp as usize;
-    let mut frames = 0;
-    while at >= lowest && at.is_multiple_of(8) && frames < MOST_FRAMES {
-        let (Some(next), Some(back)) = (read_word(at), read_word(at + 8)) else { break };
-        if !is_code(back) {
-            break;
+    let mut cache = unwind::Cache::default();
+    let (mut exact, mut how) = (!skip_runtime, "");
+    let (mut printed, mut same, mut skipping) = (0, 0usize, skip_runtime);
+    for _ in 0..MOST_STEPS {
+        let rip = registers.0[unwind::RIP];
+        let next = unwind::caller(&registers, exact, &mut cache);
+        let next_rip = next.as_ref().map_or(0, |caller| caller.registers.0[unwind::RIP]);
+        skipping = skipping && is_runtime(next_rip);
+        if !skipping && next_rip == rip {
+            same += 1;
+        } else if !skipping {
+            if printed == MOST_FRAMES {
+                return writeln!(out, "  ...");
+            }
+            let how = if unwind::is_signal_return(rip) { " (signal frame)" } else { how };
+            write!(out, "  #{printed} {}{how}", Place { address: rip, exact })?;
+            match same {
+                0 => writeln!(out)?,
+                _ => writeln!(out, " ({} times)", same + 1)?,
+            }
+            printed += 1;
+            same = 0;
         }
-        writeln!(out, "  {}", Place(back))?;
-        lowest = at + 16;
-        at = next;
-        frames += 1;
+        (registers, exact, how) = match next {
+            Ok(caller) => (caller.registers, caller.exact, ""),
+            Err(Stop::Outermost) => return Ok(()),
+            Err(Stop::Damaged) => {
+                writeln!(out, "  (the stack is damaged from here on)")?;
+                return guesses(out, registers.0[unwind::RSP]);
+            }
+            Err(Stop::Unknown) => {
+                // A call of something that is no code has pushed where it came from.
+                let called = exact.then(|| caller_of_no_code(&registers)).flatten();
+                match called
+                    .map(|c| (c, ""))
+                    .or_else(|| by_frame_pointer(&registers).map(|c| (c, BY_POINTER)))
+                {
+                    Some((caller, how)) => (caller, false, how),
+                    None => return guesses(out, registers.0[unwind::RSP]),
+                }
+            }
+        };
     }
-    if frames > 2 {
-        return Ok(());
+    writeln!(out, "  ...")
+}
+
+/// Whether an address lies in the runtime's own image.
+fn is_runtime(address: usize) -> bool {
+    use platform::layout::{ARENA_BASE, WINDOW_START};
+    (WINDOW_START..ARENA_BASE).contains(&address)
+}
+
+const BY_POINTER: &str = " (by frame pointer)";
+
+fn registers_of(f: &Frame) -> Registers {
+    let by_number = [
+        f.rax, f.rdx, f.rcx, f.rbx, f.rsi, f.rdi, f.rbp, f.rsp, f.r8, f.r9, f.r10, f.r11, f.r12, f.r13,
+        f.r14, f.r15, f.rip,
+    ];
+    Registers(by_number.map(|r| r as usize))
+}
+
+/// The state before a call through a bad pointer.
+fn caller_of_no_code(of: &Registers) -> Option<Registers> {
+    let (rip, rsp) = (of.0[unwind::RIP], of.0[unwind::RSP]);
+    let back = maps::read_word(rsp)?;
+    if maps::is_code(rip) || !maps::is_code(back) || !follows_call(back) {
+        return None;
     }
-    // After an overflow rsp itself points at nothing; the stack begins at the next page then.
-    for word in (0..SCANNED_WORDS + 512).filter_map(|i| read_word((frame.rsp as usize & !7) + 8 * i)) {
-        if frames >= 16 {
-            break;
-        }
-        if is_code(word) && follows_call(word) {
-            writeln!(out, "  {} (guess: found on the stack)", Place(word))?;
-            frames += 1;
-        }
+    let mut registers = *of;
+    registers.0[unwind::RSP] = rsp + 8;
+    registers.0[unwind::RIP] = back;
+    Some(registers)
+}
+
+fn by_frame_pointer(of: &Registers) -> Option<Registers> {
+    let (at, rsp) = (of.0[unwind::RBP], of.0[unwind::RSP]);
+    if at < rsp || !at.is_multiple_of(8) {
+        return None;
+    }
+    let (next, back) = (maps::read_word(at)?, maps::read_word(at + 8)?);
+    if !maps::is_code(back) || !follows_call(back) {
+        return None;
+    }
+    let mut registers = *of;
+    registers.0[unwind::RBP] = next;
+    registers.0[unwind::RSP] = at + 16;
+    registers.0[unwind::RIP] = back;
+    Some(registers)
+}
+
+fn guesses(out: &mut Stderr, rsp: usize) -> fmt::Result {
+    let words = (0..SCANNED_WORDS).filter_map(|i| maps::read_word((rsp & !7).checked_add(8 * i)?));
+    for word in
+        words.filter(|&word| word > 4096 && follows_call(word) && maps::is_code(word)).take(MOST_GUESSES)
+    {
+        writeln!(out, "  {} (guess: found on the stack)", Place { address: word, exact: false })?;
     }
     Ok(())
 }
 
-fn read_word(address: usize) -> Option<usize> {
-    let mut word = [0u8; 8];
-    // SAFETY: our buffer; a bad address is a count.
-    let left = unsafe { user_copy::copy(word.as_mut_ptr(), address as *const u8, 8) };
-    (left == 0).then_some(usize::from_le_bytes(word))
-}
-
 /// Whether the bytes before a return address are a call: e8 rel32, or ff /2 with 2, 3, 6 or 7 bytes.
 fn follows_call(back: usize) -> bool {
-    let mut before = [0u8; 8];
-    // SAFETY: our buffer; a bad address is a count.
-    let left = unsafe { user_copy::copy(before.as_mut_ptr(), back.wrapping_sub(8) as *const u8, 8) };
+    let Some(before) = maps::read::<8>(back.wrapping_sub(8)) else { return false };
     let indirect = |distance: usize| before[8 - distance] == 0xff && before[9 - distance] >> 3 & 7 == 2;
-    left == 0 && (before[3] == 0xe8 || [2, 3, 6, 7].into_iter().any(indirect))
+    before[3] == 0xe8 || [2, 3, 6, 7].into_iter().any(indirect)
 }
 
-fn is_code(address: usize) -> bool {
-    let mut found = false;
-    each_mapping(|line| {
-        if line.range.contains(&address) {
-            found = line.executable;
-        }
-    });
-    found
+/// An address as `0x... in function+0x... (object+0x...)`.
+struct Place {
+    address: usize,
+    /// Not a return address: those belong to the call before them, which may be a function's last byte.
+    exact: bool,
 }
-
-/// An address as `0x..., object + 0x offset`.
-struct Place(usize);
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#x}", self.0)?;
-        let mut answer = Ok(());
-        let mut first = 0;
-        let mut name = [0u8; 256];
-        let mut known = 0;
-        each_mapping(|line| {
-            // The offset counts from the object's first mapping, as addr2line wants it.
-            if &name[..known] != line.name || line.name.is_empty() {
-                known = line.name.len().min(name.len());
-                name[..known].copy_from_slice(&line.name[..known]);
-                first = line.range.start - line.offset;
-            }
-            if line.range.contains(&self.0) {
-                let text = core::str::from_utf8(line.name).unwrap_or("?");
-                let text = if text.is_empty() { "anonymous memory" } else { text };
-                answer = write!(f, " ({text}+{:#x})", self.0 - first);
-            }
-        });
-        answer
+        write!(f, "{:#x}", self.address)?;
+        let Some(object) = maps::object_at(self.address) else {
+            return f.write_str(" (nothing is mapped there)");
+        };
+        let back = usize::from(!self.exact);
+        let headers = maps::headers(object.base).unwrap_or_default();
+        if let Some(mut name) = symbols::name(&object, &headers, self.address.wrapping_sub(back)) {
+            name.offset += back;
+            write!(f, " in {name}")?;
+        }
+        let path = core::str::from_utf8(object.path()).unwrap_or("?");
+        let path = if path.is_empty() { "anonymous memory" } else { path };
+        write!(f, " ({path}+{:#x})", self.address.wrapping_sub(object.base))
     }
-}
-
-/// A line of /proc/self/maps.
-struct Mapping<'a> {
-    range: core::ops::Range<usize>,
-    executable: bool,
-    offset: usize,
-    name: &'a [u8],
-}
-
-/// Calls `each` for every mapping of the process; none if the file cannot be read.
-fn each_mapping(mut each: impl FnMut(&Mapping<'_>)) {
-    const AT_FDCWD: isize = -100;
-    // SAFETY: the path is a literal; the descriptor is closed below.
-    let Ok(fd) = (unsafe { host!(openat, AT_FDCWD, c"/proc/self/maps".as_ptr(), 0o2000000) }) else { return };
-    let mut line = [0u8; 512];
-    let mut held = 0;
-    loop {
-        // SAFETY: the buffer is ours.
-        let got = unsafe { host!(read, fd, line.as_mut_ptr().add(held), line.len() - held) }.unwrap_or(0);
-        if got == 0 {
-            break;
-        }
-        held += got;
-        while let Some(end) = line[..held].iter().position(|&b| b == b'\n') {
-            if let Some(mapping) = parse(&line[..end]) {
-                each(&mapping);
-            }
-            line.copy_within(end + 1..held, 0);
-            held -= end + 1;
-        }
-        // A line longer than the buffer: a path of no interest to a report.
-        if held == line.len() {
-            held = 0;
-        }
-    }
-    // SAFETY: opened above.
-    let _ = unsafe { host!(close, fd) };
-}
-
-/// `start-end perms offset dev inode   path`
-fn parse(line: &[u8]) -> Option<Mapping<'_>> {
-    let mut fields = line.split(|&b| b == b' ').filter(|f| !f.is_empty());
-    let mut range = fields.next()?.split(|&b| b == b'-');
-    let (start, end) = (hex(range.next()?)?, hex(range.next()?)?);
-    let executable = fields.next()?.get(2) == Some(&b'x');
-    let offset = hex(fields.next()?)?;
-    let name = fields.nth(2).unwrap_or(b"");
-    Some(Mapping { range: start..end, executable, offset, name })
-}
-
-fn hex(text: &[u8]) -> Option<usize> {
-    usize::from_str_radix(core::str::from_utf8(text).ok()?, 16).ok()
 }
 
 /// The signal's name, as strsignal's manual lists it.

@@ -188,6 +188,13 @@ impl HostReady for End {
     }
 }
 
+/// Ends the host process as [`exit`] does, but by the default action of a signal, which its parent sees.
+pub fn die(signal: i32) -> ! {
+    let _ = thread::current();
+    vcpu::halt_others();
+    platform::thread::die_by_signal(signal)
+}
+
 /// Ends the host process of the calling guest thread, the last one of its process. The other vCPUs are
 /// brought to rest first, so that none of them is killed with a lock in its hands.
 pub fn exit(status: i32) -> ! {

@@ -207,6 +207,11 @@ pub(crate) fn block_for_sleep() -> u64 {
     set_mask(!(fault_set() | bit(SIGSYS)))
 }
 
+/// Blocks all host signals but the faults on this host thread; answers the mask before.
+pub(crate) fn only_faults() -> u64 {
+    set_mask(!fault_set())
+}
+
 /// Sets this host thread's mask.
 pub(crate) fn restore_mask(mask: u64) {
     set_mask(mask);
@@ -295,7 +300,10 @@ unsafe extern "C" fn on_fault(signal: i32, info: *const SigInfo, context: *mut U
         fault::report_and_exit(&context.snapshot(info), fault::Whose::Kernel);
     }
     let rsp = context.rsp as usize;
-    if !context.redirect(rsp - RED_ZONE, Reason::Fault, info) && !on_alternate(context, info) {
+    let redirected = context.redirect(rsp - RED_ZONE, Reason::Fault, info)
+        || on_alternate(context, info)
+        || fault::last_stack().is_some_and(|top| context.redirect(top, Reason::Fault, info));
+    if !redirected {
         fault::report_and_exit(&context.snapshot(info), fault::Whose::Program);
     }
 }

@@ -187,8 +187,8 @@ pub fn instruction(number: usize, args: [usize; 6], frame: &mut Frame) -> isize 
     frame.rax as isize
 }
 
-/// The scheduler's `fault` hook: a synchronous fault of the program. `false`: no handler; the guest
-/// ends with a report.
+/// The scheduler's `fault` hook: a synchronous fault of the program. Without a handler the process ends
+/// with a report. `false`: it is no thread of the program's.
 pub fn fault(frame: &mut Frame) -> bool {
     let Some(ctx) = Ctx::try_current() else { return false };
     let mut fields = [0; 6];
@@ -196,7 +196,8 @@ pub fn fault(frame: &mut Frame) -> bool {
     let info =
         signal::Info { signo: frame.info.signo, errno: frame.info.errno, code: frame.info.code, fields };
     if !signal::force(ctx.task, info) {
-        return false;
+        rt::report_fault(frame);
+        ctx.process.exit(info.signo as u32)
     }
     deliver_to(&ctx, frame);
     true

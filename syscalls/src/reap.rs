@@ -124,14 +124,19 @@ pub(crate) fn finish(task: &Task) -> ! {
     if root().one_less() {
         crate::net_poll::finish();
     }
-    rt::exit_process(host_status(status))
+    end_host(status)
 }
 
-/// The shell's convention for what the host's parent sees.
-fn host_status(status: u32) -> i32 {
+/// What the host's parent sees: the status, or the signal itself. After a fault it is a status, as the
+/// shell counts them: the report stands for the core file that such a death would leave natively, and
+/// nobody shall look for one of the runtime.
+fn end_host(status: u32) -> ! {
+    const FAULTS: u64 =
+        1 << (4 - 1) | 1 << (5 - 1) | 1 << (7 - 1) | 1 << (8 - 1) | 1 << (11 - 1) | 1 << (31 - 1);
     match status & 0x7f {
-        0 => (status >> 8 & 0xff) as i32,
-        signal => 128 + signal as i32,
+        0 => rt::exit_process((status >> 8 & 0xff) as i32),
+        signal if FAULTS >> (signal - 1) & 1 != 0 => rt::exit_process(128 + signal as i32),
+        signal => rt::die_by_signal(signal as i32),
     }
 }
 

@@ -178,6 +178,21 @@ mod real {
         current().set_alternate_stack(base, len);
     }
 
+    /// Ends the host process by a signal's default action, called by its last guest thread.
+    pub fn die_by_signal(signal: i32) -> ! {
+        sched::fork::die(signal)
+    }
+
+    /// Reports a fault that ends the program.
+    pub fn report_fault(frame: &sched::Frame) {
+        sched::fault::report_fault(frame);
+    }
+
+    /// Says where the program ends itself from.
+    pub fn report_abort(signal: i32) {
+        sched::fault::report_abort(signal);
+    }
+
     /// Ends the host process, called by its last guest thread.
     pub fn exit_process(status: i32) -> ! {
         sched::fork::exit(status)

@@ -80,6 +80,7 @@ pub const SI_QUEUE: i32 = -1;
 pub const SI_TIMER: i32 = -2;
 /// `si_code`: tgkill(2).
 pub const SI_TKILL: i32 = -6;
+const SIGABRT: i32 = 6;
 /// `si_code`: the kernel.
 pub const SI_KERNEL: i32 = 0x80;
 
@@ -452,7 +453,7 @@ pub fn next(task: &Task) -> Option<Delivery> {
         let action = task.process.actions.get(info.signo);
         match action.handler {
             SIG_IGN => {}
-            SIG_DFL => default_action(task, info.signo),
+            SIG_DFL => default_action(task, &info),
             _ => return Some(begin(task, action, info)),
         }
     }
@@ -490,7 +491,8 @@ fn begin(task: &Task, action: Action, info: Info) -> Delivery {
     Delivery { action, info, old_mask }
 }
 
-fn default_action(task: &Task, signal: i32) {
+fn default_action(task: &Task, info: &Info) {
+    let signal = info.signo;
     let bit = bit(signal);
     if bit & DEFAULT_IGNORED != 0 {
         return;
@@ -501,6 +503,10 @@ fn default_action(task: &Task, signal: i32) {
             // Its parent is on the host.
             None => stop(),
         };
+    }
+    // abort(3) comes this way. Natively a core file would tell where from.
+    if signal == SIGABRT && info.code == SI_TKILL {
+        rt::report_abort(signal);
     }
     task.process.exit(signal as u32)
 }

@@ -248,6 +248,13 @@ pub mod host_sched {
         0
     }
 
+    pub fn die_by_signal(signal: i32) -> ! {
+        panic!("the process ended by signal {signal}")
+    }
+
+    pub fn report_fault(_: &sched::Frame) {}
+    pub fn report_abort(_: i32) {}
+
     pub fn exit_process(status: i32) -> ! {
         panic!("the process ended with status {status}")
     }
