@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Error, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -40,6 +40,26 @@ impl Tap {
         configure(NAME, libc::SIOCSIFFLAGS, |request| request.ifr_ifru.ifru_flags = up);
         configure(LOOPBACK, libc::SIOCSIFFLAGS, |request| request.ifr_ifru.ifru_flags = up);
         Tap { file }
+    }
+
+    /// Gives the kernel's end an IPv6 address, to be used at once.
+    pub fn add_v6(&self, addr: Ipv6Addr, prefix: u32) {
+        for interface in ["all", "peer0"] {
+            super::kernel::sysctl(&format!("../ipv6/conf/{interface}/accept_dad"), "0");
+        }
+        // SAFETY: a name of ours, ending in zero.
+        let index = unsafe { libc::if_nametoindex(c"peer0".as_ptr()) };
+        // struct in6_ifreq (linux/ipv6.h).
+        #[repr(C)]
+        struct Request {
+            addr: [u8; 16],
+            prefix: u32,
+            index: u32,
+        }
+        let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap();
+        let request = Request { addr: addr.octets(), prefix, index };
+        // SAFETY: SIOCSIFADDR of an IPv6 socket reads such a structure.
+        check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFADDR as _, &request) }).unwrap();
     }
 
     /// Changes the hardware address of the kernel's end.
