@@ -19,6 +19,11 @@ pub fn elf(bytes: &[u8]) {
     }
 }
 
+/// TCP segments against a connection in each state.
+pub fn segments(bytes: &[u8]) {
+    net::fuzz_segments(bytes);
+}
+
 /// What comes from the wire.
 pub fn frames(bytes: &[u8]) {
     net::fuzz_frames(bytes);

@@ -2,15 +2,20 @@
 //! folder. The files are what is mutated; without any, the input grows from nothing. An input that
 //! panics is kept as `crash-TARGET`. Coverage-guided: see `fuzz_targets/`.
 
-use attacca_fuzz::{Random, control, elf, frames, mutate, rings};
+use attacca_fuzz::{Random, control, elf, frames, mutate, rings, segments};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 4] =
-    [("elf", elf), ("frames", frames), ("rings", rings), ("control", control)];
+const TARGETS: [(&str, Target); 5] = [
+    ("elf", elf),
+    ("frames", frames),
+    ("segments", segments),
+    ("rings", rings),
+    ("control", control),
+];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -54,7 +54,7 @@ pub fn fuzz_frames(bytes: &[u8]) {
 
 /// Records that begin with 0 or 1 become the rest of a TCP or UDP packet for us with its checksums taken as
 /// right; others are frames as they are.
-fn inject(peer: &mut crate::device::PairEnd, record: &[u8]) {
+pub(crate) fn inject(peer: &mut crate::device::PairEnd, record: &[u8]) {
     let (kind, body) = match record {
         [kind @ (0 | 1), body @ ..] => (*kind, body),
         other => return peer.inject(other),

@@ -18,7 +18,9 @@ use linux::kernel;
 use linux::namespace::inside;
 use linux::{ENGINE, Echo, LINUX, MAC, World};
 use net::device::FaultPlan;
-use net::{Bind, Endpoint, Error, RawProtocol, Ready, Shutdown, SocketId, TcpOption, TcpState, UdpOption};
+use net::{
+    Bind, Endpoint, Error, RawProtocol, Ready, Shutdown, SocketId, TcpFlags, TcpOption, TcpState, UdpOption,
+};
 use platform::time::{MILLISECOND, now};
 
 const MIB: usize = 1 << 20;
@@ -34,7 +36,8 @@ cases! {
     many_short_connections_as_server many_short_connections_as_client more_callers_than_backlog
     half_close_by_linux half_close_by_engine reset_by_linux reset_by_engine refused
     zero_window_of_engine zero_window_of_linux keep_alive_of_linux keep_alive_of_engine
-    port_again_after_our_time_wait port_again_after_their_time_wait simultaneous_open urgent_byte_stays_in_line
+    port_again_after_our_time_wait port_again_after_their_time_wait simultaneous_open urgent_byte_in_line
+    urgent_byte_out_of_band
     ping_from_linux ping_from_engine udp_both_ways udp_port_unreachable
     arp_is_answered_and_asked linux_changes_its_hardware_address
     bad_path_as_server bad_path_as_client bad_path_short_connections bad_path_half_close bad_path_zero_window
@@ -381,21 +384,37 @@ mod case {
         assert_eq!(echo.failed, vec![]);
     }
 
-    pub(super) fn urgent_byte_stays_in_line() {
+    /// Linux sends "ab", an urgent "c", "de".
+    fn urgent_from_linux() {
+        use std::os::fd::AsRawFd;
+        let mut stream = kernel::connect(80);
+        stream.write_all(b"ab").unwrap();
+        // SAFETY: one byte that lives long enough.
+        let sent = unsafe { libc::send(stream.as_raw_fd(), b"c".as_ptr().cast(), 1, libc::MSG_OOB) };
+        assert_eq!(sent, 1);
+        stream.write_all(b"de").unwrap();
+    }
+
+    pub(super) fn urgent_byte_in_line() {
         let mut world = World::new();
         let listener = world.listen(80, 4);
-        let client = spawn(|| {
-            use std::os::fd::AsRawFd;
-            let mut stream = kernel::connect(80);
-            stream.write_all(b"ab").unwrap();
-            // SAFETY: one byte that lives long enough.
-            let sent = unsafe { libc::send(stream.as_raw_fd(), b"c".as_ptr().cast(), 1, libc::MSG_OOB) };
-            assert_eq!(sent, 1);
-            stream.write_all(b"de").unwrap();
-        });
+        world.shard.tcp_set(listener, TcpOption::UrgentInline(true)).unwrap();
+        let client = spawn(urgent_from_linux);
         let id = world.accept(listener);
         world.join(client);
         assert_eq!(world.recv_to_end(id).unwrap(), b"abcde");
+    }
+
+    pub(super) fn urgent_byte_out_of_band() {
+        let mut world = World::new();
+        let listener = world.listen(80, 4);
+        let client = spawn(urgent_from_linux);
+        let id = world.accept(listener);
+        world.join(client);
+        let mut buffer = [0; 8];
+        assert_eq!(world.shard.tcp_recv(id, &mut buffer, TcpFlags::empty()), Ok(2), "up to the mark");
+        assert_eq!(world.shard.tcp_recv_urgent(id, false), Ok(Some(b'c')));
+        assert_eq!(world.recv_to_end(id).unwrap(), b"de");
     }
 
     pub(super) fn ping_from_linux() {

@@ -121,6 +121,59 @@ fn survives_everything_at_once() {
 }
 
 #[test]
+fn survives_a_narrow_wire_with_a_short_queue() {
+    let plan = FaultPlan {
+        rate: 10_000_000,
+        queue: 8_000_000,
+        delay: 10_000_000,
+        loss: 2_000,
+        ..FaultPlan::default()
+    };
+    check_faults(plan, 400_000);
+}
+
+#[test]
+fn marks_instead_of_losses() {
+    // The queue marks from 2 ms on and drops only from 40 ms on: with ECN nothing is ever lost.
+    let plan = FaultPlan {
+        rate: 20_000_000,
+        queue: 40_000_000,
+        mark: 2_000_000,
+        delay: 5_000_000,
+        ..FaultPlan::default()
+    };
+    let mut world = World::with(plan, 9, |client, _| client.ecn = net::Ecn::Ask);
+    let (client, server) = world.established();
+    let ms = transfer(&mut world, client, server, 4_000_000);
+    let info = world.client.tcp_info(client).unwrap();
+    assert_eq!((info.ecn, info.total_retransmits), (true, 0));
+    assert!(info.delivered_marked > 0);
+    // 4 MB at 20 Mbit/s take 1.6 s.
+    assert!(ms < 2_000, "{ms} ms");
+}
+
+#[test]
+fn a_path_that_breaks_and_comes_back() {
+    let mut world = World::with(FaultPlan { delay: 5_000_000, ..FaultPlan::default() }, 2, |_, _| ());
+    let (client, server) = world.established();
+    world.send_all(client, &pattern(0, 60_000));
+    world.settle();
+    let black = FaultPlan { loss: 1_000_000, ..FaultPlan::default() };
+    world.server_device.set_plan(black);
+    world.pass(3_000);
+    world.server_device.set_plan(FaultPlan { delay: 5_000_000, ..FaultPlan::default() });
+    let mut got = Vec::new();
+    for _ in 0..100 {
+        world.pass(100);
+        got.extend(world.server_recv(server));
+        if got.len() == 60_000 {
+            break;
+        }
+    }
+    assert!(got == pattern(0, 60_000), "{}", got.len());
+}
+
+#[test]
 fn fills_a_long_path() {
     // 20 ms each way without loss: slow start, growing buffers. 8 MB in well under 8 s.
     let mut world = World::with(FaultPlan { delay: 20_000_000, ..FaultPlan::default() }, 3, |_, _| ());

@@ -255,7 +255,9 @@ impl Tcp {
             | Flags::FIXED_RCVBUF
             | Flags::REUSE_ADDR
             | Flags::REUSE_PORT
-            | Flags::TRANSPARENT;
+            | Flags::TRANSPARENT
+            | Flags::OOB_INLINE
+            | Flags::BOUNDED;
         tcb.flags |= (from.flags & kept) | Flags::CHILD;
         tcb.parent = (parent, from.generation);
         if let Some(extra) = &from.extra {

@@ -321,7 +321,9 @@ impl Tcb {
     /// retransmission; RFC 6298 section 3, RFC 7323 section 4).
     #[inline]
     fn sample_rtt(&mut self, segment: &Segment<'_>, ctx: &Ctx<'_>) {
-        if let Some(us) = self.congestion.marked(segment.ack, ctx.now.us) {
+        let marked =
+            if self.has(Flags::BULK) { self.congestion.marked(segment.ack, ctx.now.us) } else { None };
+        if let Some(us) = marked {
             self.flags -= Flags::TIMING;
             self.sample(us);
         } else if self.has(Flags::TIMING) {
@@ -329,7 +331,7 @@ impl Tcb {
                 self.flags -= Flags::TIMING;
                 self.sample((ctx.now.us - self.rtt_sent_us).min(u64::from(u32::MAX)) as u32);
             }
-        } else if !self.congestion.is_bulk() {
+        } else if !self.has(Flags::BULK) {
             self.sample_echo(segment, ctx.now);
         }
     }
@@ -354,7 +356,9 @@ impl Tcb {
         if us < self.min_rtt || self.min_rtt == 0 {
             self.min_rtt = us;
         }
-        self.congestion.sample(us);
+        if self.has(Flags::BULK) {
+            self.congestion.sample(us);
+        }
     }
 
     fn update_window_if_newer(&mut self, segment: &Segment<'_>) {

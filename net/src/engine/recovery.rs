@@ -285,6 +285,7 @@ impl Tcb {
         let flight = self.in_flight();
         let undo = Undo { cwnd: self.cwnd, ssthresh: self.ssthresh, stamp: 0, repeated: 0, any: false };
         self.ssthresh = self.congestion.reduce(self.cwnd, flight, u32::from(self.mss));
+        self.note_bulk();
         self.recover = self.snd_nxt;
         self.flags |= Flags::RECOVERY | Flags::TELL_REDUCED;
         self.flags -= Flags::TIMING | Flags::TAIL_OUT | Flags::REDUCED;
@@ -330,7 +331,10 @@ impl Tcb {
         let slow_start = self.cwnd < self.ssthresh;
         let limited = self.has(Flags::CWND_LIMITED) || (slow_start && flight.saturating_mul(2) > self.cwnd);
         if !limited {
-            return self.congestion.not_limited(now.ms);
+            if self.has(Flags::BULK) {
+                self.congestion.not_limited(now.ms);
+            }
+            return;
         }
         let growth = Growth {
             acked,
@@ -343,6 +347,7 @@ impl Tcb {
             now_ms: now.ms,
         };
         (self.cwnd, self.ssthresh) = self.congestion.grow(&growth);
+        self.note_bulk();
         self.cwnd = self.cwnd.min(self.cwnd_clamp());
     }
 
@@ -353,6 +358,7 @@ impl Tcb {
             return;
         }
         self.ssthresh = self.congestion.reduce(self.cwnd, self.in_flight(), u32::from(self.mss));
+        self.note_bulk();
         self.cwnd = self.cwnd.min(self.ssthresh);
         self.recover = self.snd_nxt;
         self.flags |= Flags::REDUCED | Flags::TELL_REDUCED;
@@ -453,6 +459,7 @@ impl Tcb {
         self.need_board(una, ctx.now);
         if self.retries == 0 && !self.has(Flags::RECOVERY | Flags::LOSS) {
             self.ssthresh = self.congestion.reduce(self.cwnd, self.in_flight(), mss);
+            self.note_bulk();
             if let Some(board) = &mut self.board {
                 board.undo = Some(undo);
             }

@@ -152,6 +152,7 @@ impl Tcb {
             self.send_next(len, len == unsent, now, pool, link)?;
             if let Some(rate) = pace {
                 self.congestion.pace(len, rate, now.us, PACE_BURST_US);
+                self.note_bulk();
             }
         }
         Ok(())
@@ -209,7 +210,7 @@ impl Tcb {
         if let Some(board) = &mut self.board {
             board.extend(self.snd_nxt, now.us);
             board.prr_out += len;
-        } else if self.congestion.is_bulk() {
+        } else if self.has(Flags::BULK) {
             self.congestion.mark(seq, self.snd_una, self.cwnd, now.us);
         } else if !self.has(Flags::TIMING) {
             self.flags |= Flags::TIMING;
@@ -232,7 +233,7 @@ impl Tcb {
         let mss = u32::from(self.mss);
         let room = link.segmentation(self).saturating_sub(self.key.headers() + TIMESTAMP_LEN) as u32;
         // A whole number of segments, so that no small one is in the middle of the stream.
-        (room / mss * mss).max(mss)
+        if room < 2 * mss { mss } else { room / mss * mss }
     }
 
     /// How much of `len` bytes to send now: sender's silly window avoidance and Nagle's algorithm
@@ -247,7 +248,7 @@ impl Tcb {
         if self.has(Flags::FORCE | Flags::SENDING_URGENT) {
             return len;
         }
-        let whole = len - len % mss;
+        let whole = if len < mss { 0 } else { len - len % mss };
         if len < unsent {
             // Cut by a window or the packet size. Part of a segment only if the window is tiny for good.
             return if whole > 0 || len < self.max_wnd / 2 { whole } else { len };
@@ -473,10 +474,11 @@ impl Tcb {
     /// RFC 5681 section 4.1 and RFC 2861: the window halves for each timeout that passed without sending, down
     /// to the initial one, and the threshold remembers where it was.
     fn restart_after_idle(&mut self, now: Now) {
-        let (pause, rto) = (ago(now.ms, self.last_sent_ms), u64::from(self.rtt.rto / 1000).max(1));
-        if pause <= rto || self.last_sent_ms == 0 {
+        let pause = ago(now.ms, self.last_sent_ms);
+        if pause * 1000 <= u64::from(self.rtt.rto) || self.last_sent_ms == 0 {
             return;
         }
+        let rto = u64::from(self.rtt.rto / 1000).max(1);
         let restart = super::congestion::Congestion::initial_window(u32::from(self.mss)).min(self.cwnd);
         if self.cwnd > restart {
             self.ssthresh = self.ssthresh.max(self.cwnd - self.cwnd / 4);
@@ -485,6 +487,7 @@ impl Tcb {
         self.congestion.not_limited(now.ms.saturating_sub(pause));
         if self.ssthresh == u32::MAX && self.cwnd == restart {
             self.congestion.forget();
+            self.note_bulk();
         }
     }
 

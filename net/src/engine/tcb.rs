@@ -129,6 +129,10 @@ bitflags::bitflags! {
         const URGENT_READ = 1 << 56;
         /// Sending waits for its pace.
         const PACED = 1 << 57;
+        /// `congestion` has the state of a bulk sender. (Here, so that a dialogue need not look there.)
+        const BULK = 1 << 58;
+        /// The owner bounds the window or the rate of sending.
+        const BOUNDED = 1 << 59;
     }
 }
 
@@ -607,9 +611,12 @@ impl Tcb {
 
     #[inline]
     fn window_clamp(&self) -> u32 {
-        match &self.extra {
-            Some(extra) if extra.options.window_clamp > 0 => extra.options.window_clamp,
-            _ => u32::MAX,
+        if !self.has(Flags::BOUNDED) {
+            return u32::MAX;
+        }
+        match self.options().window_clamp {
+            0 => u32::MAX,
+            clamp => clamp,
         }
     }
 
@@ -632,14 +639,17 @@ impl Tcb {
     /// Bytes in a second at which the connection may send, if that is bounded: twice a window in each round trip
     /// in slow start, 1.2 windows later (as Linux does), and no more than the owner allows. Only bulk
     /// senders on paths longer than a few ticks of the timer wheel are paced by themselves.
+    #[inline]
     pub(crate) fn pacing_rate(&self) -> Option<u64> {
-        let most = match &self.extra {
-            Some(extra) => extra.options.pacing_rate,
-            None => u64::MAX,
-        };
+        if self.has(Flags::BULK | Flags::BOUNDED) { self.bounded_rate() } else { None }
+    }
+
+    #[cold]
+    fn bounded_rate(&self) -> Option<u64> {
+        let most = self.options().pacing_rate;
         let srtt = u64::from(self.rtt.smoothed);
         let long = srtt >= PACED_RTT_US && self.cwnd >= PACED_WINDOW && !self.has(Flags::LOOPBACK);
-        let own = if self.congestion.is_bulk() && long {
+        let own = if self.has(Flags::BULK) && long {
             let factor = if self.cwnd < self.ssthresh / 2 { 200 } else { 120 };
             u64::from(self.cwnd) * factor * 10_000 / srtt
         } else {
@@ -656,6 +666,12 @@ impl Tcb {
         let options = if self.has(Flags::TIMESTAMPS) { super::segment::TIMESTAMP_LEN as u16 } else { 0 };
         // Linux's TCP_MIN_MSS: a peer must not make us send single bytes.
         self.mss = self.peer_mss.min(user).min(path).max(88) - options;
+    }
+
+    /// After `congestion` was asked to decide something.
+    #[inline]
+    pub(crate) fn note_bulk(&mut self) {
+        self.flags.set(Flags::BULK, self.congestion.is_bulk());
     }
 
     /// Most that the congestion window may become: what a send buffer can fill, with room to spare.

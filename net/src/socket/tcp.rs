@@ -366,6 +366,8 @@ impl Shard {
             | Flags::REUSE_ADDR
             | Flags::REUSE_PORT
             | Flags::TRANSPARENT
+            | Flags::OOB_INLINE
+            | Flags::BOUNDED
             | Flags::EVENTED
             | Flags::DIRTY;
         let mut fresh = Tcb {
@@ -933,10 +935,19 @@ impl Shard {
             TcpOption::DeferAccept(ms) => tcb.extra_mut().options.defer_accept = ms,
             TcpOption::SynCount(count) => tcb.extra_mut().options.syn_count = count.max(1),
             TcpOption::Linger2(ms) => tcb.extra_mut().options.linger2 = ms.min(120_000),
-            TcpOption::Congestion(algorithm) => tcb.congestion = Congestion::new(algorithm),
+            TcpOption::Congestion(algorithm) => {
+                tcb.congestion = Congestion::new(algorithm);
+                tcb.note_bulk();
+            }
             TcpOption::NotSentLowAt(bytes) => tcb.not_sent_low_at = bytes,
-            TcpOption::WindowClamp(bytes) => tcb.extra_mut().options.window_clamp = bytes,
-            TcpOption::PacingRate(rate) => tcb.extra_mut().options.pacing_rate = rate,
+            TcpOption::WindowClamp(bytes) => {
+                tcb.extra_mut().options.window_clamp = bytes;
+                tcb.flags |= Flags::BOUNDED;
+            }
+            TcpOption::PacingRate(rate) => {
+                tcb.extra_mut().options.pacing_rate = rate;
+                tcb.flags |= Flags::BOUNDED;
+            }
             TcpOption::HopLimit(hops) => tcb.hop_limit = hops,
             // The two ECN bits are the engine's (ip(7), INET_ECN_MASK).
             TcpOption::TrafficClass(class) => tcb.traffic_class = class & !3,
