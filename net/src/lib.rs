@@ -17,8 +17,9 @@
 //!
 //! `smoltcp::wire` gives the packet formats and checksums; smoltcp's own sockets are a peer in the tests.
 //!
-//! Left out so far, by name: IPv6, IGMP/multicast membership, urgent data (the pointer is ignored as
-//! RFC 6093 advises), ECN, TCP Fast Open, SYN cookies, SACK-based recovery (blocks are sent, not yet used).
+//! Left out of TCP, by name: Fast Open (RFC 7413), AccECN, BBR, upward probing of the path MTU (RFC 4821; a
+//! path that was found to be a black hole keeps its small segments), F-RTO for peers without both SACK and
+//! timestamps, MSG_ZEROCOPY, TCP-MD5 and TCP-AO, MPTCP.
 #![no_std]
 #![deny(unsafe_code)]
 

@@ -353,6 +353,9 @@ fn rfc2883_4_duplicates_are_reported_once() {
     c.segment("A", 0, 0, &[1; 1000], &[]);
     let below = c.segment("A", 0, 0, &[1; 1000], &[]);
     assert_eq!((c.acked(&below[0]), c.blocks(&below[0])), (1000, vec![(0, 1000)]));
+    c.segment("A", 1000, 0, &[1; 1000], &[]);
+    let old = c.segment("A", 0, 0, &[1; 1000], &[]);
+    assert_eq!((c.acked(&old[0]), c.blocks(&old[0])), (2000, vec![(0, 1000)]));
     c.segment("A", 3000, 0, &[1; 1000], &[]);
     let above = c.segment("A", 3000, 0, &[1; 1000], &[]);
     assert_eq!(c.blocks(&above[0]), [(3000, 4000), (3000, 4000)]);

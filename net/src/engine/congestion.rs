@@ -328,7 +328,7 @@ impl Cubic {
         // Where the curve will be in a round trip, at most half more than now (section 4.2).
         let target = self.curve(t + i64::from(g.rtt_us / 1000), g.mss);
         let target = target.clamp(i64::from(g.cwnd), i64::from(g.cwnd) * 3 / 2) as u64;
-        *credit += ((target - cwnd) * acked << FRACTION) / cwnd;
+        *credit += (((target - cwnd) * acked) << FRACTION) / cwnd;
         let step = (*credit >> FRACTION) as u32;
         *credit &= (1 << FRACTION) - 1;
         g.cwnd.saturating_add(step)

@@ -30,7 +30,7 @@ bitflags::bitflags! {
 /// How long an acknowledgement waits for data to go with it.
 pub(crate) const DELAYED_ACK_MS: u64 = 40;
 /// ts_recent is not compared after so long a silence (RFC 7323 section 5.5): 24 days.
-const PAWS_IDLE: u64 = 24 * 86_400_000 >> 10;
+const PAWS_IDLE: u64 = (24 * 86_400_000) >> 10;
 /// Least time between acknowledgements of segments without data outside of the window.
 const OUT_OF_WINDOW_MS: u64 = 500;
 /// Segments that arrived out of order are each acknowledged, so many at most before the next sending.
@@ -123,13 +123,21 @@ impl Tcb {
         if !segment.has(Control::RST) {
             if segment.has(Control::SYN) {
                 self.repeat_handshake(segment, ctx);
-            } else if !segment.payload.is_empty() || segment.has(Control::FIN) {
+            } else if !segment.payload.is_empty() && segment.end().at_most(self.rcv_nxt) && !old {
+                self.arrived_twice(segment.seq, segment.seq + segment.payload.len() as u32);
                 self.owe_ack();
-            } else if self.may_answer_old(ctx.now.ms) {
+            } else if segment.len() > 0 || self.may_answer_old(ctx.now.ms) {
                 self.owe_ack();
             }
         }
         false
+    }
+
+    /// RFC 2883: the peer learns that it sent in vain, if it was not longer ago than a window.
+    fn arrived_twice(&mut self, from: Seq, to: Seq) {
+        if self.has(Flags::SACK) && self.is_synchronized() && self.rcv_nxt.since(from) <= 1 << 20 {
+            self.reassembly.get_or_insert_with(Box::default).duplicate = Some((from, to));
+        }
     }
 
     /// Segments without data outside of the window are answered now and then.
@@ -441,10 +449,8 @@ impl Tcb {
         let room = if self.rcv_adv.after(seq) { self.rcv_adv.since(seq) as usize } else { 0 };
         let payload = &payload[..payload.len().min(room)];
         if skip >= payload.len() {
-            if self.has(Flags::SACK) && !payload.is_empty() {
-                // RFC 2883: the peer learns that it sent in vain.
-                let reassembly = self.reassembly.get_or_insert_with(Box::default);
-                reassembly.duplicate = Some((seq, (seq + payload.len() as u32)));
+            if !payload.is_empty() {
+                self.arrived_twice(seq, seq + payload.len() as u32);
             }
             self.owe_ack();
             return Act::SEND;

@@ -46,6 +46,8 @@ const MOST_ACK_DELAY_MS: u8 = 200;
 const DUP_THRESHOLD: u32 = 3;
 /// Recoveries for which a wider reordering window is kept (RFC 8985 section 6.2 step 4).
 const REORDER_PERSIST: u8 = 16;
+/// The largest congestion window: what sequence numbers allow (RFC 7323 section 2.3).
+const MOST_WINDOW: u32 = 1 << 30;
 /// Timeouts in a row after which the path is suspected to swallow large packets (RFC 4821 section 7.7).
 const BLACK_HOLE_TIMEOUTS: u8 = 3;
 /// The size to which a black hole makes us fall (RFC 8899's BASE_PLPMTU), then half of it.
@@ -348,7 +350,7 @@ impl Tcb {
         };
         (self.cwnd, self.ssthresh) = self.congestion.grow(&growth);
         self.note_bulk();
-        self.cwnd = self.cwnd.min(self.cwnd_clamp());
+        self.cwnd = self.cwnd.min(MOST_WINDOW);
     }
 
     /// Congestion without a loss to repair: an explicit notification (RFC 3168 section 6.1.2), or a loss that a

@@ -479,7 +479,7 @@ impl Tcb {
     /// prefetch instruction would need `unsafe`; the processor runs ahead over plain loads just as well.)
     #[inline]
     pub(crate) fn touch(&self) -> u32 {
-        self.rcv_nxt.0 ^ self.cwnd ^ self.filed_at as u32 ^ self.max_wnd ^ self.stalled_ms as u32
+        self.rcv_nxt.0 ^ self.cwnd ^ self.filed_at as u32 ^ self.max_wnd ^ self.stalled_ms
     }
 
     #[inline]
@@ -672,11 +672,6 @@ impl Tcb {
     #[inline]
     pub(crate) fn note_bulk(&mut self) {
         self.flags.set(Flags::BULK, self.congestion.is_bulk());
-    }
-
-    /// Most that the congestion window may become: what a send buffer can fill, with room to spare.
-    pub(crate) fn cwnd_clamp(&self) -> u32 {
-        1 << 30
     }
 
     pub(crate) fn timestamp_now(&self, now: Now) -> u32 {
