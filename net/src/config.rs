@@ -41,6 +41,8 @@ pub struct Config {
     pub gateway6: Option<Ipv6Addr>,
     /// More routes.
     pub routes: Vec<RouteEntry>,
+    /// Ask a DHCP server for an IPv4 address, a router and name servers (RFC 2131).
+    pub dhcp: bool,
     /// How IPv6 addresses come about, besides those that are listed.
     pub ipv6: Ipv6Mode,
     /// Secret of interface identifiers (RFC 7217): with the same one, addresses made from routers' prefixes
@@ -130,6 +132,7 @@ impl Config {
             gateway: None,
             gateway6: None,
             routes: Vec::new(),
+            dhcp: false,
             ipv6: Ipv6Mode::Static,
             stable_secret: None,
             peer_mac: None,

@@ -44,6 +44,7 @@ pub use config::{Cidr, Config, Ecn, Ipv6Mode, Limits};
 pub use error::Error;
 pub use fuzz::fuzz_frames;
 pub use fuzz_segments::fuzz_segments;
+pub use ip::dhcp::Lease;
 pub use ip::route::{Own6, RouteEntry};
 pub use shard::{Event, Incoming, Ready, Refusal, Shard};
 pub use socket::raw::{RawOption, RawProtocol};

@@ -21,6 +21,7 @@ use crate::engine::tcb::{Flags, Now};
 use crate::engine::{LocalFacts, Tcp};
 use crate::error::Error;
 use crate::ip::addr::{Addr, Addresses};
+use crate::ip::dhcp::Dhcp;
 use crate::ip::fragments::{Fragments, Whole};
 use crate::ip::link::{Blocked, ETHERNET, Link};
 use crate::ip::multicast::{self, Groups};
@@ -118,6 +119,7 @@ pub struct Shard {
     pub(crate) path_mtus: PathMtus,
     pub(crate) node: Node,
     pub(crate) groups: Groups,
+    pub(crate) dhcp: Option<Dhcp>,
     pub(crate) neighbors: Neighbors,
     fragments: Fragments,
     pub(crate) loopback: Loopback,
@@ -150,6 +152,7 @@ impl Shard {
             path_mtus: PathMtus::default(),
             node: Node::new(node::key(&config, secrets.addresses)),
             groups: Groups::default(),
+            dhcp: config.dhcp.then(|| Dhcp::new(secrets.isn(0, &FlowKey::NONE, 0))),
             neighbors: Neighbors::default(),
             fragments: Fragments::default(),
             loopback: Loopback::default(),
@@ -202,7 +205,8 @@ impl Shard {
         }
         let others =
             [self.neighbors.next_ms(), self.node.next_ms(), self.routes.next_ms(), self.groups.next_ms()];
-        let next = others.into_iter().flatten().chain(self.tcp.next_ms()).min();
+        let dhcp = self.dhcp.as_ref().map(Dhcp::next_ms).filter(|at| *at != u64::MAX);
+        let next = others.into_iter().flatten().chain(self.tcp.next_ms()).chain(dhcp).min();
         // A full device may have room a moment later; nobody tells us when.
         let next =
             if self.full { Some(next.map_or(self.now.ms + 1, |at| at.min(self.now.ms + 1))) } else { next };
@@ -564,6 +568,7 @@ impl Shard {
         let taken = self.raw.input(packet, loopback, self.now.us);
         match packet.protocol {
             6 if !to_all && !for_all => self.input_tcp(packet, sum_ok, hint, loopback),
+            17 if self.dhcp.is_some() && !packet.is_v6() && self.input_dhcp(packet.payload) => {}
             17 => {
                 let known = self.udp.input(packet, sum_ok, to_all, loopback, self.now.us);
                 if !known && !for_all {
@@ -814,6 +819,7 @@ impl Shard {
         self.path_mtus.expire(self.now.ms);
         self.node_timers();
         self.group_timers();
+        self.dhcp_timers();
     }
 
     /// Sends, and delivers what we send to ourselves, until nothing is left.
