@@ -114,8 +114,12 @@ impl Congestion {
         Congestion { algorithm, bulk: None }
     }
 
-    /// The initial window (RFC 6928).
+    /// The initial window (RFC 6928). Segments of a size that no wire has stay within a machine: ten of them, as
+    /// Linux has it everywhere.
     pub(crate) fn initial_window(mss: u32) -> u32 {
+        if mss > 16 << 10 {
+            return 10 * mss;
+        }
         (10 * mss).min((2 * mss).max(14_600))
     }
 
