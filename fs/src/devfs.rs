@@ -1,6 +1,7 @@
 //! /dev: the memory devices, random numbers, the terminal, and the links to a process's descriptors.
 //!
-//! Left out: `ptmx` and `pts` (pseudo terminals), `mqueue`. `/dev/shm` is a mount of its own.
+//! Terminals (`tty`, `ptmx`) are names and numbers here; what they do is known above. `/dev/pts` and
+//! `/dev/shm` are mounts of their own. Left out: `mqueue`.
 
 use crate::attr::{S_IFCHR, S_IFDIR, Stat, StatFs, device};
 use crate::host::HostFd;
@@ -31,6 +32,8 @@ pub fn new(dev: u64) -> Arc<dyn Vnode> {
             (b"fd", Link::fixed(kind, b"/proc/self/fd")),
             (b"full", device(What::Full, 7, 1)),
             (b"null", device(What::Null, 3, 1)),
+            (b"ptmx", device(What::Terminal, 2, 5)),
+            (b"pts", empty(b"/dev/pts")),
             (b"random", device(What::Random, 8, 1)),
             (b"shm", empty(b"/dev/shm")),
             (b"stderr", Link::fixed(kind, b"/proc/self/fd/2")),
@@ -59,7 +62,7 @@ struct Device {
 }
 
 impl Device {
-    /// The host's device, for mapping and for the terminal.
+    /// The host's device, for mapping.
     fn host_path(&self) -> &'static [u8] {
         match self.what {
             What::Null => b"/dev/null",
@@ -75,12 +78,8 @@ impl Vnode for Device {
     fn stat(&self) -> Stat {
         self.stat
     }
-    fn open(self: Arc<Self>, flags: u32) -> Result<Opening> {
-        match self.what {
-            // O_NONBLOCK on a description of our own: the layer above waits by readiness.
-            What::Terminal => HostFd::open_host(self.host_path(), flags | 0o4000, 0).map(Opening::Host),
-            _ => Ok(Opening::Node(self)),
-        }
+    fn open(self: Arc<Self>, _flags: u32) -> Result<Opening> {
+        Ok(Opening::Node(self))
     }
     fn read_at(&self, _at: u64, into: &mut [u8]) -> Result<usize> {
         match self.what {

@@ -34,7 +34,7 @@ impl Scope {
         if yes { Scope::Shared } else { Scope::Private }
     }
     #[inline]
-    const fn flag(self) -> usize {
+    pub(crate) const fn flag(self) -> usize {
         match self {
             Scope::Private => FUTEX_PRIVATE,
             Scope::Shared => 0,

@@ -319,6 +319,7 @@ fn renew(process: &Process, request: &Request) {
     process.actions.reset();
     process.timers.clear_posix();
     process.heap.renew();
+    crate::ipc::executed(process);
     process.dumpable.store(1, Ordering::Relaxed);
     process.executed.store(true, Ordering::SeqCst);
     process.released.notify(Events::READABLE);

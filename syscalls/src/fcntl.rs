@@ -91,6 +91,9 @@ pub fn let_go(open: Arc<OpenFile>) {
     {
         unlock_all(&host.fd);
     }
+    if let Some(ctx) = Ctx::try_current() {
+        crate::mqueue::flushed(&open, ctx.process.pid);
+    }
     fd::release(open);
 }
 

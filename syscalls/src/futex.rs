@@ -5,16 +5,19 @@
 //! only if somebody is there. A waiter's place ([`Place`]) belongs to its task, so waiting allocates
 //! nothing once a queue has its room.
 //!
-//! Private futexes are keyed by process and address. Shared ones are keyed by address alone, which is
-//! right for memory that was shared by `fork`, and wrong (they never meet) for a file that two
-//! processes map at different addresses.
+//! Private futexes are keyed by process and address, shared ones by the object that is mapped there and
+//! the offset in it ([`crate::maps`]); without FUTEX_PRIVATE_FLAG, memory that is not shared is keyed by
+//! process and address too.
 //!
-//! Left out: priority inheritance (ENOSYS; glibc then refuses PTHREAD_PRIO_INHERIT mutexes).
+//! The operations on locks that the kernel hands over (FUTEX_LOCK_PI and the like) stand in
+//! [`crate::futex_pi`].
 
 use crate::args::FutexOp;
 use crate::context::Ctx;
 use crate::errno::{RESTART, RESTART_NO_HANDLER};
-use crate::process::root;
+use crate::futex_pi;
+use crate::maps::Object;
+use crate::process::{Process, root};
 use crate::task::Task;
 use crate::time;
 use crate::user::{UserPtr, in_user_space};
@@ -32,11 +35,17 @@ const WAKE: u32 = 1;
 const REQUEUE: u32 = 3;
 const CMP_REQUEUE: u32 = 4;
 const WAKE_OP: u32 = 5;
+const LOCK_PI: u32 = 6;
+const UNLOCK_PI: u32 = 7;
+const TRYLOCK_PI: u32 = 8;
 const WAIT_BITSET: u32 = 9;
 const WAKE_BITSET: u32 = 10;
+const WAIT_REQUEUE_PI: u32 = 11;
+const CMP_REQUEUE_PI: u32 = 12;
+const LOCK_PI2: u32 = 13;
 const PRIVATE: u32 = 128;
 const REALTIME: u32 = 256;
-const ANY: u32 = u32::MAX;
+pub(crate) const ANY: u32 = u32::MAX;
 
 /// Queues: a power of two.
 const QUEUES: usize = 256;
@@ -46,30 +55,32 @@ pub struct Table(Box<[Queue]>);
 
 #[derive(Default)]
 #[repr(align(64))]
-struct Queue {
+pub(crate) struct Queue {
     /// Threads that wait here or are about to.
-    count: AtomicUsize,
-    waiters: Lock<VecDeque<Entry>>,
+    pub(crate) count: AtomicUsize,
+    pub(crate) waiters: Lock<VecDeque<Entry>>,
 }
 
-struct Entry {
-    key: Key,
-    bitset: u32,
-    task: Arc<Task>,
+pub(crate) struct Entry {
+    pub(crate) key: Key,
+    pub(crate) bitset: u32,
+    pub(crate) task: Arc<Task>,
 }
 
-/// A futex: process (0 for shared) and address.
+/// A futex.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Key {
-    process: u32,
-    address: usize,
+pub(crate) enum Key {
+    /// In memory of one process. `shared` tells how it was named: the two never meet (futex(2)).
+    Private { process: u32, address: usize, shared: bool },
+    /// In shared memory.
+    Shared(Object, u64),
 }
 
 /// A task's place in a queue.
 pub struct Place {
     /// The index of its queue; changed by a requeue, under both queues' locks.
-    queue: AtomicUsize,
-    woken: AtomicBool,
+    pub(crate) queue: AtomicUsize,
+    pub(crate) woken: AtomicBool,
 }
 
 impl Place {
@@ -99,23 +110,36 @@ impl Default for Table {
 }
 
 impl Key {
-    fn new(ctx: &Ctx, op: u32, word: UserPtr<u32>) -> Result<Key> {
+    pub(crate) fn new(ctx: &Ctx, op: u32, word: UserPtr<u32>) -> Result<Key> {
         if !word.address().is_multiple_of(4) {
             return Err(Errno::EINVAL);
         }
         if !in_user_space(word.address(), 4) {
             return Err(Errno::EFAULT);
         }
-        let process = if op & PRIVATE != 0 { ctx.process.pid } else { 0 };
-        Ok(Key { process, address: word.address() })
+        Ok(Key::of(ctx.process, word.address(), op & PRIVATE == 0))
     }
 
-    fn queue(self) -> usize {
-        // Fibonacci hashing of the word's number.
-        let mixed =
-            ((self.address >> 2) as u64 ^ u64::from(self.process) << 48).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (mixed >> 56) as usize % QUEUES
+    fn of(process: &Process, address: usize, shared: bool) -> Key {
+        match if shared { process.ipc.maps.find(address) } else { None } {
+            Some((object, offset)) => Key::Shared(object, offset),
+            None => Key::Private { process: process.pid, address, shared },
+        }
     }
+
+    pub(crate) fn queue(self) -> usize {
+        let (place, owner) = match self {
+            Key::Private { process, address, .. } => (address as u64, u64::from(process) << 48),
+            Key::Shared(object, offset) => (offset, (object.0 ^ object.1) << 32 ^ object.1),
+        };
+        // Fibonacci hashing of the word's number.
+        (((place >> 2) ^ owner).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as usize % QUEUES
+    }
+}
+
+/// The queue of a key.
+pub(crate) fn queue_of(key: Key) -> &'static Queue {
+    &root().futexes.0[key.queue()]
 }
 
 /// futex(2).
@@ -129,7 +153,7 @@ pub fn futex(
     value3: u32,
 ) -> Result {
     let command = op.0 & !(PRIVATE | REALTIME);
-    if op.0 & REALTIME != 0 && !matches!(command, WAIT_BITSET | WAIT) {
+    if op.0 & REALTIME != 0 && !matches!(command, WAIT_BITSET | WAIT | LOCK_PI2 | WAIT_REQUEUE_PI) {
         return Err(Errno::ENOSYS);
     }
     let key = |word| Key::new(ctx, op.0, word);
@@ -142,6 +166,23 @@ pub fn futex(
         REQUEUE => requeue(key(word)?, key(word2)?, value as i32, timeout as i32, None),
         CMP_REQUEUE => requeue(key(word)?, key(word2)?, value as i32, timeout as i32, Some((word, value3))),
         WAKE_OP => wake_op(key(word)?, key(word2)?, value as i32, timeout as i32, word2, value3),
+        // FUTEX_LOCK_PI's deadline is on the wall clock whatever the flag says (futex(2)).
+        LOCK_PI => futex_pi::lock(ctx, key(word)?, word, deadline(REALTIME, command, timeout)?),
+        LOCK_PI2 => futex_pi::lock(ctx, key(word)?, word, deadline(op.0, command, timeout)?),
+        TRYLOCK_PI => futex_pi::try_lock(ctx, key(word)?, word),
+        UNLOCK_PI => futex_pi::unlock(ctx, key(word)?, word),
+        WAIT_REQUEUE_PI if value3 != 0 && value3 != ANY => Err(Errno::EINVAL),
+        WAIT_REQUEUE_PI => {
+            let (from, to) = (key(word)?, key(word2)?);
+            if from == to {
+                return Err(Errno::EINVAL);
+            }
+            wait_on(ctx, from, word, value, ANY, deadline(op.0, command, timeout)?)
+        }
+        CMP_REQUEUE_PI => {
+            let keys = (key(word)?, key(word2)?);
+            futex_pi::requeue(ctx, keys, (word, value3), word2, value as i32, timeout as i32)
+        }
         _ => Err(Errno::ENOSYS),
     }
 }
@@ -186,6 +227,11 @@ fn wait_on(
         task.waiter.reset();
         waiters.push_back(Entry { key, bitset, task: task.arc() });
     }
+    sleep_in_queue(task, deadline)
+}
+
+/// Sleeps until somebody has taken the task out of its queue.
+pub(crate) fn sleep_in_queue(task: &Task, deadline: Option<Instant>) -> Result {
     loop {
         let woken = wait::sleep(task, deadline);
         if task.futex.woken.load(Ordering::Acquire) {
@@ -349,7 +395,7 @@ fn wake_op(one: Key, two: Key, wakes: i32, wakes2: i32, word: UserPtr<u32>, code
 }
 
 /// Changes a user word atomically; answers the old value.
-fn update_word(word: UserPtr<u32>, change: impl Fn(u32) -> Result<u32>) -> Result<u32> {
+pub(crate) fn update_word(word: UserPtr<u32>, change: impl Fn(u32) -> Result<u32>) -> Result<u32> {
     if !in_user_space(word.address(), 4) {
         return Err(Errno::EFAULT);
     }
@@ -365,10 +411,15 @@ fn update_word(word: UserPtr<u32>, change: impl Fn(u32) -> Result<u32>) -> Resul
     }
 }
 
-/// Wakes waiters from the kernel's side: a thread has ended and its id was cleared.
+/// Wakes waiters from the kernel's side: a thread has ended and its id was cleared, or a robust mutex was
+/// marked. They may have named the word either way.
 pub fn wake_word(process: u32, address: usize, limit: i32) {
-    wake(Key { process, address }, limit, ANY);
-    wake(Key { process: 0, address }, limit, ANY);
+    wake(Key::Private { process, address, shared: false }, limit, ANY);
+    let shared = match root().process(process) {
+        Some(process) => Key::of(&process, address, true),
+        None => Key::Private { process, address, shared: true },
+    };
+    wake(shared, limit, ANY);
 }
 
 // ---- robust lists ----
@@ -385,9 +436,9 @@ pub struct RobustListHead {
 const HEAD_SIZE: usize = size_of::<RobustListHead>();
 /// ROBUST_LIST_LIMIT: a circle ends here.
 const LIST_LIMIT: usize = 2048;
-const TID_MASK: u32 = 0x3fff_ffff;
-const OWNER_DIED: u32 = 0x4000_0000;
-const WAITERS: u32 = 0x8000_0000;
+pub(crate) const TID_MASK: u32 = 0x3fff_ffff;
+pub(crate) const OWNER_DIED: u32 = 0x4000_0000;
+pub(crate) const WAITERS: u32 = 0x8000_0000;
 
 /// set_robust_list(2).
 pub fn set_robust_list(ctx: &Ctx, head: UserPtr<RobustListHead>, size: usize) -> Result {
@@ -431,18 +482,19 @@ fn walk_robust_list(task: &Task, at: usize) -> Result<()> {
         }
         // Read before the word is marked: a woken owner may free the entry.
         let next = UserPtr::<usize>::new(entry & !1).read();
-        if entry != head.pending {
-            mark_dead(task, word(entry))?;
+        if entry & !1 != head.pending & !1 {
+            mark_dead(task, word(entry), entry & 1 != 0)?;
         }
         entry = next?;
     }
     if head.pending & !1 != 0 {
-        mark_dead(task, word(head.pending))?;
+        mark_dead(task, word(head.pending), head.pending & 1 != 0)?;
     }
     Ok(())
 }
 
-fn mark_dead(task: &Task, word: UserPtr<u32>) -> Result<()> {
+/// `inherits`: a lock of FUTEX_LOCK_PI, which goes to its first waiter.
+fn mark_dead(task: &Task, word: UserPtr<u32>, inherits: bool) -> Result<()> {
     if !word.address().is_multiple_of(4) {
         return Err(Errno::EINVAL);
     }
@@ -452,7 +504,14 @@ fn mark_dead(task: &Task, word: UserPtr<u32>) -> Result<()> {
     let old = update_word(word, |old| {
         Ok(if old & TID_MASK == task.tid { old & WAITERS | OWNER_DIED } else { old })
     })?;
-    if old & TID_MASK == task.tid && old & WAITERS != 0 {
+    if old & TID_MASK != task.tid || old & WAITERS == 0 {
+        return Ok(());
+    }
+    if inherits {
+        for shared in [false, true] {
+            futex_pi::pass_on(Key::of(&task.process, word.address(), shared), word)?;
+        }
+    } else {
         wake_word(task.process.pid, word.address(), 1);
     }
     Ok(())
@@ -476,7 +535,7 @@ mod tests {
     }
 
     fn waiters(word: &AtomicU32, ctx: &Ctx) -> usize {
-        let key = Key { process: ctx.process.pid, address: word.as_ptr() as usize };
+        let key = Key::of(ctx.process, word.as_ptr() as usize, false);
         let queue = root().futexes.0[key.queue()].waiters.lock();
         queue.iter().filter(|entry| entry.key == key).count()
     }
@@ -506,7 +565,7 @@ mod tests {
         assert_eq!(futex(&ctx, odd, FutexOp(WAIT), 5, 0, none, 0), Err(Errno::EINVAL));
         assert_eq!(futex(&ctx, UserPtr::new(4), FutexOp(WAIT), 5, 0, none, 0), Err(Errno::EFAULT));
         assert_eq!(futex(&ctx, at(&word), FutexOp(WAIT_BITSET), 5, 0, none, 0), Err(Errno::EINVAL));
-        assert_eq!(futex(&ctx, at(&word), FutexOp(6), 5, 0, none, 0), Err(Errno::ENOSYS));
+        assert_eq!(futex(&ctx, at(&word), FutexOp(14), 5, 0, none, 0), Err(Errno::ENOSYS));
         assert_eq!(call(&ctx, &word, WAKE, 1), Ok(0));
     }
 

@@ -13,6 +13,7 @@
 
 use crate::file::{File, O_ACCMODE, O_APPEND, O_NONBLOCK, OpenFile, Sink, Source, Stat};
 use crate::hub::{Events, Hub};
+use crate::signal::number::{SIGTTIN, SIGTTOU};
 use crate::user::Iovec;
 use crate::{Errno, Result};
 use alloc::sync::Arc;
@@ -36,6 +37,8 @@ pub struct HostFile {
     /// The mount it was opened in.
     pub mount: Option<Arc<Mount>>,
     kind: Kind,
+    /// A terminal: its sessions and groups are the guest's ([`crate::tty`]).
+    terminal: bool,
     /// The host has refused RWF_NOWAIT here; or POSIX locks were taken.
     notes: AtomicU32,
     ready: Arc<Ready>,
@@ -64,6 +67,23 @@ impl HostFile {
         HostFile::of(fd, path, mount, kind)
     }
 
+    /// The host's terminal, opened again.
+    pub fn terminal(fd: HostFd, path: Arc<[u8]>, stat: &Stat) -> HostFile {
+        let mut file = HostFile::new(fd, path, None, stat);
+        file.terminal = true;
+        file
+    }
+
+    /// Whether it is a FIFO by name.
+    pub fn is_fifo(&self) -> bool {
+        self.kind == Kind::Stream && self.fd.stat().is_ok_and(|stat| stat.is(fs::attr::S_IFIFO))
+    }
+
+    /// Whether it is the host's terminal.
+    pub fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
     /// A descriptor that the guest inherited, as an open file with its flags.
     pub fn inherited(fd: HostFd) -> Result<OpenFile> {
         let stat = fd.stat()?;
@@ -76,11 +96,21 @@ impl HostFile {
             .and_then(|dir| dir.readlink(alloc::format!("{}", fd.raw()).as_bytes()))
             .unwrap_or_else(|_| b"host".to_vec());
         let flags = flags & (O_ACCMODE | O_APPEND | O_NONBLOCK);
-        Ok(OpenFile::new(HostFile::of(fd, link.into(), None, kind), flags))
+        let mut file = HostFile::of(fd, link.into(), None, kind);
+        file.terminal = stat.is(fs::attr::S_IFCHR) && crate::tty::is_host_terminal(file.fd.raw());
+        Ok(OpenFile::new(file, flags))
     }
 
     fn of(fd: HostFd, path: Arc<[u8]>, mount: Option<Arc<Mount>>, kind: Kind) -> HostFile {
-        HostFile { fd: Arc::new(fd), path, mount, kind, notes: AtomicU32::new(0), ready: Arc::default() }
+        HostFile {
+            fd: Arc::new(fd),
+            path,
+            mount,
+            kind,
+            terminal: false,
+            notes: AtomicU32::new(0),
+            ready: Arc::default(),
+        }
     }
 
     /// Whether the host keeps an offset, and reads and writes end.
@@ -265,6 +295,9 @@ impl File for HostFile {
     }
     fn read(&self, _open: &OpenFile, at: &mut u64, into: &mut dyn Sink) -> Result {
         if !self.is_regular() {
+            if self.terminal {
+                crate::tty::check_host(SIGTTIN)?;
+            }
             return self.read_stream(into);
         }
         let (base, len) = into.chunk();
@@ -275,6 +308,9 @@ impl File for HostFile {
     }
     fn write(&self, _open: &OpenFile, at: &mut u64, from: &mut dyn Source) -> Result {
         if !self.is_regular() {
+            if self.terminal && crate::tty::host_stops_output(self.fd.raw()) {
+                crate::tty::check_host(SIGTTOU)?;
+            }
             return self.write_stream(from);
         }
         let (base, len) = from.chunk();
@@ -289,7 +325,12 @@ impl File for HostFile {
     fn size(&self) -> Result<u64> {
         self.fd.stat().map(|stat| stat.size as u64)
     }
-    fn ioctl(&self, _open: &OpenFile, command: u32, argument: usize) -> Result {
+    fn ioctl(&self, open: &OpenFile, command: u32, argument: usize) -> Result {
+        if self.terminal
+            && let Some(done) = crate::tty::host_ioctl(open, command, argument)
+        {
+            return done;
+        }
         if !crate::ioctl::host_may(command) {
             return Err(Errno::ENOTTY);
         }
@@ -312,6 +353,7 @@ impl File for HostFile {
     }
 }
 
+/// Before the descriptor is closed.
 impl Drop for HostFile {
     fn drop(&mut self) {
         self.ready.unwatch();

@@ -39,6 +39,9 @@ pub fn deliver() {
         let signal = came.trailing_zeros() as i32 + 1;
         came &= came - 1;
         let code = CODES[signal as usize].load(Ordering::Relaxed) as u32 as i32;
+        if !crate::tty::host_signal_is_for(process, signal, code) {
+            continue;
+        }
         let uid = SENDERS[signal as usize].load(Ordering::Relaxed);
         let info = Info { signo: signal, errno: 0, code, fields: [uid << 32, 0, 0, 0, 0, 0] };
         // Only real-time signals can find a full queue; that loses them, as in Linux.

@@ -3,21 +3,16 @@
 use crate::args::{Fd, IoctlCommand};
 use crate::context::Ctx;
 use crate::file::{O_NONBLOCK, OpenFile};
-use crate::host_file::HostFile;
 use crate::rw;
 use crate::user::UserPtr;
 use crate::{Errno, Result};
 use core::sync::atomic::Ordering;
-use platform::host;
 
 const FIONREAD: u32 = 0x541b;
 const FIONBIO: u32 = 0x5421;
 const FIONCLEX: u32 = 0x5450;
 const FIOCLEX: u32 = 0x5451;
 const FIOASYNC: u32 = 0x5452;
-const TIOCGPGRP: u32 = 0x540f;
-const TIOCSPGRP: u32 = 0x5410;
-const TIOCGSID: u32 = 0x5429;
 const O_ASYNC: u32 = 0o20000;
 const O_PATH: u32 = 0o10000000;
 
@@ -33,7 +28,6 @@ pub fn ioctl(ctx: &Ctx, fd: Fd, command: IoctlCommand, argument: usize) -> Resul
         FIONBIO => set_flag(&open, O_NONBLOCK, UserPtr::new(argument)),
         FIOASYNC => set_flag(&open, O_ASYNC, UserPtr::new(argument)),
         FIONREAD if open.file.seekable() => unread(&open, UserPtr::new(argument)),
-        TIOCGPGRP | TIOCSPGRP | TIOCGSID => terminal_group(ctx, &open, command.0, UserPtr::new(argument)),
         command => open.file.ioctl(&open, command, argument),
     }
 }
@@ -54,40 +48,15 @@ fn unread(open: &OpenFile, out: UserPtr<i32>) -> Result {
     out.write(i32::try_from(left).unwrap_or(i32::MAX)).map(|()| 0)
 }
 
-/// The terminal's foreground process group and session. The host knows the guest by its own group,
-/// the program by the guest's: one stands for the other here.
-fn terminal_group(ctx: &Ctx, open: &OpenFile, command: u32, argument: UserPtr<i32>) -> Result {
-    let host = open.downcast::<HostFile>().filter(|host| !host.is_regular()).ok_or(Errno::ENOTTY)?;
-    let fd = host.fd.raw();
-    // SAFETY: no memory is involved.
-    let own = unsafe { if command == TIOCGSID { host!(getsid, 0) } else { host!(getpgid, 0) } }? as i32;
-    let group = ctx.process.group.load(Ordering::Relaxed) as i32;
-    let session = ctx.process.session.load(Ordering::Relaxed) as i32;
-    let mut value = 0i32;
-    if command == TIOCSPGRP {
-        if argument.read()? != group {
-            return Err(Errno::EPERM);
-        }
-        value = own;
-    }
-    // SAFETY: an integer of ours.
-    let done = unsafe { host!(ioctl, fd, command, &raw mut value) }?;
-    match command {
-        TIOCGPGRP => argument.write(if value == own { group } else { value }).map(|()| done),
-        TIOCGSID => argument.write(if value == own { session } else { value }).map(|()| done),
-        _ => Ok(done),
-    }
-}
-
 /// The commands that may go to the host: terminals' settings and sizes, and sizes of devices. All
 /// take a number or write at most 64 bytes.
 pub fn host_may(command: u32) -> bool {
     matches!(
         command,
-        // TCGETS ... TCFLSH, TIOCEXCL, TIOCNXCL, TIOCSCTTY
-        0x5401..=0x540e
-        // TIOCOUTQ, TIOCGWINSZ, TIOCSWINSZ, FIONREAD, TIOCNOTTY, TIOCGETD
-        | 0x5411 | 0x5413 | 0x5414 | 0x541b | 0x5422 | 0x5424
+        // TCGETS ... TCFLSH, TIOCEXCL, TIOCNXCL
+        0x5401..=0x540d
+        // TIOCOUTQ, TIOCGWINSZ, TIOCSWINSZ, FIONREAD, TIOCGETD
+        | 0x5411 | 0x5413 | 0x5414 | 0x541b | 0x5424
         // TCGETS2 and its setters, TIOCGPTN, TIOCSPTLCK, TIOCGPTLCK
         | 0x802c_542a | 0x402c_542b..=0x402c_542d | 0x8004_5430 | 0x4004_5431 | 0x8004_5439
         // BLKGETSIZE64, BLKSSZGET, FS_IOC_GETFLAGS

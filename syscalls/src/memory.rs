@@ -21,6 +21,7 @@ use platform::sync::Lock;
 
 const PROT_WRITE: u32 = 2;
 const MAP_SHARED: u32 = 1;
+const MAP_PRIVATE: u32 = 2;
 const MAP_TYPE: u32 = 0xf;
 const MAP_FIXED: u32 = 0x10;
 const MAP_ANONYMOUS: u32 = 0x20;
@@ -52,11 +53,37 @@ pub fn mmap(
     // SAFETY: nothing of the runtime lies outside its window, and the program answers for its own
     // memory. A fixed mapping was checked; any other replaces nothing.
     let mapped = unsafe { host!(mmap, hint, len, prot.0, flags.0, host_fd, offset) }?;
-    outside_window(mapped, len)
+    let mapped = outside_window(mapped, len)?;
+    note_mapping(ctx, mapped, len, flags.0, backing.as_deref(), offset)?;
+    Ok(mapped)
+}
+
+/// Keeps the table of shared mappings right ([`crate::maps`]).
+fn note_mapping(
+    ctx: &Ctx,
+    at: usize,
+    len: usize,
+    flags: u32,
+    backing: Option<&HostFd>,
+    offset: usize,
+) -> Result<()> {
+    let maps = &ctx.process.ipc.maps;
+    if flags & MAP_TYPE == MAP_PRIVATE {
+        drop(maps.cut(at, len));
+        return Ok(());
+    }
+    let object = match backing.map(HostFd::stat).transpose()? {
+        // A device, such as /dev/zero: each mapping is memory of its own.
+        Some(stat) if !stat.is(fs::attr::S_IFCHR) => crate::maps::Object(stat.dev, stat.ino),
+        _ => crate::ipc::all().numbers.anonymous(),
+    };
+    let len = len.next_multiple_of(PAGE_SIZE);
+    maps.add(at, crate::maps::Entry { len, object, offset: offset as u64, attachment: None });
+    Ok(())
 }
 
 /// A mapping that the host placed: taken back if it lies in the window.
-fn outside_window(mapped: usize, len: usize) -> Result {
+pub(crate) fn outside_window(mapped: usize, len: usize) -> Result {
     if touches_window(mapped, len) {
         // SAFETY: the range was mapped a moment ago and nobody knows of it.
         let _ = unsafe { host!(munmap, mapped, len) };
@@ -73,7 +100,7 @@ fn round_up(len: usize) -> Result {
 fn backing(ctx: &Ctx, fd: Fd, prot: u32, flags: u32) -> Result<Arc<HostFd>> {
     let open = ctx.file(fd)?;
     let mode = open.flags.load(Ordering::Relaxed) & O_ACCMODE;
-    let writes_through = flags & MAP_TYPE != 2 && flags & MAP_SHARED != 0 && prot & PROT_WRITE != 0;
+    let writes_through = flags & MAP_TYPE != MAP_PRIVATE && flags & MAP_SHARED != 0 && prot & PROT_WRITE != 0;
     if mode == 1 || (writes_through && mode != 2) {
         return Err(Errno::EACCES);
     }
@@ -91,10 +118,18 @@ fn host_of(open: &OpenFile) -> Result<Arc<HostFd>> {
 }
 
 /// munmap(2).
-pub fn munmap(_ctx: &Ctx, at: Address, len: usize) -> Result {
+pub fn munmap(ctx: &Ctx, at: Address, len: usize) -> Result {
     outside(at, len)?;
+    if !at.0.is_multiple_of(PAGE_SIZE) {
+        return Err(Errno::EINVAL);
+    }
+    let cut = ctx.process.ipc.maps.cut(at.0, len);
     // SAFETY: outside the window, memory is the program's to give up.
-    unsafe { host!(munmap, at.0, len) }
+    let done = unsafe { host!(munmap, at.0, len) };
+    if done.is_err() {
+        ctx.process.ipc.maps.restore(cut);
+    }
+    done
 }
 
 /// mprotect(2).
@@ -105,7 +140,7 @@ pub fn mprotect(_ctx: &Ctx, at: Address, len: usize, prot: ProtFlags) -> Result 
 }
 
 /// mremap(2).
-pub fn mremap(_ctx: &Ctx, at: Address, len: usize, new_len: usize, flags: i32, new_at: Address) -> Result {
+pub fn mremap(ctx: &Ctx, at: Address, len: usize, new_len: usize, flags: i32, new_at: Address) -> Result {
     outside(at, len)?;
     if flags & MREMAP_FIXED != 0 {
         outside(new_at, new_len)?;
@@ -116,7 +151,31 @@ pub fn mremap(_ctx: &Ctx, at: Address, len: usize, new_len: usize, flags: i32, n
         }
     }
     // SAFETY: source and fixed target are outside the window. Growth in place goes into free room only.
-    unsafe { host!(mremap, at.0, len, new_len, flags, new_at.0) }
+    let call = || unsafe { host!(mremap, at.0, len, new_len, flags, new_at.0) };
+    let maps = &ctx.process.ipc.maps;
+    if len == 0 || flags & MREMAP_DONTUNMAP != 0 {
+        // The old mapping stays, and a second one of the same memory comes (mremap(2)).
+        let source = maps.find(at.0);
+        let to = call()?;
+        drop(maps.cut(to, new_len));
+        if let Some((object, offset)) = source {
+            let len = new_len.next_multiple_of(PAGE_SIZE);
+            maps.add(to, crate::maps::Entry { len, object, offset, attachment: None });
+        }
+        return Ok(to);
+    }
+    let taken = maps.cut(at.0, len);
+    match call() {
+        Ok(to) => {
+            drop(maps.cut(to, new_len));
+            maps.moved(taken, at.0, len, to, new_len);
+            Ok(to)
+        }
+        Err(error) => {
+            maps.restore(taken);
+            Err(error)
+        }
+    }
 }
 
 /// madvise(2).

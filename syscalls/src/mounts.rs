@@ -80,6 +80,8 @@ pub fn start<'a>(process: &Process, plan: &Plan<'a>) -> core::result::Result<(),
     let processors = plan.processors.max(1);
     let inner = |node| Node::Inner(node);
     tree.mount(b"/dev", inner(devfs::new(next())), "devtmpfs", b"udev", false);
+    let terminals = crate::tty::pty::devpts(next());
+    tree.mount(b"/dev/pts", inner(terminals), "devpts", b"devpts", false);
     tree.mount(b"/dev/shm", inner(ramfs::new(next(), u64::MAX, 0o1777, 0, 0)), "tmpfs", b"tmpfs", false);
     let provider = Arc::new(GuestProvider { processors });
     tree.mount(b"/proc", inner(procfs::new(next(), provider)), "proc", b"proc", false);
@@ -153,6 +155,9 @@ pub fn inherit(process: &Process) -> Result<()> {
             continue;
         }
         let open = HostFile::inherited(HostFd::new(fd))?;
+        if open.downcast::<HostFile>().is_some_and(HostFile::is_terminal) {
+            crate::tty::adopt_host(process);
+        }
         process.fds.replace(fd, Arc::new(open), false)?;
     }
     Ok(())

@@ -7,12 +7,14 @@
 use crate::args::{AtFlags, DirFd, Fd, Mode, OpenFlags};
 use crate::context::Ctx;
 use crate::file::OpenFile;
+use crate::host_file::HostFile;
 use crate::tree_file::{self, PathFile};
 use crate::user::{PATH_MAX, UserPtr, UserStr};
 use crate::{Errno, Result};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
+use fs::attr::S_IFIFO;
 use fs::vnode::NewTime;
 use fs::{Cred, Node, Place, Tree, View};
 use platform::sync::Lock;
@@ -187,8 +189,20 @@ fn open_path(ctx: &Ctx, dir: DirFd, path: &[u8], flags: u32, mode: u32) -> Resul
     let base = start(ctx, &view, dir, path)?;
     // The host must not make a vCPU wait for the other end of a FIFO or for a device's carrier. For
     // regular files and directories the flag means nothing (open(2)).
-    let opened = view.open(&base, path, (flags | 0o4000) & !O_CLOEXEC, mode & 0o7777)?;
-    let open = tree_file::open_file(opened, flags)?;
+    let open_once = || {
+        let opened = view.open(&base, path, (flags | 0o4000) & !O_CLOEXEC, mode & 0o7777)?;
+        tree_file::open_file(ctx, opened, flags)
+    };
+    let first = open_once();
+    let is_fifo =
+        |place: Place| matches!(place.node, Node::Host(_)) && place.stat().is_ok_and(|s| s.is(S_IFIFO));
+    let host_fifo = match &first {
+        Ok(open) => open.downcast::<HostFile>().is_some_and(HostFile::is_fifo),
+        // The answer to a writer without a reader; other files say it too.
+        Err(Errno::ENXIO) => view.locate(&base, path, true).is_ok_and(is_fifo),
+        Err(_) => false,
+    };
+    let open = if host_fifo { crate::fifo::open_host(ctx, flags, first, open_once)? } else { first? };
     ctx.install(open, flags & O_CLOEXEC != 0)
 }
 
@@ -517,7 +531,7 @@ pub fn truncate(ctx: &Ctx, at: UserStr, size: i64) -> Result {
     let view = view(ctx)?;
     let path = path(at)?;
     let opened = view.open(&view.cwd, &path, 1 | 0o4000, 0)?;
-    let open = tree_file::open_file(opened, 1)?;
+    let open = tree_file::open_file(ctx, opened, 1)?;
     crate::extent::truncate(&open, size as u64).map(|()| 0)
 }
 

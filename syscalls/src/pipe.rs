@@ -3,7 +3,9 @@
 //! A write of at most PIPE_BUF bytes is one piece: it waits until all of it fits. A larger one may be
 //! split. Readers and writers wait at a hub each.
 //!
-//! Left out: packet mode (O_DIRECT, EINVAL), FIFOs by name.
+//! A FIFO by name ([`crate::fifo`]) is a pipe whose ends come and go, and may be both ends at once.
+//!
+//! Left out: packet mode (O_DIRECT, EINVAL).
 
 use crate::args::OpenFlags;
 use crate::context::Ctx;
@@ -36,12 +38,24 @@ pub struct Pipe {
     readable: Hub,
     writable: Hub,
     stat: Stat,
+    /// FIFO: how often it was opened for reading and for writing. One hub, `readable`, serves both.
+    openings: Option<[AtomicUsize; 2]>,
 }
 
 /// One end.
 pub struct End {
     pipe: Arc<Pipe>,
+    reads: bool,
     writes: bool,
+    fifo: Option<Fifo>,
+}
+
+/// The name side of a FIFO's end.
+struct Fifo {
+    node: Arc<dyn fs::Vnode>,
+    path: Arc<[u8]>,
+    /// Openings for writing when this end was opened: a reader sees no hang-up before the first.
+    writers_before: usize,
 }
 
 /// pipe(2).
@@ -77,15 +91,65 @@ pub fn new(flags: u32) -> (Arc<OpenFile>, Arc<OpenFile>) {
         readable: Hub::new(),
         writable: Hub::new(),
         stat,
+        openings: None,
     });
-    let end = |writes: bool, mode| Arc::new(OpenFile::new(End { pipe: pipe.clone(), writes }, mode | flags));
+    let end = |writes: bool, mode| {
+        let end = End { pipe: pipe.clone(), reads: !writes, writes, fifo: None };
+        Arc::new(OpenFile::new(end, mode | flags))
+    };
     (end(false, 0), end(true, 1))
 }
 
 impl End {
-    /// Whether this is the writing end.
+    /// A fresh end of a FIFO.
+    pub(crate) fn of_fifo(
+        pipe: &Arc<Pipe>,
+        reads: bool,
+        writes: bool,
+        node: Arc<dyn fs::Vnode>,
+        path: Arc<[u8]>,
+    ) -> End {
+        let writers_before = pipe.openings().1;
+        if reads {
+            pipe.readers.fetch_add(1, Ordering::AcqRel);
+        }
+        if writes {
+            pipe.writers.fetch_add(1, Ordering::AcqRel);
+        }
+        if let Some([of_readers, of_writers]) = &pipe.openings {
+            of_readers.fetch_add(usize::from(reads), Ordering::AcqRel);
+            of_writers.fetch_add(usize::from(writes), Ordering::AcqRel);
+        }
+        End { pipe: pipe.clone(), reads, writes, fifo: Some(Fifo { node, path, writers_before }) }
+    }
+
+    /// Whether it writes.
     pub fn writes(&self) -> bool {
         self.writes
+    }
+
+    /// Whether it reads.
+    pub fn reads(&self) -> bool {
+        self.reads
+    }
+
+    /// A FIFO's node and path: opening it again goes by them.
+    pub fn fifo(&self) -> Option<(Arc<dyn fs::Vnode>, Arc<[u8]>)> {
+        self.fifo.as_ref().map(|fifo| (fifo.node.clone(), fifo.path.clone()))
+    }
+
+    /// A writer has gone, or has been there at all.
+    fn hung_up(&self) -> bool {
+        let came = |fifo: &Fifo| self.pipe.openings().1 != fifo.writers_before;
+        self.pipe.writers.load(Ordering::Acquire) == 0 && self.fifo.as_ref().is_none_or(came)
+    }
+
+    fn tell_writers(&self) {
+        self.pipe.hub_of(true).notify(Events::WRITABLE);
+    }
+
+    fn tell_readers(&self) {
+        self.pipe.hub_of(false).notify(Events::READABLE);
     }
 
     /// Another end of the same pipe (open of /proc/self/fd/N).
@@ -97,7 +161,7 @@ impl End {
         };
         let count = if writes { &self.pipe.writers } else { &self.pipe.readers };
         count.fetch_add(1, Ordering::Relaxed);
-        Ok(End { pipe: self.pipe.clone(), writes })
+        Ok(End { pipe: self.pipe.clone(), reads: !writes, writes, fifo: None })
     }
 
     /// F_GETPIPE_SZ.
@@ -117,13 +181,13 @@ impl End {
         }
         ring.resize(capacity);
         drop(ring);
-        self.pipe.writable.notify(Events::WRITABLE);
+        self.tell_writers();
         Ok(capacity)
     }
 
     /// Copies up to `count` bytes to another pipe without taking them (tee(2)).
     pub fn tee(&self, to: &End, count: usize) -> Result {
-        if Arc::ptr_eq(&self.pipe, &to.pipe) || self.writes || !to.writes {
+        if Arc::ptr_eq(&self.pipe, &to.pipe) || !self.reads || !to.writes {
             return Err(Errno::EINVAL);
         }
         let bytes = self.pipe.ring.lock().peek(count);
@@ -138,7 +202,7 @@ impl End {
         let count = bytes.len().min(room);
         let put = ring.put(&mut crate::buffer::Slice::new(&bytes[..count]), count)?;
         drop(ring);
-        to.pipe.readable.notify(Events::READABLE);
+        to.tell_readers();
         Ok(put)
     }
 
@@ -169,6 +233,42 @@ impl End {
 }
 
 impl Pipe {
+    /// A FIFO's pipe that nobody has open yet.
+    pub(crate) fn fifo() -> Pipe {
+        Pipe {
+            ring: Lock::new(Ring::new()),
+            readers: AtomicUsize::new(0),
+            writers: AtomicUsize::new(0),
+            readable: Hub::new(),
+            writable: Hub::new(),
+            stat: Stat::default(),
+            openings: Some(Default::default()),
+        }
+    }
+
+    /// How often a FIFO was opened for reading and for writing.
+    pub(crate) fn openings(&self) -> (usize, usize) {
+        let count = |at: usize| self.openings.as_ref().map_or(0, |o| o[at].load(Ordering::Acquire));
+        (count(0), count(1))
+    }
+
+    pub(crate) fn has_readers(&self) -> bool {
+        self.readers.load(Ordering::Acquire) > 0
+    }
+
+    pub(crate) fn has_writers(&self) -> bool {
+        self.writers.load(Ordering::Acquire) > 0
+    }
+
+    /// A FIFO's hub.
+    pub(crate) fn hub(&self) -> &Hub {
+        &self.readable
+    }
+
+    fn hub_of(&self, writers: bool) -> &Hub {
+        if writers && self.openings.is_none() { &self.writable } else { &self.readable }
+    }
+
     /// Its number: from its address, which is its own while it lives.
     fn id(self: &Arc<Pipe>) -> u64 {
         Arc::as_ptr(self) as u64 >> 4 & 0xffff_ffff
@@ -190,17 +290,18 @@ impl File for End {
         if self.writes {
             events.set(Events::WRITABLE, ring.room() >= PIPE_BUF || ring.len == 0);
             events.set(Events::ERR, pipe.readers.load(Ordering::Acquire) == 0);
-        } else {
+        }
+        if self.reads {
             events.set(Events::READABLE, ring.len > 0);
-            events.set(Events::HUP, pipe.writers.load(Ordering::Acquire) == 0);
+            events.set(Events::HUP, self.hung_up());
         }
         events
     }
     fn hub(&self) -> Option<&Hub> {
-        Some(if self.writes { &self.pipe.writable } else { &self.pipe.readable })
+        Some(self.pipe.hub_of(self.writes))
     }
     fn read(&self, _open: &OpenFile, _at: &mut u64, into: &mut dyn Sink) -> Result {
-        if self.writes {
+        if !self.reads {
             return Err(Errno::EBADF);
         }
         if into.remaining() == 0 {
@@ -213,7 +314,7 @@ impl File for End {
         }
         let count = ring.get(into)?;
         drop(ring);
-        self.pipe.writable.notify(Events::WRITABLE);
+        self.tell_writers();
         Ok(count)
     }
     fn write(&self, _open: &OpenFile, _at: &mut u64, from: &mut dyn Source) -> Result {
@@ -231,7 +332,7 @@ impl File for End {
         }
         let count = ring.put(from, wanted.min(room))?;
         drop(ring);
-        self.pipe.readable.notify(Events::READABLE);
+        self.tell_readers();
         Ok(count)
     }
     fn ioctl(&self, _open: &OpenFile, command: u32, argument: usize) -> Result {
@@ -241,11 +342,17 @@ impl File for End {
         }
     }
     fn stat(&self, out: &mut Stat) -> Result<()> {
-        *out = Stat { ino: self.pipe.id(), ..self.pipe.stat };
+        *out = match &self.fifo {
+            Some(fifo) => fifo.node.stat(),
+            None => Stat { ino: self.pipe.id(), ..self.pipe.stat },
+        };
         Ok(())
     }
     fn describe(&self, f: &mut dyn core::fmt::Write) -> core::fmt::Result {
-        write!(f, "pipe:[{}]", self.pipe.id())
+        match &self.fifo {
+            Some(fifo) => f.write_str(&alloc::string::String::from_utf8_lossy(&fifo.path)),
+            None => write!(f, "pipe:[{}]", self.pipe.id()),
+        }
     }
 }
 
@@ -253,15 +360,17 @@ impl File for End {
 impl Drop for End {
     fn drop(&mut self) {
         let pipe = &self.pipe;
-        let count = if self.writes { &pipe.writers } else { &pipe.readers };
-        let last = {
+        // Under the ring's lock: see `writing_ring`.
+        let (last_reader, last_writer) = {
             let _ring = pipe.ring.lock();
-            count.fetch_sub(1, Ordering::AcqRel) == 1
+            let last = |does: bool, count: &AtomicUsize| does && count.fetch_sub(1, Ordering::AcqRel) == 1;
+            (last(self.reads, &pipe.readers), last(self.writes, &pipe.writers))
         };
-        if last && self.writes {
-            pipe.readable.notify(Events::HUP | Events::READABLE);
-        } else if last {
-            pipe.writable.notify(Events::ERR | Events::WRITABLE);
+        if last_writer {
+            pipe.hub_of(false).notify(Events::HUP | Events::READABLE);
+        }
+        if last_reader {
+            pipe.hub_of(true).notify(Events::ERR | Events::WRITABLE);
         }
     }
 }

@@ -29,9 +29,9 @@ const CPU_STEP: u64 = 10 * MILLISECOND;
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct SigEvent {
-    value: u64,
-    signal: i32,
-    notify: i32,
+    pub(crate) value: u64,
+    pub(crate) signal: i32,
+    pub(crate) notify: i32,
     tid: i32,
     pad: [i32; 11],
 }

@@ -17,7 +17,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use fs::mount::Mount;
 use fs::procfs::process::{Info, Thread};
-use fs::procfs::{Blob, Net, Provider, Setting, Target};
+use fs::procfs::{Blob, Net, Provider, Setting, SysvIpc, Target};
 use fs::{HostFd, Node, Place};
 
 /// What a process runs: told by the loader, and by execve.
@@ -195,6 +195,14 @@ impl Provider for GuestProvider {
 
     fn processors(&self) -> usize {
         self.processors
+    }
+
+    fn sysvipc(&self, table: SysvIpc) -> String {
+        match table {
+            SysvIpc::Shm => crate::sysv::shm::table(),
+            SysvIpc::Sem => crate::sysv::sem::table(),
+            SysvIpc::Msg => crate::sysv::msg::table(),
+        }
     }
 }
 

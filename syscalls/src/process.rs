@@ -58,6 +58,8 @@ pub struct Root {
     pub futexes: futex::Table,
     /// Names of AF_UNIX sockets.
     pub unix: crate::unix_socket::Names,
+    /// Message queues, System V objects, terminals and the like.
+    pub ipc: crate::ipc::Ipc,
     /// What uname(2) calls `nodename` (sethostname(2) changes it).
     pub hostname: Lock<String>,
     /// Held while an epoll is put into an epoll.
@@ -103,6 +105,7 @@ pub fn start(config: &Config) -> Arc<Process> {
         living: AtomicU32::new(0),
         futexes: futex::Table::new(),
         unix: crate::unix_socket::Names::new(),
+        ipc: crate::ipc::Ipc::default(),
         hostname: Lock::new(String::from(config.hostname)),
         epoll_nesting: Lock::new(()),
         missed: [const { AtomicU64::new(0) }; MISSED_WORDS],
@@ -206,6 +209,8 @@ pub struct Process {
     pub credentials: Lock<Credentials>,
     /// The tree as it sees it: root and working directory.
     pub view: crate::path::ViewCell,
+    /// Shared mappings and semaphore undo.
+    pub ipc: crate::ipc::Own,
     /// brk(2).
     pub heap: crate::memory::Heap,
     /// What it runs, for /proc.
@@ -262,6 +267,7 @@ impl Process {
             fds: FdTable::new(),
             credentials: Lock::new(credentials),
             view: crate::path::ViewCell::new(),
+            ipc: crate::ipc::Own::default(),
             heap: crate::memory::Heap::new(),
             image: Lock::default(),
             umask: AtomicU32::new(host_umask()),
@@ -299,6 +305,7 @@ impl Process {
             fds: self.fds.fork(),
             credentials: Lock::new(self.credentials.lock().clone()),
             view: self.view.fork(),
+            ipc: self.ipc.fork(),
             heap: self.heap.fork(),
             image: Lock::new(self.image.lock().clone()),
             umask: AtomicU32::new(self.umask.load(Ordering::Relaxed)),

@@ -143,6 +143,7 @@ fn end_host(status: u32) -> ! {
 /// Gives back what a process has, and makes it a zombie.
 fn leave(process: &Arc<Process>, status: u32, usage: Usage) {
     process.timers.stop();
+    crate::ipc::exited(process);
     process.fds.close_all();
     leave_children(process);
     let usage = usage.and(&process.children_usage.lock());

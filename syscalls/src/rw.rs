@@ -217,6 +217,9 @@ pub fn read_open(ctx: &Ctx, open: &OpenFile, into: &mut dyn Sink) -> Result {
         }
         return socket::read(ctx, open, socket, into);
     }
+    if let Some(slave) = open.downcast::<crate::tty::pty::Slave>() {
+        return crate::tty::pty::read(ctx, open, slave, into);
+    }
     if open.file.seekable() {
         let mut position = open.offset.lock();
         return open.file.read(open, &mut position, into);

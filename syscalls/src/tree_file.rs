@@ -1,12 +1,13 @@
 //! Open files of the tree: directories, files of inner file systems, bare paths (O_PATH).
 
+use crate::context::Ctx;
 use crate::file::{File, O_APPEND, OpenFile, Sink, Source, Stat};
 use crate::host_file::HostFile;
 use crate::{Errno, Result};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use fs::attr::{S_IFDIR, S_IFMT, S_IFREG};
+use fs::attr::{S_IFDIR, S_IFIFO, S_IFMT, S_IFREG};
 use fs::vnode::Entry;
 use fs::{HostFd, Node, Opened, Place, Vnode};
 use platform::host;
@@ -21,7 +22,7 @@ const STATUS: u32 =
 const BOUNCE: usize = 64 * 1024;
 
 /// The open file for what the tree opened. `flags` are open(2)'s.
-pub fn open_file(opened: Opened, flags: u32) -> Result<Arc<OpenFile>> {
+pub fn open_file(ctx: &Ctx, opened: Opened, flags: u32) -> Result<Arc<OpenFile>> {
     let status = (flags & STATUS) | 0o100000;
     match opened {
         Opened::Host { fd, path, mount } => {
@@ -33,21 +34,29 @@ pub fn open_file(opened: Opened, flags: u32) -> Result<Arc<OpenFile>> {
             Ok(Arc::new(OpenFile::new(HostFile::new(fd, path, Some(mount), &stat), status)))
         }
         Opened::Inner { node, place } => {
-            if node.stat().is(S_IFDIR) {
+            let stat = node.stat();
+            if stat.is(S_IFDIR) {
                 return Ok(Arc::new(OpenFile::new(Dir::new(place), status)));
+            }
+            if stat.is(S_IFIFO) {
+                let end = crate::fifo::open_inner(ctx, node, place.path, flags)?;
+                return Ok(Arc::new(OpenFile::new(end, status)));
+            }
+            if let Some(terminal) = crate::tty::open_device(ctx, &stat, flags) {
+                return terminal;
             }
             Ok(Arc::new(OpenFile::new(InnerFile::new(node, place), status)))
         }
         Opened::Path(place) => Ok(Arc::new(OpenFile::new(PathFile { place }, flags & (STATUS & !0o3)))),
         Opened::Object(object) => {
             let open: Arc<OpenFile> = object.downcast().map_err(|_| Errno::ENXIO)?;
-            open_again(&open, flags)
+            open_again(ctx, &open, flags)
         }
     }
 }
 
 /// open(2) of /proc/PID/fd/N: a new description of the same file, where there can be one (proc(5)).
-fn open_again(open: &Arc<OpenFile>, flags: u32) -> Result<Arc<OpenFile>> {
+fn open_again(ctx: &Ctx, open: &Arc<OpenFile>, flags: u32) -> Result<Arc<OpenFile>> {
     let status = (flags & STATUS) | 0o100000;
     if let Some(file) = open.downcast::<HostFile>() {
         let fd = fs::view::reopen(&file.fd, flags | 0o400 | if file.is_regular() { 0 } else { 0o4000 }, 0)?;
@@ -64,7 +73,14 @@ fn open_again(open: &Arc<OpenFile>, flags: u32) -> Result<Arc<OpenFile>> {
         }
         return Ok(Arc::new(OpenFile::new(again, status)));
     }
+    if let Some(slave) = open.downcast::<crate::tty::pty::Slave>() {
+        return slave.open_again(ctx, flags);
+    }
     if let Some(end) = open.downcast::<crate::pipe::End>() {
+        if let Some((node, path)) = end.fifo() {
+            let end = crate::fifo::open_inner(ctx, node, path, flags)?;
+            return Ok(Arc::new(OpenFile::new(end, status)));
+        }
         return end.open_again(flags).map(|end| Arc::new(OpenFile::new(end, status)));
     }
     // open(2), ENXIO: the file is a socket; and anonymous files have nothing to open.

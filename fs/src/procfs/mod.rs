@@ -49,6 +49,19 @@ pub trait Provider: Send + Sync {
     fn net(&self, table: Net) -> String;
     /// How many processors the guest has.
     fn processors(&self) -> usize;
+    /// A table of /proc/sysvipc.
+    fn sysvipc(&self, _table: SysvIpc) -> String {
+        String::new()
+    }
+}
+
+/// Tables of /proc/sysvipc.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum SysvIpc {
+    Shm,
+    Sem,
+    Msg,
 }
 
 /// Raw data of a process.

@@ -1,6 +1,6 @@
 //! /proc/cpuinfo, /proc/meminfo, /proc/sys and the rest that is not about one process.
 
-use super::{Net, Proc, Provider};
+use super::{Net, Proc, Provider, SysvIpc};
 use crate::attr::S_IFREG;
 use crate::host::HostFd;
 use crate::synth::{Dir, Link, Text};
@@ -29,6 +29,7 @@ pub(crate) fn files(proc: &Proc) -> Children {
         (b"stat", proc.text(b"stat", 0o444, |provider| stat(provider))),
         (b"swaps", Text::of_host(kind, b"/proc/swaps")),
         (b"sys", sys(proc)),
+        (b"sysvipc", sysvipc(proc)),
         (b"uptime", Text::of_host(kind, b"/proc/uptime")),
         (b"version", Text::of_host(kind, b"/proc/version")),
         (b"vmstat", Text::of_host(kind, b"/proc/vmstat")),
@@ -106,6 +107,18 @@ pub(crate) fn net(proc: &Proc) -> Arc<dyn Vnode> {
     )
 }
 
+fn sysvipc(proc: &Proc) -> Arc<dyn Vnode> {
+    let table = |name: &'static [u8], table: SysvIpc| {
+        (name, proc.text(name, 0o444, move |provider| Ok(provider.sysvipc(table).into_bytes())))
+    };
+    let tables = [(&b"msg"[..], SysvIpc::Msg), (b"sem", SysvIpc::Sem), (b"shm", SysvIpc::Shm)];
+    Dir::fixed(
+        proc.kind,
+        b"/proc/sysvipc",
+        tables.into_iter().map(|(name, kind)| table(name, kind)).collect(),
+    )
+}
+
 fn sys(proc: &Proc) -> Arc<dyn Vnode> {
     let kind = proc.kind;
     let dir = |name: &'static [u8], children: Children| (name, Dir::fixed(kind, name, children));
@@ -133,6 +146,13 @@ fn sys(proc: &Proc) -> Arc<dyn Vnode> {
         vec![
             (b"cap_last_cap", Text::fixed(kind, b"cap_last_cap", "40\n")),
             (b"hostname", hostname),
+            (b"msgmax", Text::fixed(kind, b"msgmax", "8192\n")),
+            (b"msgmnb", Text::fixed(kind, b"msgmnb", "16384\n")),
+            (b"msgmni", Text::fixed(kind, b"msgmni", "32000\n")),
+            (b"sem", Text::fixed(kind, b"sem", "32000\t1024000000\t500\t32000\n")),
+            (b"shmall", Text::fixed(kind, b"shmall", "18446744073692774399\n")),
+            (b"shmmax", Text::fixed(kind, b"shmmax", "18446744073692774399\n")),
+            (b"shmmni", Text::fixed(kind, b"shmmni", "4096\n")),
             host(b"ngroups_max", b"/proc/sys/kernel/ngroups_max"),
             host(b"osrelease", b"/proc/sys/kernel/osrelease"),
             host(b"ostype", b"/proc/sys/kernel/ostype"),
@@ -157,10 +177,21 @@ fn sys(proc: &Proc) -> Arc<dyn Vnode> {
         vec![(b"ip_local_port_range", Text::fixed(kind, b"ip_local_port_range", "32768\t60999\n"))],
     );
     let net = dir(b"net", vec![core, ipv4]);
+    let mqueue = dir(
+        b"mqueue",
+        vec![
+            (b"msg_default", Text::fixed(kind, b"msg_default", "10\n")),
+            (b"msg_max", Text::fixed(kind, b"msg_max", "10\n")),
+            (b"msgsize_default", Text::fixed(kind, b"msgsize_default", "8192\n")),
+            (b"msgsize_max", Text::fixed(kind, b"msgsize_max", "8192\n")),
+            (b"queues_max", Text::fixed(kind, b"queues_max", "256\n")),
+        ],
+    );
     let fs = dir(
         b"fs",
         vec![
             host(b"file-max", b"/proc/sys/fs/file-max"),
+            mqueue,
             (b"nr_open", Text::fixed(kind, b"nr_open", "1048576\n")),
             host(b"pipe-max-size", b"/proc/sys/fs/pipe-max-size"),
         ],

@@ -6,7 +6,10 @@
 //! owner's thread id and FUTEX_WAITERS, as the kernel's robust list protocol needs
 //! (Documentation/locking/robust-futexes.rst): it marks the mutexes of a thread that died.
 //!
-//! Left out, refused by name with ENOTSUP at pthread_mutex_init: priority inheritance and ceilings.
+//! With PTHREAD_PRIO_INHERIT the word is the same as a robust one's, and a lock that somebody waits for is
+//! handed over by the personality (FUTEX_LOCK_PI, FUTEX_UNLOCK_PI).
+//!
+//! Left out, refused by name with ENOTSUP at pthread_mutex_init: priority ceilings (PTHREAD_PRIO_PROTECT).
 //! Adaptive mutexes do not spin: the owner may wait for the very vCPU that would spin.
 
 use super::me;
@@ -127,8 +130,11 @@ unsafe fn lock(mutex: *mut Mutex, deadline: Option<Deadline>) -> c_int {
     unsafe {
         let this = &mut *mutex;
         let me = tid() as u32;
-        if this.kind & (PRIO_INHERIT | PRIO_PROTECT) != 0 {
+        if this.kind & PRIO_PROTECT != 0 {
             return Errno::ENOTSUP.0;
+        }
+        if this.kind & PRIO_INHERIT != 0 {
+            return lock_inherit(mutex, deadline);
         }
         if this.kind & ROBUST != 0 {
             return lock_robust(mutex, deadline);
@@ -167,8 +173,11 @@ unsafe fn try_lock(mutex: *mut Mutex) -> c_int {
     unsafe {
         let this = &mut *mutex;
         let me = tid() as u32;
-        if this.kind & (PRIO_INHERIT | PRIO_PROTECT) != 0 {
+        if this.kind & PRIO_PROTECT != 0 {
             return Errno::ENOTSUP.0;
+        }
+        if this.kind & PRIO_INHERIT != 0 {
+            return try_lock_inherit(mutex);
         }
         if this.kind & ROBUST != 0 {
             return try_lock_robust(mutex);
@@ -200,8 +209,8 @@ unsafe fn unlock(mutex: *mut Mutex) -> c_int {
             return 0;
         }
         let owner = this.owner.load(Ordering::Relaxed);
-        if this.kind & ROBUST != 0 {
-            return unlock_robust(mutex);
+        if this.kind & (ROBUST | PRIO_INHERIT) != 0 {
+            return unlock_named(mutex);
         }
         if owner != tid() as u32 || this.lock.load(Ordering::Relaxed) == 0 {
             return Errno::EPERM.0;
@@ -241,6 +250,16 @@ unsafe fn next_field(mutex: *mut Mutex) -> *mut *mut Links {
     unsafe { &raw mut (*mutex).list.next }
 }
 
+/// As the kernel wants a list to name a mutex: its lowest bit says that the lock is handed over.
+unsafe fn list_name(mutex: *mut Mutex) -> *mut *mut Links {
+    // SAFETY: the program's mutex.
+    unsafe { next_field(mutex).map_addr(|at| at | usize::from((*mutex).kind & PRIO_INHERIT != 0)) }
+}
+
+fn untagged(name: *mut *mut Links) -> *mut *mut Links {
+    name.map_addr(|at| at & !1)
+}
+
 unsafe fn lock_robust(mutex: *mut Mutex, deadline: Option<Deadline>) -> c_int {
     // SAFETY: as in `lock`; the list is the thread's own. Between `pending` and the end of the
     // function the personality knows that we may hold the mutex without having it on the list.
@@ -252,7 +271,7 @@ unsafe fn lock_robust(mutex: *mut Mutex, deadline: Option<Deadline>) -> c_int {
         if held & TID == me && held & OWNER_DIED == 0 && matches!(this.kind & TYPE, RECURSIVE | ERRORCHECK) {
             return relock(this);
         }
-        (*head).pending = next_field(mutex);
+        (*head).pending = list_name(mutex);
         let answer = loop {
             let seen = this.lock.load(Ordering::Relaxed);
             if seen & (TID | OWNER_DIED) == 0 {
@@ -291,7 +310,7 @@ unsafe fn try_lock_robust(mutex: *mut Mutex) -> c_int {
         if seen & TID == me && seen & OWNER_DIED == 0 && matches!(this.kind & TYPE, RECURSIVE | ERRORCHECK) {
             return relock(this);
         }
-        (*head).pending = next_field(mutex);
+        (*head).pending = list_name(mutex);
         let answer =
             if seen & TID != 0 && seen & OWNER_DIED == 0 || !swap(&this.lock, seen, me | seen & WAITERS) {
                 Errno::EBUSY.0
@@ -316,8 +335,12 @@ unsafe fn finish_robust(mutex: *mut Mutex, head: *mut RobustHead, answer: c_int)
         }
         if this.owner.load(Ordering::Relaxed) == NOT_RECOVERABLE {
             // Nobody shall wait for it any more.
-            this.lock.store(0, Ordering::Release);
-            futex::wake(&this.lock, u32::MAX, this.scope());
+            if this.kind & PRIO_INHERIT != 0 {
+                hand_over(&this.lock, this.scope());
+            } else {
+                this.lock.store(0, Ordering::Release);
+                futex::wake(&this.lock, u32::MAX, this.scope());
+            }
             (*head).pending = null_mut();
             return Errno::ENOTRECOVERABLE.0;
         }
@@ -331,11 +354,12 @@ unsafe fn finish_robust(mutex: *mut Mutex, head: *mut RobustHead, answer: c_int)
     }
 }
 
-unsafe fn unlock_robust(mutex: *mut Mutex) -> c_int {
+/// Unlocks a mutex whose word names the owner: robust, or PTHREAD_PRIO_INHERIT, or both.
+unsafe fn unlock_named(mutex: *mut Mutex) -> c_int {
     // SAFETY: as in `lock_robust`.
     unsafe {
         let this = &mut *mutex;
-        let head = robust_head();
+        let robust = this.kind & ROBUST != 0;
         if this.lock.load(Ordering::Relaxed) & TID != tid() as u32 {
             return Errno::EPERM.0;
         }
@@ -346,15 +370,21 @@ unsafe fn unlock_robust(mutex: *mut Mutex) -> c_int {
                 return 0;
             }
         }
-        (*head).pending = next_field(mutex);
-        dequeue(mutex);
+        if robust {
+            (*robust_head()).pending = list_name(mutex);
+            dequeue(mutex);
+        }
         this.owner.store(if inconsistent { NOT_RECOVERABLE } else { 0 }, Ordering::Relaxed);
         this.users = this.users.wrapping_sub(1);
         let (word, scope) = (this.lock.as_ptr(), this.scope());
-        if this.lock.swap(0, Ordering::Release) & WAITERS != 0 {
+        if this.kind & PRIO_INHERIT != 0 {
+            hand_over(&this.lock, scope);
+        } else if this.lock.swap(0, Ordering::Release) & WAITERS != 0 {
             futex::wake_address(word, if inconsistent { u32::MAX } else { 1 }, scope);
         }
-        (*head).pending = null_mut();
+        if robust {
+            (*robust_head()).pending = null_mut();
+        }
         0
     }
 }
@@ -368,12 +398,12 @@ unsafe fn enqueue(mutex: *mut Mutex, head: *mut RobustHead) {
         let first = (*head).list;
         (*mutex).list.prev = head.cast();
         node.cast::<*mut *mut Links>().write(first);
-        if first != head.cast() {
-            prev_of(first).write(node.cast());
+        if untagged(first) != head.cast() {
+            prev_of(untagged(first)).write(node.cast());
         }
         // The mutex must be whole before the personality can find it.
         core::sync::atomic::compiler_fence(Ordering::SeqCst);
-        (*head).list = node;
+        (*head).list = list_name(mutex);
     }
 }
 
@@ -384,8 +414,8 @@ unsafe fn dequeue(mutex: *mut Mutex) {
         let next: *mut *mut Links = (*mutex).list.next.cast();
         let prev: *mut *mut *mut Links = (*mutex).list.prev.cast();
         prev.write(next);
-        if next != head.cast() && !next.is_null() {
-            prev_of(next).write(prev.cast());
+        if untagged(next) != head.cast() && !next.is_null() {
+            prev_of(untagged(next)).write(prev.cast());
         }
         (*mutex).list.prev = null_mut();
         (*mutex).list.next = null_mut();
@@ -400,6 +430,114 @@ unsafe fn prev_of(next: *mut *mut Links) -> *mut *mut Links {
 
 fn swap(word: &AtomicU32, from: u32, to: u32) -> bool {
     word.compare_exchange(from, to, Ordering::Acquire, Ordering::Relaxed).is_ok()
+}
+
+// ---- handed over by the personality (PTHREAD_PRIO_INHERIT) --------------------------------------
+
+const FUTEX_LOCK_PI: usize = 6;
+const FUTEX_UNLOCK_PI: usize = 7;
+const FUTEX_TRYLOCK_PI: usize = 8;
+const FUTEX_LOCK_PI2: usize = 13;
+
+unsafe fn lock_inherit(mutex: *mut Mutex, deadline: Option<Deadline>) -> c_int {
+    // SAFETY: as in `lock_robust`; the list is touched for robust mutexes only.
+    unsafe {
+        let this = &mut *mutex;
+        let me = tid() as u32;
+        let held = this.lock.load(Ordering::Relaxed);
+        if held & TID == me && matches!(this.kind & TYPE, RECURSIVE | ERRORCHECK) {
+            return relock(this);
+        }
+        if this.kind & ROBUST != 0 {
+            (*robust_head()).pending = list_name(mutex);
+        }
+        let answer = if swap(&this.lock, 0, me) { Ok(()) } else { wait_for_hand_over(this, deadline) };
+        finish_inherit(mutex, answer)
+    }
+}
+
+/// FUTEX_LOCK_PI until the lock is ours.
+fn wait_for_hand_over(this: &Mutex, deadline: Option<Deadline>) -> Result<(), Errno> {
+    let (op, at) = match &deadline {
+        None => (FUTEX_LOCK_PI, core::ptr::null()),
+        Some(until) if until.clock == Clock::Real => (FUTEX_LOCK_PI, &raw const until.at),
+        Some(until) => (FUTEX_LOCK_PI2, &raw const until.at),
+    };
+    loop {
+        // SAFETY: the word and the time live through the call.
+        match unsafe { kcall!(futex, this.lock.as_ptr(), op | this.scope().flag(), 0, at) } {
+            Err(Errno::EINTR) => {}
+            // A normal mutex of our own, or a dead owner's that is not robust: nobody will ever unlock it.
+            Err(Errno::EDEADLK | Errno::ESRCH) if this.kind & TYPE != ERRORCHECK => {
+                let never = AtomicU32::new(0);
+                loop {
+                    if let Err(Errno::ETIMEDOUT) = futex::wait(&never, 0, Scope::Private, deadline) {
+                        return Err(Errno::ETIMEDOUT);
+                    }
+                }
+            }
+            done => return done.map(drop),
+        }
+    }
+}
+
+unsafe fn try_lock_inherit(mutex: *mut Mutex) -> c_int {
+    // SAFETY: as in `lock_inherit`.
+    unsafe {
+        let this = &mut *mutex;
+        let me = tid() as u32;
+        let held = this.lock.load(Ordering::Relaxed);
+        if held & TID == me && this.kind & TYPE == RECURSIVE {
+            return relock(this);
+        }
+        if this.kind & ROBUST != 0 {
+            (*robust_head()).pending = list_name(mutex);
+        }
+        let answer = if swap(&this.lock, 0, me) {
+            Ok(())
+        } else if held & OWNER_DIED != 0 {
+            let op = FUTEX_TRYLOCK_PI | this.scope().flag();
+            kcall!(futex, this.lock.as_ptr(), op, 0, 0).map(drop).map_err(|_| Errno::EBUSY)
+        } else {
+            Err(Errno::EBUSY)
+        };
+        finish_inherit(mutex, answer)
+    }
+}
+
+unsafe fn finish_inherit(mutex: *mut Mutex, answer: Result<(), Errno>) -> c_int {
+    // SAFETY: as in `lock_inherit`.
+    unsafe {
+        let this = &mut *mutex;
+        let robust = this.kind & ROBUST != 0;
+        let answer = match answer {
+            // What the personality left of a dead owner.
+            Ok(()) if robust && this.lock.load(Ordering::Relaxed) & OWNER_DIED != 0 => {
+                this.lock.fetch_and(!OWNER_DIED, Ordering::Relaxed);
+                Errno::EOWNERDEAD.0
+            }
+            Ok(()) => 0,
+            Err(errno) => errno.0,
+        };
+        if robust {
+            return finish_robust(mutex, robust_head(), answer);
+        }
+        if answer == 0 {
+            this.owner.store(tid() as u32, Ordering::Relaxed);
+            this.users = this.users.wrapping_add(1);
+            this.count = 1;
+        }
+        answer
+    }
+}
+
+/// Frees the word, or has the personality give it to who waits.
+fn hand_over(word: &AtomicU32, scope: Scope) {
+    let me = tid() as u32;
+    if word.compare_exchange(me, 0, Ordering::Release, Ordering::Relaxed).is_err() {
+        // SAFETY: our own lock's word.
+        let _ = unsafe { kcall!(futex, word.as_ptr(), FUTEX_UNLOCK_PI | scope.flag(), 0, 0) };
+    }
 }
 
 // ---- for condition variables -------------------------------------------------------------------
@@ -437,13 +575,15 @@ abi! { EXPORTS "libc.so.6":
         // SAFETY: the program's memory for a mutex.
         unsafe {
             let bits = if attr.is_null() { 0 } else { (*attr).0 };
-            if bits & ATTR_PROTOCOL != 0 {
-                return Errno::ENOTSUP.0;
-            }
+            let inherits = match (bits & ATTR_PROTOCOL) >> ATTR_PROTOCOL_SHIFT {
+                0 => 0,
+                1 => PRIO_INHERIT,
+                _ => return Errno::ENOTSUP.0,
+            };
             mutex.cast::<u8>().write_bytes(0, size_of::<Mutex>());
             let robust = if bits & ATTR_ROBUST != 0 { ROBUST } else { 0 };
             let shared = if bits & ATTR_SHARED != 0 { SHARED } else { 0 };
-            (*mutex).kind = bits & TYPE | robust | shared;
+            (*mutex).kind = bits & TYPE | robust | shared | inherits;
         }
         0
     }
@@ -545,7 +685,7 @@ abi! { EXPORTS "libc.so.6":
     "GLIBC_2.34" fn pthread_mutexattr_getrobust(attr: *const MutexAttr, robust: *mut c_int) -> c_int {
         get(attr, ATTR_ROBUST, 30, robust)
     }
-    /// pthread_mutexattr_setprotocol(3): kept here, refused by pthread_mutex_init if not PTHREAD_PRIO_NONE.
+    /// pthread_mutexattr_setprotocol(3): kept here; PTHREAD_PRIO_PROTECT is refused by pthread_mutex_init.
     "GLIBC_2.34" fn pthread_mutexattr_setprotocol(attr: *mut MutexAttr, protocol: c_int) -> c_int {
         set(attr, ATTR_PROTOCOL, ATTR_PROTOCOL_SHIFT, (0..=2).contains(&protocol).then_some(protocol as u32))
     }
@@ -559,7 +699,11 @@ abi! { EXPORTS "libc.so.6":
     }
     /// pthread_mutexattr_getprioceiling(3).
     "GLIBC_2.34" fn pthread_mutexattr_getprioceiling(attr: *const MutexAttr, ceiling: *mut c_int) -> c_int {
-        get(attr, ATTR_CEILING, ATTR_CEILING_SHIFT, ceiling)
+        get(attr, ATTR_CEILING, ATTR_CEILING_SHIFT, ceiling);
+        // As glibc: what was never set is the lowest priority of SCHED_FIFO.
+        // SAFETY: just written.
+        unsafe { ceiling.write(ceiling.read().max(1)) };
+        0
     }
 }
 
