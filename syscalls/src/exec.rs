@@ -202,7 +202,7 @@ fn open(ctx: &Ctx, path: &[u8]) -> Result<Arc<OpenFile>> {
     }
     match object {
         Object::Open(open) => Ok(open),
-        Object::Place(_) => tree_file::open_file(view.open(&view.cwd, path, O_NONBLOCK, 0)?, 0),
+        Object::Place(_) => tree_file::open_file(ctx, view.open(&view.cwd, path, O_NONBLOCK, 0)?, O_NONBLOCK),
     }
 }
 
