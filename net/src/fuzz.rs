@@ -13,7 +13,12 @@ use crate::{Bind, Config, Endpoint, Shard, TcpFlags};
 pub fn fuzz_frames(bytes: &[u8]) {
     let own = Ipv4Addr::new(10, 0, 0, 2);
     let mut config = Config::new([2, 0, 0, 0, 0, 2], [7; 32]).address(own.into(), 24);
-    config.peer_mac = Some([2, 0, 0, 0, 0, 1]);
+    // An input that begins with an odd byte meets a node that listens to routers and DHCP servers.
+    let auto = bytes.first().is_some_and(|first| first % 2 == 1);
+    if auto {
+        (config.dhcp, config.ipv6) = (true, crate::Ipv6Mode::Auto);
+    }
+    config.peer_mac = (!auto).then_some([2, 0, 0, 0, 0, 1]);
     let mut shard = Shard::new(config);
     let mut capabilities = Capabilities::plain(1500);
     capabilities.tx_checksum = true;
@@ -53,10 +58,27 @@ pub fn fuzz_frames(bytes: &[u8]) {
 }
 
 /// Records that begin with 0 or 1 become the rest of a TCP or UDP packet for us with its checksums taken as
-/// right; others are frames as they are.
+/// right; with 2, what follows an IPv6 header for all nodes (its next header first); with 3, an ICMPv6
+/// message with its checksum; with 4, a DHCP message; others are frames as they are.
 pub(crate) fn inject(peer: &mut crate::device::PairEnd, record: &[u8]) {
     let (kind, body) = match record {
         [kind @ (0 | 1), body @ ..] => (*kind, body),
+        [2, next, body @ ..] => return inject_v6(peer, *next, body),
+        [3, body @ ..] if body.len() >= 4 => return inject_v6(peer, crate::ip::icmp6::PROTOCOL, body),
+        [4, body @ ..] => {
+            let mut datagram = alloc::vec![0, 67, 0, 68, 0, 0, 0, 0];
+            datagram[4..6].copy_from_slice(&((8 + body.len()) as u16).to_be_bytes());
+            datagram.extend_from_slice(body);
+            let outline = crate::ip::packet::Outline::new(
+                Ipv4Addr::new(10, 0, 0, 1).into(),
+                Ipv4Addr::BROADCAST.into(),
+                17,
+            );
+            let mut frame = alloc::vec![255, 255, 255, 255, 255, 255, 2, 0, 0, 0, 0, 1, 8, 0];
+            frame.extend_from_slice(&outline.begin(datagram.len()));
+            frame.extend_from_slice(&datagram);
+            return peer.inject_trusted(&frame);
+        }
         other => return peer.inject(other),
     };
     let mut frame = alloc::vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0];
@@ -76,5 +98,27 @@ pub(crate) fn inject(peer: &mut crate::device::PairEnd, record: &[u8]) {
         },
     );
     frame.append(&mut packet);
+    peer.inject_trusted(&frame);
+}
+
+/// From a neighbour's link-local address to all nodes, with the hop limit that neighbour discovery wants.
+fn inject_v6(peer: &mut crate::device::PairEnd, next: u8, body: &[u8]) {
+    let outline = crate::ip::packet::Outline {
+        hop_limit: 255,
+        ..crate::ip::packet::Outline::new(
+            core::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1).into(),
+            crate::ip::ipv6::ALL_NODES.into(),
+            next,
+        )
+    };
+    let mut body = body.to_vec();
+    if next == crate::ip::icmp6::PROTOCOL && body.len() >= 4 {
+        body[2..4].fill(0);
+        let sum = outline.checksum(&body);
+        body[2..4].copy_from_slice(&sum.to_be_bytes());
+    }
+    let mut frame = alloc::vec![0x33, 0x33, 0, 0, 0, 1, 2, 0, 0, 0, 0, 1, 0x86, 0xdd];
+    frame.extend_from_slice(&outline.begin(body.len()));
+    frame.extend_from_slice(&body);
     peer.inject_trusted(&frame);
 }

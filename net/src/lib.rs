@@ -7,7 +7,7 @@
 //! ```text
 //! socket/   what a program can do with a TCP, UDP or raw socket
 //! engine/   TCP (RFC 9293): one control block for each connection, one table, one timer wheel
-//! ip/       IPv4, ICMP, ARP, fragments, routes
+//! ip/       IPv4, IPv6, ICMP, neighbours, groups, fragments, routes, DHCP
 //! ring/     frames over shared memory to the network server
 //! control.rs  messages between a guest and its network's supervisor
 //! device/   the trait a NIC or ring implements; switch, fault injection, in-memory pair
@@ -46,7 +46,7 @@ pub use fuzz::fuzz_frames;
 pub use fuzz_segments::fuzz_segments;
 pub use ip::dhcp::Lease;
 pub use ip::route::{Own6, RouteEntry};
-pub use shard::{Event, Incoming, Ready, Refusal, Shard};
+pub use shard::{Event, Incoming, Ready, Refusal, Row, Shard};
 pub use socket::raw::{RawOption, RawProtocol};
 pub use socket::tcp::{CongestionState, Shutdown, TcpFlags, TcpInfo, TcpOption, TcpOptions, TcpState};
 pub use socket::udp::{Datagram, MtuDiscover, QueuedError, SendOptions, UdpOption};

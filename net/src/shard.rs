@@ -82,6 +82,25 @@ pub struct Incoming {
     pub to: Endpoint,
 }
 
+/// A socket as `/proc/net/tcp` and its kin show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// TCP or UDP.
+    pub kind: Kind,
+    /// It takes IPv6.
+    pub v6: bool,
+    /// Its own endpoint.
+    pub local: Endpoint,
+    /// The peer's.
+    pub remote: Endpoint,
+    /// TCP: where it stands.
+    pub state: crate::TcpState,
+    /// Bytes to send, and to be read.
+    pub queued: [usize; 2],
+    /// What the owner set.
+    pub cookie: u64,
+}
+
 /// How an [`Incoming`] is turned down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -401,6 +420,41 @@ impl Shard {
     pub fn kick(&mut self) {
         self.announce();
         self.tcp.kick();
+    }
+
+    /// TCP and UDP sockets as a table shows them.
+    pub fn rows(&self) -> Vec<Row> {
+        let mut rows = Vec::new();
+        for (index, tcb) in self.tcp.sockets.iter() {
+            let (key, none) = (&tcb.key, tcb.key.local_port == 0);
+            if none {
+                continue;
+            }
+            let owner = self.tcp.ports.owners(key.local_port).iter().find(|owner| owner.socket == index);
+            let v6 = key.local.is_v6() || owner.is_some_and(|owner| owner.families.covers(true));
+            rows.push(Row {
+                kind: Kind::Tcp,
+                v6,
+                local: Endpoint::new(self.addresses.get(key.local), key.local_port),
+                remote: Endpoint::new(self.addresses.get(key.remote), key.remote_port),
+                state: tcb.state,
+                queued: [tcb.tx.len() as usize, tcb.rx.len() as usize],
+                cookie: tcb.cookie,
+            });
+        }
+        for (_, socket) in self.udp.sockets.iter().filter(|(_, socket)| socket.open && socket.local.1 != 0) {
+            let (addr, port) = socket.local;
+            rows.push(Row {
+                kind: Kind::Udp,
+                v6: addr.is_ipv6(),
+                local: Endpoint::new(addr, port),
+                remote: socket.peer().unwrap_or(Endpoint::UNSPECIFIED),
+                state: crate::TcpState::Closed,
+                queued: socket.queued_bytes(),
+                cookie: socket.cookie,
+            });
+        }
+        rows
     }
 
     /// Sockets of each kind, and records in TIME-WAIT: TCP, UDP, raw, TIME-WAIT.

@@ -186,6 +186,33 @@ proptest! {
         net::fuzz_frames(&bytes);
     }
 
+    /// Extension headers, ICMPv6, neighbour discovery and DHCP messages of random content.
+    #[test]
+    fn random_messages_do_not_panic(
+        records in prop::collection::vec((2u8..5, 0u8..8, prop::collection::vec(any::<u8>(), 4..200)), 1..12)
+    ) {
+        let mut bytes = Vec::new();
+        for (kind, which, mut body) in records {
+            // Often the types that mean something.
+            body[0] = match (kind, which) {
+                (2, 0..5) => [0, 43, 44, 60, 58][usize::from(which)],
+                (3, 0..6) => [130, 133, 134, 135, 136, 137][usize::from(which)],
+                (4, 0..4) => 2,
+                _ => body[0],
+            };
+            if kind == 3 {
+                body[1] = 0;
+            }
+            bytes.push(1 + body.len() as u8 | 1);
+            bytes.push(kind);
+            bytes.extend(body);
+            if bytes.len() % 2 == 1 {
+                bytes.push(0);
+            }
+        }
+        net::fuzz_frames(&bytes);
+    }
+
     /// Segments that look right for a connection, with random numbers near the interesting ones.
     #[test]
     fn random_segments_do_not_panic(

@@ -49,6 +49,7 @@ pub mod mounts;
 pub mod mqueue;
 pub mod net_interface;
 pub mod net_poll;
+mod net_tables;
 pub mod path;
 pub mod pipe;
 pub mod poll;

@@ -106,7 +106,7 @@ pub(crate) fn parse(message: &[u8]) -> Option<Message> {
             Message::NeighborSolicit { target: addr(message, 8)?, options: options(message.get(24..)?)? }
         }
         NEIGHBOR_ADVERT => Message::NeighborAdvert {
-            flags: message[4],
+            flags: *message.get(4)?,
             target: addr(message, 8)?,
             options: options(message.get(24..)?)?,
         },

@@ -193,18 +193,6 @@ impl Neighbors {
         }
     }
 
-    /// Something that was sent through `addr` was answered (RFC 4861 section 7.3.1).
-    pub(crate) fn confirm(&mut self, slot: u16, now_ms: u64) {
-        let Some(neighbor) = self.slots.get_mut(usize::from(slot)) else { return };
-        if neighbor.mac.is_none() {
-            return;
-        }
-        (neighbor.state, neighbor.confirmed_ms) = (State::Reachable, now_ms);
-        if core::mem::take(&mut neighbor.ask_ms) != 0 {
-            self.asking -= 1;
-        }
-    }
-
     /// What is known of an address: state and hardware address.
     pub(crate) fn state(&self, addr: IpAddr) -> Option<(State, Option<[u8; 6]>)> {
         let neighbor = &self.slots[usize::from(*self.index.get(&addr)?)];

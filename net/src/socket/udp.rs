@@ -260,6 +260,11 @@ impl Socket {
         ready
     }
 
+    /// Bytes that wait to be sent, and to be read.
+    pub(crate) fn queued_bytes(&self) -> [usize; 2] {
+        [self.sending, self.queued]
+    }
+
     /// A datagram to a group is wanted here.
     fn wants_group(&self, group: IpAddr, source: IpAddr) -> bool {
         match self.joined.iter().find(|joined| joined.group == group) {
