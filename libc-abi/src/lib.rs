@@ -62,6 +62,7 @@ pub mod strerror_table;
 pub mod string;
 pub mod string_mem;
 pub mod string_scan;
+pub mod string_wide;
 pub mod strings_search;
 pub mod text_env;
 #[cfg(test)]

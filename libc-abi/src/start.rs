@@ -39,6 +39,7 @@ pub struct InitialStack(pub *mut usize);
 /// # Safety
 /// Once, on the main thread, before any program code; the stack is as described and stays.
 pub unsafe fn init_process(stack: InitialStack) {
+    crate::string_wide::decide();
     // SAFETY: the layout that the caller promised.
     unsafe {
         let argc = *stack.0;

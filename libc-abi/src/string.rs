@@ -1,6 +1,6 @@
 //! <string.h> and <strings.h>: memory and strings of bytes.
 //!
-//! The fast bodies are in [`crate::string_mem`] and [`crate::string_scan`]; searching for sets and
+//! The fast bodies are in [`crate::string_mem`], [`crate::string_scan`] and [`crate::string_wide`]; searching for sets and
 //! strings, tokens and versions in [`crate::strings_search`]; texts of errors in
 //! [`crate::strerror`]. In C and C.UTF-8 the order of strings is the order of their bytes, so
 //! `strcoll` is `strcmp`; case is ASCII's.
@@ -10,6 +10,7 @@
 
 use crate::malloc;
 use crate::string_scan as scan;
+use crate::string_wide as wide;
 use crate::types::*;
 use core::ptr::null_mut;
 
@@ -32,15 +33,26 @@ pub(crate) unsafe fn copy(to: *mut c_char, from: *const c_char, size: usize) {
     memmove(to.cast(), from.cast(), size);
 }
 
+#[inline(always)]
+unsafe fn string_mismatch(a: *const u8, b: *const u8, limit: usize) -> usize {
+    if wide::there() { wide::string_mismatch(a, b, limit) } else { scan::string_mismatch(a, b, limit) }
+}
+
 abi! { EXPORTS "libc.so.6":
     /// memcmp(3).
     "GLIBC_2.2.5" fn memcmp(a: *const c_void, b: *const c_void, size: usize) -> c_int {
         let (a, b): (*const u8, *const u8) = (a.cast(), b.cast());
+        if wide::there() {
+            return wide::memcmp(a, b, size);
+        }
         let at = scan::mismatch(a, b, size);
         if at == size { 0 } else { order(*a.add(at), *b.add(at)) }
     }
     /// memchr(3).
     "GLIBC_2.2.5" fn memchr(s: *const c_void, c: c_int, size: usize) -> *mut c_void {
+        if wide::there() {
+            return wide::memchr(s.cast(), c as u8, size).cast_mut().cast();
+        }
         scan::find_within(s.cast(), size, scan::is(c as u8)).map_or(null_mut(), |p| p.cast_mut().cast())
     }
     /// memrchr(3).
@@ -49,6 +61,9 @@ abi! { EXPORTS "libc.so.6":
     }
     /// rawmemchr(3).
     "GLIBC_2.2.5" fn rawmemchr(s: *const c_void, c: c_int) -> *mut c_void {
+        if wide::there() {
+            return wide::rawmemchr(s.cast(), c as u8).cast_mut().cast();
+        }
         scan::find(s.cast(), scan::is(c as u8)).cast_mut().cast()
     }
     /// mempcpy(3).
@@ -79,20 +94,31 @@ abi! { EXPORTS "libc.so.6":
     }
     /// strlen(3).
     "GLIBC_2.2.5" fn strlen(s: *const c_char) -> usize {
-        scan::length(s.cast())
+        if wide::there() { wide::strlen(s.cast()) } else { scan::length(s.cast()) }
     }
     /// strnlen(3).
     "GLIBC_2.2.5" fn strnlen(s: *const c_char, limit: usize) -> usize {
+        if wide::there() {
+            let end = wide::memchr(s.cast(), 0, limit);
+            return if end.is_null() { limit } else { end as usize - s as usize };
+        }
         scan::find_within(s.cast(), limit, scan::is(0)).map_or(limit, |end| end as usize - s as usize)
     }
     /// strcpy(3).
     "GLIBC_2.2.5" fn strcpy(to: *mut c_char, from: *const c_char) -> *mut c_char {
-        copy(to, from, strlen(from) + 1);
+        if wide::there() {
+            wide::stpcpy(to.cast(), from.cast());
+            return to;
+        }
+        copy(to, from, scan::length(from.cast()) + 1);
         to
     }
     /// stpcpy(3).
     "GLIBC_2.2.5" fn stpcpy(to: *mut c_char, from: *const c_char) -> *mut c_char {
-        let length = strlen(from);
+        if wide::there() {
+            return wide::stpcpy(to.cast(), from.cast()).cast();
+        }
+        let length = scan::length(from.cast());
         copy(to, from, length + 1);
         to.add(length)
     }
@@ -122,12 +148,12 @@ abi! { EXPORTS "libc.so.6":
     }
     /// strcmp(3).
     "GLIBC_2.2.5" fn strcmp(a: *const c_char, b: *const c_char) -> c_int {
-        let at = scan::string_mismatch(a.cast(), b.cast(), usize::MAX);
+        let at = string_mismatch(a.cast(), b.cast(), usize::MAX);
         order(*a.add(at) as u8, *b.add(at) as u8)
     }
     /// strncmp(3).
     "GLIBC_2.2.5" fn strncmp(a: *const c_char, b: *const c_char, limit: usize) -> c_int {
-        let at = scan::string_mismatch(a.cast(), b.cast(), limit);
+        let at = string_mismatch(a.cast(), b.cast(), limit);
         if at == limit { 0 } else { order(*a.add(at) as u8, *b.add(at) as u8) }
     }
     /// strcoll(3): byte order.
@@ -186,6 +212,9 @@ abi! { EXPORTS "libc.so.6":
     }
     /// strchrnul(3).
     "GLIBC_2.2.5" fn strchrnul(s: *const c_char, c: c_int) -> *mut c_char {
+        if wide::there() {
+            return wide::strchrnul(s.cast(), c as u8).cast_mut().cast();
+        }
         scan::find(s.cast(), scan::is_or_nul(c as u8)).cast_mut().cast()
     }
     /// strrchr(3).
