@@ -2,6 +2,7 @@
 
 mod bench;
 mod client;
+mod libc_bench;
 mod pair;
 mod plot;
 mod process;
@@ -17,11 +18,14 @@ Usage: cargo xtask COMMAND
             compat-tests/bench/RESULTS.md. WORKLOADs: start, memory, nginx-1k, nginx-128k, nginx-new, memcached
             (a client of the host, a published port); pair-redis, pair-memcached, pair-nginx, pair-netpipe,
             pair-iperf3 (guest to guest)
+  bench libc [--rounds N] [WORD]
+            the C library's functions against glibc's; without WORD it also writes its section of RESULTS.md
   syscalls  every Linux system call and how much of it is there";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let outcome = match args.first().map(String::as_str) {
+        Some("bench") if args.get(1).is_some_and(|a| a == "libc") => libc_bench::run(&args[2..]),
         Some("bench") => bench::run(&args[1..]),
         Some("syscalls") => syscalls(),
         _ => Err(HELP.into()),
