@@ -107,8 +107,7 @@ abi! { EXPORTS "libc.so.6":
     /// strcpy(3).
     "GLIBC_2.2.5" fn strcpy(to: *mut c_char, from: *const c_char) -> *mut c_char {
         if wide::there() {
-            wide::stpcpy(to.cast(), from.cast());
-            return to;
+            return wide::strcpy(to.cast(), from.cast()).cast();
         }
         copy(to, from, scan::length(from.cast()) + 1);
         to
@@ -148,7 +147,10 @@ abi! { EXPORTS "libc.so.6":
     }
     /// strcmp(3).
     "GLIBC_2.2.5" fn strcmp(a: *const c_char, b: *const c_char) -> c_int {
-        let at = string_mismatch(a.cast(), b.cast(), usize::MAX);
+        if wide::there() {
+            return wide::strcmp(a.cast(), b.cast());
+        }
+        let at = scan::string_mismatch(a.cast(), b.cast(), usize::MAX);
         order(*a.add(at) as u8, *b.add(at) as u8)
     }
     /// strncmp(3).
@@ -207,6 +209,9 @@ abi! { EXPORTS "libc.so.6":
     }
     /// strchr(3).
     "GLIBC_2.2.5" fn strchr(s: *const c_char, c: c_int) -> *mut c_char {
+        if wide::there() {
+            return wide::strchr(s.cast(), c as u8).cast_mut().cast();
+        }
         let found = strchrnul(s, c);
         if *found as u8 == c as u8 { found } else { null_mut() }
     }

@@ -132,6 +132,14 @@ pub unsafe fn strchrnul(s: *const u8, byte: u8) -> *const u8 {
     find!(s, |v: __m256i| _mm256_min_epu8(_mm256_xor_si256(v, wanted), v))
 }
 
+/// strchr(3).
+#[target_feature(enable = "avx2,bmi1,bmi2")]
+pub unsafe fn strchr(s: *const u8, byte: u8) -> *const u8 {
+    let wanted = _mm256_set1_epi8(byte as i8);
+    let found = find!(s, |v: __m256i| _mm256_min_epu8(_mm256_xor_si256(v, wanted), v));
+    if *found == byte { found } else { core::ptr::null() }
+}
+
 /// memchr(3): null if there is none. `size` may be more than the memory there is, if a hit comes before its end.
 #[target_feature(enable = "avx2,bmi1,bmi2")]
 pub unsafe fn memchr(s: *const u8, byte: u8, size: usize) -> *const u8 {
@@ -152,17 +160,31 @@ pub unsafe fn memchr(s: *const u8, byte: u8, size: usize) -> *const u8 {
     }
     let end = (s as usize).saturating_add(size);
     let mut at = s.wrapping_add(BLOCK - skip);
-    while (at as usize) < end {
-        while (at as usize).is_multiple_of(4 * BLOCK) && end - at as usize >= 4 * BLOCK {
-            let (a, b, c, d) = (test(at), test(at.add(32)), test(at.add(64)), test(at.add(96)));
-            if zeros!(_mm256_min_epu8(_mm256_min_epu8(a, b), _mm256_min_epu8(c, d))) != 0 {
-                break;
-            }
-            at = at.wrapping_add(4 * BLOCK);
-            if at as usize >= end {
-                return core::ptr::null();
-            }
+    for _ in 0..4 {
+        if at as usize >= end {
+            return core::ptr::null();
         }
+        let hit = zeros!(test(at));
+        if hit != 0 {
+            let found = at.add(hit.trailing_zeros() as usize);
+            return if (found as usize) < end { found } else { core::ptr::null() };
+        }
+        at = at.wrapping_add(BLOCK);
+    }
+    at = at.wrapping_sub(at as usize % (4 * BLOCK));
+    // Blocks of which one byte is asked for, so that all of it is readable.
+    while end.saturating_sub(at as usize) > 3 * BLOCK {
+        let (a, b, c, d) = (test(at), test(at.add(32)), test(at.add(64)), test(at.add(96)));
+        if zeros!(_mm256_min_epu8(_mm256_min_epu8(a, b), _mm256_min_epu8(c, d))) != 0 {
+            let low = zeros!(a) as u64 | (zeros!(b) as u64) << 32;
+            let high = zeros!(c) as u64 | (zeros!(d) as u64) << 32;
+            let offset = if low != 0 { low.trailing_zeros() } else { 64 + high.trailing_zeros() };
+            let found = at.add(offset as usize);
+            return if (found as usize) < end { found } else { core::ptr::null() };
+        }
+        at = at.wrapping_add(4 * BLOCK);
+    }
+    while (at as usize) < end {
         let hit = zeros!(test(at));
         if hit != 0 {
             let found = at.add(hit.trailing_zeros() as usize);
@@ -194,6 +216,10 @@ pub unsafe fn memcmp(a: *const u8, b: *const u8, size: usize) -> c_int {
         _mm256_xor_si256(x, y)
     };
     let mut at = 0;
+    if size > 8 * BLOCK && zeros!(unequal(0)) == u32::MAX {
+        // From here on `a` is aligned, so that half the loads stay within a cache line.
+        at = BLOCK - a as usize % BLOCK;
+    }
     while size - at >= 4 * BLOCK {
         let both = |x, y| _mm256_or_si256(x, y);
         let all = both(both(unequal(at), unequal(at + 32)), both(unequal(at + 64), unequal(at + 96)));
@@ -251,26 +277,67 @@ unsafe fn memcmp_short(a: *const u8, b: *const u8, size: usize) -> c_int {
     }
 }
 
+/// strcmp(3).
+#[target_feature(enable = "avx2,bmi1,bmi2")]
+pub unsafe fn strcmp(a: *const u8, b: *const u8) -> c_int {
+    if (a as usize % PAGE).max(b as usize % PAGE) <= PAGE - 4 * BLOCK {
+        for at in [0, 32, 64, 96] {
+            let (x, y) = (_mm256_loadu_si256(a.add(at).cast()), _mm256_loadu_si256(b.add(at).cast()));
+            let stop = zeros!(_mm256_min_epu8(_mm256_cmpeq_epi8(x, y), x));
+            if stop != 0 {
+                let at = at + stop.trailing_zeros() as usize;
+                return *a.add(at) as c_int - *b.add(at) as c_int;
+            }
+        }
+        // From here on `a` is aligned, so that half the loads stay within a cache line.
+        return strcmp_long(a, b, 4 * BLOCK - a as usize % BLOCK);
+    }
+    strcmp_long(a, b, 0)
+}
+
+#[inline(never)]
+#[target_feature(enable = "avx2,bmi1,bmi2")]
+unsafe fn strcmp_long(a: *const u8, b: *const u8, from: usize) -> c_int {
+    let at = mismatch_from(a, b, from, usize::MAX);
+    *a.add(at) as c_int - *b.add(at) as c_int
+}
+
 /// Offset of the first difference or common end of two strings, or `limit`.
 #[target_feature(enable = "avx2,bmi1,bmi2")]
 pub unsafe fn string_mismatch(a: *const u8, b: *const u8, limit: usize) -> usize {
+    mismatch_from(a, b, 0, limit)
+}
+
+/// As [`string_mismatch`], of strings that are equal and go on up to `at`.
+#[inline]
+#[target_feature(enable = "avx2,bmi1,bmi2")]
+unsafe fn mismatch_from(a: *const u8, b: *const u8, mut at: usize, limit: usize) -> usize {
     // A lane goes on (is not zero) if equal and not NUL.
     let test = |at: usize| {
         let x = _mm256_loadu_si256(a.wrapping_add(at).cast());
         let y = _mm256_loadu_si256(b.wrapping_add(at).cast());
         _mm256_min_epu8(_mm256_cmpeq_epi8(x, y), x)
     };
-    let mut at = 0;
     while at < limit {
         let (p, q) = (a.wrapping_add(at) as usize, b.wrapping_add(at) as usize);
         // Bytes that are certainly readable in both, since the first of them is.
-        let room = PAGE - (p % PAGE).max(q % PAGE);
-        if room >= 4 * BLOCK && at > 0 {
+        let mut room = PAGE - (p % PAGE).max(q % PAGE);
+        while room >= 4 * BLOCK {
             let (w, x, y, z) = (test(at), test(at + 32), test(at + 64), test(at + 96));
-            if zeros!(_mm256_min_epu8(_mm256_min_epu8(w, x), _mm256_min_epu8(y, z))) == 0 {
-                at += 4 * BLOCK;
-                continue;
+            if zeros!(_mm256_min_epu8(_mm256_min_epu8(w, x), _mm256_min_epu8(y, z))) != 0 {
+                let low = zeros!(w) as u64 | (zeros!(x) as u64) << 32;
+                let high = zeros!(y) as u64 | (zeros!(z) as u64) << 32;
+                let offset = if low != 0 { low.trailing_zeros() } else { 64 + high.trailing_zeros() };
+                return (at + offset as usize).min(limit);
             }
+            at += 4 * BLOCK;
+            room -= 4 * BLOCK;
+            if at >= limit {
+                return limit;
+            }
+        }
+        if room == 0 {
+            continue;
         }
         // Near the end of a page: back over what is known to be equal, to end with the page.
         let from = if room >= BLOCK { at } else { (at + room).wrapping_sub(BLOCK) };
@@ -293,20 +360,43 @@ pub unsafe fn string_mismatch(a: *const u8, b: *const u8, limit: usize) -> usize
     limit
 }
 
-/// stpcpy(3): the copy's end.
+/// stpcpy(3): the copy's end, where its NUL is.
 #[target_feature(enable = "avx2,bmi1,bmi2")]
 pub unsafe fn stpcpy(to: *mut u8, from: *const u8) -> *mut u8 {
-    if from as usize % PAGE <= PAGE - BLOCK {
-        let end = zeros!(_mm256_loadu_si256(from.cast()));
-        if end != 0 {
-            let size = end.trailing_zeros() as usize + 1;
-            copy_short(to, from, size);
-            return to.add(size - 1);
-        }
+    if from as usize % PAGE > PAGE - BLOCK {
+        let length = strlen(from);
+        crate::string::memmove(to.cast(), from.cast(), length + 1);
+        return to.add(length);
     }
-    let length = strlen(from);
-    crate::string::memmove(to.cast(), from.cast(), length + 1);
-    to.add(length)
+    let first = _mm256_loadu_si256(from.cast());
+    let end = zeros!(first);
+    if end != 0 {
+        let size = end.trailing_zeros() as usize + 1;
+        copy_short(to, from, size);
+        return to.add(size - 1);
+    }
+    _mm256_storeu_si256(to.cast(), first);
+    // Aligned blocks of the source; what they have in common with the first one is stored twice.
+    let mut at = BLOCK - from as usize % BLOCK;
+    loop {
+        let block = _mm256_load_si256(from.add(at).cast());
+        let end = zeros!(block);
+        if end != 0 {
+            // The last 32 bytes, up to the NUL: there are so many, since the first block had none.
+            let last = at + end.trailing_zeros() as usize + 1 - BLOCK;
+            _mm256_storeu_si256(to.add(last).cast(), _mm256_loadu_si256(from.add(last).cast()));
+            return to.add(last + BLOCK - 1);
+        }
+        _mm256_storeu_si256(to.add(at).cast(), block);
+        at += BLOCK;
+    }
+}
+
+/// strcpy(3).
+#[target_feature(enable = "avx2,bmi1,bmi2")]
+pub unsafe fn strcpy(to: *mut u8, from: *const u8) -> *mut u8 {
+    stpcpy(to, from);
+    to
 }
 
 /// 1 to 32 bytes, loaded from both ends before anything is stored.
