@@ -125,6 +125,9 @@ const MAX_PACKETS: usize = 256;
 /// Frames of a batch that are looked up ahead.
 const LOOKAHEAD: usize = 32;
 
+/// IPv6 packets with the hardware address that each goes to.
+type Direct = VecDeque<([u8; 6], Vec<u8>)>;
+
 /// One shard: sockets, flow table, timers, addresses. Shares nothing with other shards.
 pub struct Shard {
     pub(crate) config: Config,
@@ -145,7 +148,7 @@ pub struct Shard {
     /// Packets of nobody's: ICMP, raw sockets.
     packets: VecDeque<Vec<u8>>,
     /// The same for a hardware address that is in no table, and where the present frame came from.
-    direct: VecDeque<([u8; 6], Vec<u8>)>,
+    direct: Direct,
     frame_from: [u8; 6],
     /// ARP replies, and announcements of our own.
     arp_out: VecDeque<([u8; 6], core::net::Ipv4Addr, core::net::Ipv4Addr, bool)>,
@@ -633,11 +636,8 @@ impl Shard {
             icmp6::PROTOCOL if packet.is_v6() => self.input_icmp6(packet, loopback, to_all),
             multicast::IGMP if !packet.is_v6() && !loopback => self.input_igmp(packet.payload),
             _ if taken => {}
-            _ if !packet.is_v6() => {
-                if !to_all {
-                    self.send_unreachable(packet, Unreachable::Protocol);
-                }
-            }
+            _ if !packet.is_v6() && !to_all => self.send_unreachable(packet, Unreachable::Protocol),
+            _ if !packet.is_v6() => {}
             _ if packet.protocol != ipv6::NO_NEXT => {
                 let at = u32::from(packet.protocol_at);
                 self.send_problem(packet, ipv6::UNKNOWN_NEXT_HEADER, at, false);
@@ -980,7 +980,7 @@ impl Shard {
 fn send_rest(
     link: &mut Link<'_>,
     arp_out: &mut VecDeque<([u8; 6], core::net::Ipv4Addr, core::net::Ipv4Addr, bool)>,
-    (direct, packets): (&mut VecDeque<([u8; 6], Vec<u8>)>, &mut VecDeque<Vec<u8>>),
+    (direct, packets): (&mut Direct, &mut VecDeque<Vec<u8>>),
     udp: &mut Udp,
 ) -> Result<(), Blocked> {
     while let Some(&(mac, to, from, request)) = arp_out.front() {

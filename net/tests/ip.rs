@@ -203,7 +203,7 @@ proptest! {
             if kind == 3 {
                 body[1] = 0;
             }
-            bytes.push(1 + body.len() as u8 | 1);
+            bytes.push((1 + body.len() as u8) | 1);
             bytes.push(kind);
             bytes.extend(body);
             if bytes.len() % 2 == 1 {

@@ -364,7 +364,7 @@ impl Udp {
         let equal = || fits().filter(move |(score, _)| *score == most).map(|(_, owner)| owner);
         let count = equal().filter(|owner| owner.reuse_port).count();
         if count < 2 {
-            return equal().last().map(|owner| owner.socket);
+            return equal().next_back().map(|owner| owner.socket);
         }
         let pick = self.ports.spread(from.0, from.1) as usize % count;
         equal().filter(|owner| owner.reuse_port).nth(pick).map(|owner| owner.socket)
@@ -634,7 +634,7 @@ impl Shard {
     }
 
     fn udp_build(&self, socket: &Socket, outline: &Outline, ports: (u16, u16), pieces: &[&[u8]]) -> Vec<u8> {
-        let sum = !self.routes.is_local(outline.dst) && !(socket.no_checksum && outline.dst.is_ipv4());
+        let sum = !(self.routes.is_local(outline.dst) || socket.no_checksum && outline.dst.is_ipv4());
         build(outline, ports.0, ports.1, pieces, sum)
     }
 
