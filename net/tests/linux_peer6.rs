@@ -46,7 +46,7 @@ fn patient(socket: UdpSocket) -> UdpSocket {
 }
 
 fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|i| (i * 31 >> 3) as u8).collect()
+    (0..len).map(|i| ((i * 31) >> 3) as u8).collect()
 }
 
 mod case {
