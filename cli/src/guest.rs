@@ -33,6 +33,11 @@ impl Config {
         Ok(())
     }
 
+    /// Lets the guest inherit a descriptor that it only keeps open.
+    pub(crate) fn hold(&mut self, fd: OwnedFd) -> io::Result<()> {
+        inheritable(fd).map(drop)
+    }
+
     /// Adds a record for a descriptor that the guest inherits, and lets it be inherited.
     pub(crate) fn add_fd(&mut self, key: &str, fd: OwnedFd) -> Result<()> {
         let raw = inheritable(fd).or_fail(format_args!("cannot hand over {key}"))?;

@@ -10,6 +10,7 @@ mod error;
 mod guest;
 mod guests;
 mod kill;
+mod nic;
 mod ps;
 mod publish;
 mod pull;

@@ -3,10 +3,12 @@
 use crate::error::{Failure, OrFail, Result};
 use crate::guest::{self, Config};
 use crate::guests::{self, Guest};
-use crate::{debian, publish};
+use crate::{debian, nic, publish};
+use netserver::direct::NicSpec;
 use netserver::{Attached, GuestRequest, Publish};
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::net::Ipv4Addr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -25,6 +27,16 @@ pub(crate) struct Args {
     /// Publish a guest's port on the host: [ADDR:]HOST:GUEST[/udp]; may be repeated
     #[arg(short, long = "publish", value_name = "[ADDR:]HOST:GUEST", value_parser = publish::parse)]
     publish: Vec<Publish>,
+    /// Give the guest a NIC queue of its own instead of a network: xdp:IF[,queue=K], tap:NAME[,queue=K]
+    /// or wire:NAME (another guest with the same wire)
+    #[arg(long, value_name = "NIC", conflicts_with_all = ["net", "publish"], requires = "ip")]
+    nic: Option<NicSpec>,
+    /// The guest's address on its NIC, with the length of the network's prefix
+    #[arg(long, value_name = "A/LEN", value_parser = nic::parse_prefix)]
+    ip: Option<(Ipv4Addr, u8)>,
+    /// The way out of that network
+    #[arg(long, value_name = "A", requires = "ip")]
+    gateway: Option<Ipv4Addr>,
     /// Virtual CPUs, each a host thread [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     cpus: Option<u32>,
@@ -100,11 +112,18 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     describe_files(&mut config, &args, &program)?;
     let name = choose_name(&args, &program)?;
     config.add("name", &name)?;
-    let attached = attach(&args, &name)?;
+    let attached = match &args.nic {
+        Some(_) => None,
+        None => attach(&args, &name)?,
+    };
     write_record(&args, &name, &program, attached.as_ref())?;
     if let Some(attached) = attached {
         announce(&attached);
         describe_network(&mut config, attached)?;
+    }
+    if let (Some(spec), Some(address)) = (&args.nic, args.ip) {
+        let busy = args.poll == "busy";
+        nic::describe(&mut config, &nic::Place { spec: spec.clone(), address, gateway: args.gateway, busy })?;
     }
     match guest::become_guest(&config)? {}
 }
@@ -370,9 +389,21 @@ fn write_record(args: &Args, name: &str, program: &Program, attached: Option<&At
         started_ticks: guests::started_ticks(pid).unwrap_or(0),
         started: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
         command: command.map(|c| c.to_string_lossy().into_owned()).collect(),
-        network: args.net.clone().unwrap_or_else(|| "own".into()),
-        mode: if attached.is_some() { "server" } else { "none" }.into(),
-        address: attached.map(|a| a.address.0.to_string()),
+        network: args
+            .nic
+            .as_ref()
+            .map(NicSpec::to_string)
+            .or(args.net.clone())
+            .unwrap_or_else(|| "own".into()),
+        mode: match (attached, &args.nic) {
+            (Some(_), _) => "server",
+            (None, Some(_)) => "direct",
+            (None, None) => "none",
+        }
+        .into(),
+        address: attached
+            .map(|a| a.address.0.to_string())
+            .or(args.ip.map(|(address, _)| address.to_string())),
         ports: ports.collect(),
     })
 }

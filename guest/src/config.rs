@@ -36,6 +36,11 @@ pub(crate) struct Net {
     pub(crate) ip: Option<([u8; 4], u8)>,
     pub(crate) gateway: Option<[u8; 4]>,
     pub(crate) dns: Option<[u8; 4]>,
+    /// Neighbours are found by ARP; otherwise the gateway is all there is.
+    pub(crate) neighbors: bool,
+    /// A NIC queue of the guest's own: the bytes of a `GoDirect` message, and its descriptors.
+    pub(crate) direct: Option<&'static [u8]>,
+    pub(crate) direct_fds: [Option<i32>; 4],
     /// Largest IP packet.
     pub(crate) mtu: u32,
 }
@@ -174,6 +179,12 @@ impl Net {
             b"net.mac" => self.mac = Some(mac(value).unwrap_or_else(|| malformed())),
             b"net.ip" => self.ip = Some(prefix(value).unwrap_or_else(|| malformed())),
             b"net.gateway" => self.gateway = Some(ip(value).unwrap_or_else(|| malformed())),
+            b"net.neighbors" => self.neighbors = flag(key, value),
+            b"net.direct" => self.direct = Some(value),
+            b"net.direct_fd" => match self.direct_fds.iter_mut().find(|slot| slot.is_none()) {
+                Some(slot) => *slot = Some(number(key, value)),
+                None => malformed(),
+            },
             b"net.mtu" => self.mtu = number(key, value),
             b"net.dns" => self.dns = Some(ip(value).unwrap_or_else(|| malformed())),
             _ => malformed(),

@@ -11,12 +11,16 @@ extern crate alloc;
 
 mod config;
 #[cfg(feature = "program")]
+mod control;
+#[cfg(feature = "program")]
 mod exec;
 mod heap;
 mod memory;
 mod message;
 #[cfg(feature = "program")]
 mod network;
+#[cfg(feature = "program")]
+mod nic;
 mod program;
 mod selftest;
 mod start;

@@ -15,6 +15,12 @@ pub(crate) fn die_with(status: i32, text: fmt::Arguments<'_>) -> ! {
     platform::thread::exit_group(status)
 }
 
+/// Says `attacca: ...` and goes on.
+#[cfg(feature = "program")]
+pub(crate) fn note(text: fmt::Arguments<'_>) {
+    let _ = writeln!(Line::to(2), "attacca: {text}");
+}
+
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     if crate::heap::exhausted() {

@@ -2,6 +2,7 @@
 
 use crate::config::{Config, Net};
 use crate::message::die;
+use crate::{control, nic};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -9,12 +10,13 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr};
 use net::Shard;
+use net::control::{Direct, Mode, ToGuest};
 use net::ring::{Link, RingDevice, Role};
-use platform::mem::{Prot, map_shared};
-use platform::{host, layout};
+use platform::host;
 use sched::host_fd::{self, HostReady};
+use syscalls::net_device::Backend;
 use syscalls::net_interface::{self, Interface};
-use syscalls::net_poll::{self, Backend};
+use syscalls::net_poll;
 
 /// Files of the guest that its network decides: who resolves names, what the host is called.
 pub(crate) fn files(config: &Config) -> Vec<(&'static [u8], String)> {
@@ -40,9 +42,15 @@ const GATEWAY_MAC: [u8; 6] = [0x02, 0xa7, 0xac, 0xca, 0, 2];
 /// Brings the network up. In the kernel, on the first thread.
 pub(crate) fn start(config: &Config) {
     let net = &config.net;
-    match net.ring_fd {
-        None => net_poll::init(Shard::new(loopback_only()), Backend::None),
-        Some(fd) => join(net, fd, config.cpus),
+    if net.ring_fd.is_some() || net.direct.is_some() {
+        join(net);
+    } else {
+        net_poll::init(Shard::new(loopback_only()), Backend::none(), control::report);
+    }
+    if let Some(fd) = config.control_fd
+        && let Err(error) = control::start(fd)
+    {
+        die(format_args!("the network's control socket cannot be watched: {error}"));
     }
 }
 
@@ -50,10 +58,8 @@ fn loopback_only() -> net::Config {
     net::Config::new([0x02, 0, 0, 0, 0, 1], seed())
 }
 
-fn join(settings: &Net, ring_fd: i32, _cpus: u32) {
-    let (Some(mac), Some(ip), Some(out), Some(bell)) =
-        (settings.mac, settings.ip, settings.doorbell_out, settings.doorbell_in)
-    else {
+fn join(settings: &Net) {
+    let (Some(mac), Some(ip)) = (settings.mac, settings.ip) else {
         die(format_args!(
             "the network's settings are incomplete (are attacca and its guest of one version?)"
         ));
@@ -61,33 +67,64 @@ fn join(settings: &Net, ring_fd: i32, _cpus: u32) {
     let address = Ipv4Addr::from(ip.0);
     let mut config = net::Config::new(mac, seed()).address(address.into(), ip.1);
     config.gateway = settings.gateway.map(|gateway| IpAddr::from(Ipv4Addr::from(gateway)));
-    config.peer_mac = Some(GATEWAY_MAC);
+    config.peer_mac = (!settings.neighbors).then_some(GATEWAY_MAC);
     config.mtu = settings.mtu as usize;
-    let device = open_ring(ring_fd, settings.mtu as usize, out);
     net_interface::set(Interface { mac, address: (address, ip.1), mtu: settings.mtu });
-    net_poll::init(Shard::new(config), Backend::Ring(Box::new(device)));
-    if let Err(error) = host_fd::watch(bell, host_fd::IN | host_fd::EDGE, Arc::new(Doorbell { fd: bell })) {
-        die(format_args!("the network's doorbell cannot be watched: {error}"));
+    net_poll::init(Shard::new(config), Backend::none(), control::report);
+    let mut stack = net_poll::access();
+    let backend = &mut stack.backend;
+    if let Some(fd) = settings.ring_fd {
+        let (Some(out), Some(bell)) = (settings.doorbell_out, settings.doorbell_in) else {
+            die(format_args!("the network's doorbells are missing"));
+        };
+        let device = open_ring(backend, fd, settings.mtu as usize, out);
+        backend.start(Box::new(device), Mode::Server, mac, None);
+        let watched = host_fd::watch(bell, host_fd::IN | host_fd::EDGE, Arc::new(Doorbell { fd: bell }));
+        if let Err(error) = watched {
+            die(format_args!("the network's doorbell cannot be watched: {error}"));
+        }
+    }
+    if let Some(message) = settings.direct {
+        open_direct(backend, settings, message, mac);
     }
 }
 
-fn open_ring(fd: i32, mtu: usize, doorbell: i32) -> RingDevice {
+/// A queue of our own from the start: the only device, or the one in use while the ring stands by.
+fn open_direct(backend: &mut Backend, settings: &Net, message: &'static [u8], mac: [u8; 6]) {
+    let fds = settings.direct_fds.iter().flatten().copied().collect();
+    let direct =
+        decode(message).unwrap_or_else(|| die(format_args!("the network device's settings are broken")));
+    let opened = nic::open(&direct, fds, backend)
+        .unwrap_or_else(|error| die(format_args!("the network device cannot be used: {error}")));
+    if settings.ring_fd.is_none() {
+        backend.start(opened.device, Mode::Direct, mac, Some(opened.parts));
+    } else if let Err(error) = backend.go_direct(opened.device, opened.parts, 0, platform::time::now()) {
+        die(format_args!("the network device cannot be used: {error}"));
+    }
+}
+
+/// A `GoDirect` message as hexadecimal digits.
+fn decode(digits: &[u8]) -> Option<Direct> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let byte = |pair: &[u8]| Some((digit(pair[0])? << 4 | digit(*pair.get(1)?)?) as u8);
+    let bytes: Vec<u8> = digits.chunks(2).map(byte).collect::<Option<_>>()?;
+    match ToGuest::decode(&bytes) {
+        Ok((_, ToGuest::GoDirect(direct))) => Some(direct),
+        _ => None,
+    }
+}
+
+fn open_ring(backend: &mut Backend, fd: i32, mtu: usize, doorbell: i32) -> RingDevice {
     let fail = |what: &dyn core::fmt::Display| -> ! { die(format_args!("the network's link: {what}")) };
-    let len = size(fd).unwrap_or_else(|error| fail(&error));
-    let base = map_shared(layout::RINGS_BASE, len, Prot::READ | Prot::WRITE, fd, 0);
-    let base = base.unwrap_or_else(|error| fail(&error));
-    // SAFETY: mapped for the life of the guest; this guest is the only user of its side.
+    let len = nic::size(fd).unwrap_or_else(|error| fail(&error));
+    let (_, base) = backend.map(fd, len, 0).unwrap_or_else(|error| fail(&error));
+    // SAFETY: mapped in each process before it uses the device (`Backend::sync`), for the life of the guest; this
+    // guest is the only user of its side.
     unsafe {
         let link = Link::open(base as *mut u8, len).unwrap_or_else(|error| fail(&error));
         let ring = move || ring(doorbell);
         RingDevice::new(link, Role::Guest, 0, mtu, Box::new(ring)).unwrap_or_else(|error| fail(&error))
     }
-}
-
-fn size(fd: i32) -> platform::errno::Result<usize> {
-    const SEEK_END: usize = 2;
-    // SAFETY: no memory arguments.
-    unsafe { host!(lseek, fd, 0, SEEK_END) }
 }
 
 /// Adds 1 to the server's eventfd.

@@ -6,34 +6,26 @@
 //! scheduler. A thread never waits for frames here; it parks on its socket's hub.
 
 use crate::hub::{Events, Hub};
+use crate::net_device::{Backend, Notice};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
-use net::device::{Capabilities, Device, Full, RxFrame, TxMeta};
-use net::ring::RingDevice;
 use net::{Ready, Shard, SocketId};
 use platform::sync::{Guard, Lock};
 use platform::time::{self, Instant};
-
-/// The way to the world.
-pub enum Backend {
-    /// Loopback only: frames for elsewhere have nowhere to go.
-    None,
-    /// A queue of a link to the network server.
-    Ring(Box<RingDevice>),
-}
 
 /// One shard with all that belongs to it.
 pub struct Stack {
     /// The engine.
     pub shard: Shard,
-    backend: Backend,
+    /// The device below it.
+    pub backend: Backend,
     /// Hubs by the cookie of their socket, less 1.
     hubs: Vec<Option<Arc<Hub>>>,
     free: Vec<usize>,
-    /// Which life of the network server we know; 0 before the first.
-    server_generation: u64,
+    /// Told when the device was changed; under the lock.
+    report: fn(Notice),
 }
 
 /// Rounds of one poll: a flood of frames must not keep a vCPU from its threads.
@@ -49,8 +41,8 @@ struct Net {
 static NET: AtomicPtr<Net> = AtomicPtr::new(core::ptr::null_mut());
 
 /// Brings the network up. Called once, inside the kernel, before the first thread.
-pub fn init(shard: Shard, backend: Backend) {
-    let stack = Stack { shard, backend, hubs: Vec::new(), free: Vec::new(), server_generation: 0 };
+pub fn init(shard: Shard, backend: Backend, report: fn(Notice)) {
+    let stack = Stack { shard, backend, hubs: Vec::new(), free: Vec::new(), report };
     let net = Box::new(Net { stack: Lock::new(stack), deadline: AtomicU64::new(u64::MAX) });
     NET.store(Box::into_raw(net), Ordering::Release);
 }
@@ -59,6 +51,22 @@ pub fn init(shard: Shard, backend: Backend) {
 fn net() -> Option<&'static Net> {
     // SAFETY: set once by `init`, to a leaked box in the arena.
     unsafe { NET.load(Ordering::Acquire).as_ref() }
+}
+
+impl Net {
+    #[inline]
+    fn lock(&self) -> Guard<'_, Stack> {
+        let mut stack = self.stack.lock();
+        stack.backend.sync();
+        stack
+    }
+
+    #[inline]
+    fn try_lock(&self) -> Option<Guard<'_, Stack>> {
+        let mut stack = self.stack.try_lock()?;
+        stack.backend.sync();
+        Some(stack)
+    }
 }
 
 /// The stack for one operation on a socket. When the guard goes, what the operation wants to send is
@@ -75,7 +83,7 @@ pub struct Access {
 #[inline]
 pub fn access() -> Access {
     let net = net().expect("the network is up");
-    Access { guard: net.stack.lock(), net }
+    Access { guard: net.lock(), net }
 }
 
 impl core::ops::Deref for Access {
@@ -128,27 +136,23 @@ impl Stack {
 
     /// Whether a poll would find something although no timer is due.
     fn has_work(&mut self) -> bool {
-        self.backend.has_frames()
-            || self.shard.wants_flush()
-            || self.backend.server_generation() != self.server_generation
+        self.backend.has_work() || self.shard.wants_flush()
     }
 
     /// Takes frames and runs timers; the frames taken. After a new server has begun its life, what was
     /// in flight is sent again and peers are woken, instead of waiting for retransmission timers.
     fn poll(&mut self, now: Instant) -> usize {
-        let generation = self.backend.server_generation();
-        if generation != self.server_generation {
-            if self.server_generation != 0 {
-                self.shard.kick();
-            }
-            self.server_generation = generation;
-        }
         let Stack { shard, backend, .. } = self;
         let mut total = 0;
         for _ in 0..ROUNDS {
             let frames = shard.poll(now, backend);
             total += frames;
-            if frames == 0 {
+            // In the same poll: what has died is replaced, and what was lost with it is sent again.
+            let lost = backend.polled(now);
+            if lost {
+                shard.kick();
+            }
+            if frames == 0 && !lost {
                 break;
             }
         }
@@ -180,7 +184,11 @@ impl Stack {
                 hub.notify(events(event.ready | event.news));
             }
         }
-        let deadline = self.shard.deadline().map_or(u64::MAX, |at| at.0);
+        if let Some(notice) = self.backend.take_notice() {
+            (self.report)(notice);
+        }
+        let deadlines = [self.shard.deadline(), self.backend.deadline()];
+        let deadline = deadlines.into_iter().flatten().min().map_or(u64::MAX, |at| at.0);
         net.deadline.store(deadline, Ordering::Relaxed);
     }
 }
@@ -212,7 +220,7 @@ pub fn events(ready: Ready) -> Events {
 /// Polls the network unless somebody else does just now. Whether frames came.
 pub fn poll() -> bool {
     let Some(net) = net() else { return false };
-    let Some(mut stack) = net.stack.try_lock() else { return false };
+    let Some(mut stack) = net.try_lock() else { return false };
     let now = time::now();
     let due = net.deadline.load(Ordering::Relaxed) <= now.0;
     if !due && !stack.has_work() {
@@ -236,7 +244,7 @@ const FINISH_BEHIND_NS: u64 = 60 * time::SECOND;
 /// no thread of the parent is inside the engine, then or later.
 pub(crate) fn finish() {
     let Some(net) = net() else { return };
-    let mut stack = net.stack.lock();
+    let mut stack = net.lock();
     if !stack.finish(FINISH_HERE_NS, 0) && fork_host() {
         stack.finish(FINISH_BEHIND_NS, 500_000);
         platform::thread::exit_group(0);
@@ -272,22 +280,17 @@ pub fn deadline() -> Option<Instant> {
 pub fn before_sleep() -> bool {
     let Some(net) = net() else { return true };
     // Whoever has the lock works on the network and may change what we would announce: stay awake.
-    let Some(mut stack) = net.stack.try_lock() else { return false };
-    match &mut stack.backend {
-        Backend::None => true,
-        Backend::Ring(ring) => ring.announce_sleep(),
-    }
+    net.try_lock().is_some_and(|mut stack| stack.backend.announce_sleep())
 }
 
 /// The last vCPU that slept is awake again. One that has gone to sleep meanwhile has announced that
 /// before or after us, under the lock; it counted itself before, so we see it.
 pub fn after_sleep() {
     let Some(net) = net() else { return };
-    if let Some(mut stack) = net.stack.try_lock()
-        && let Backend::Ring(ring) = &mut stack.backend
+    if let Some(mut stack) = net.try_lock()
         && crate::rt::sleepers() == 0
     {
-        ring.awake();
+        stack.backend.awake();
     }
 }
 
@@ -296,61 +299,22 @@ pub fn after_sleep() {
 pub fn hand_over() {
     let Some(net) = net() else { return };
     if crate::rt::sleepers() != 0
-        && let Some(mut stack) = net.stack.try_lock()
-        && let Backend::Ring(ring) = &mut stack.backend
+        && let Some(mut stack) = net.try_lock()
     {
         // Frames that are there already are taken by the next poll.
-        let _ = ring.announce_sleep();
+        let _ = stack.backend.announce_sleep();
     }
 }
 
-impl Backend {
-    fn server_generation(&self) -> u64 {
-        match self {
-            Backend::None => 0,
-            Backend::Ring(ring) => ring.link().server_generation(),
-        }
+impl Access {
+    /// What was counted since the start.
+    pub fn counters(&self) -> net::control::Counters {
+        self.backend.counters()
     }
 
-    fn has_frames(&mut self) -> bool {
-        match self {
-            Backend::None => false,
-            Backend::Ring(ring) => ring.has_frames(),
-        }
-    }
-}
-
-impl Device for Backend {
-    fn capabilities(&self) -> Capabilities {
-        match self {
-            Backend::None => Capabilities::plain(1500),
-            Backend::Ring(ring) => ring.capabilities(),
-        }
-    }
-
-    fn receive(&mut self, budget: usize, sink: &mut dyn FnMut(&[RxFrame<'_>])) -> usize {
-        match self {
-            Backend::None => 0,
-            Backend::Ring(ring) => ring.receive(budget, sink),
-        }
-    }
-
-    fn transmit(&mut self, len: usize, meta: TxMeta, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), Full> {
-        match self {
-            // Without an interface there is no route either; a stray frame is dropped as on a dummy link.
-            Backend::None => {
-                let mut nowhere = alloc::vec![0; len];
-                fill(&mut nowhere);
-                Ok(())
-            }
-            Backend::Ring(ring) => ring.transmit(len, meta, fill),
-        }
-    }
-
-    fn flush(&mut self) {
-        if let Backend::Ring(ring) = self {
-            ring.flush();
-        }
+    /// Polls now: what was asked of the device takes effect.
+    pub fn poll(&mut self) {
+        self.guard.poll(time::now());
     }
 }
 

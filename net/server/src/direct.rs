@@ -13,6 +13,8 @@
 
 use crate::bpf::{self, Rule, Rules, Sockets};
 use crate::sys::{self, check};
+use net::control::{ANNOUNCE, DeviceKind, Direct, OFFLOAD_CHECKSUM, OFFLOAD_GRO, OFFLOAD_TSO};
+use net::device::host::{WIRE_END, XDP_BUSY, XDP_ENTRIES, XDP_FLAGS, XDP_FRAMES, XDP_PARTIAL, XDP_ZERO_COPY};
 use net::ring::{Layout, Link};
 use serde::{Deserialize, Serialize};
 use std::ffi::CString;
@@ -126,9 +128,46 @@ pub struct Opened {
     pub mac: [u8; 6],
 }
 
+impl Opened {
+    /// The words for a guest. `guest_mac`: what it sends from otherwise; if the queue has another address, the guest
+    /// announces it.
+    pub fn direct(&self, number: u32, guest_mac: [u8; 6]) -> Direct {
+        let mut parameters = [0; 8];
+        let announce = if self.mac == guest_mac { 0 } else { ANNOUNCE };
+        let (kind, mtu, offloads) = match self.queue {
+            Queue::Tap { mtu, segmentation } => {
+                let cut = if segmentation { OFFLOAD_TSO | OFFLOAD_GRO } else { 0 };
+                (DeviceKind::Tap, mtu, OFFLOAD_CHECKSUM | cut)
+            }
+            Queue::Xdp { mtu, frames, entries, partial, busy, zero_copy, .. } => {
+                let flag = |on: bool, bit: u32| if on { bit } else { 0 };
+                parameters[XDP_FRAMES] = frames;
+                parameters[XDP_ENTRIES] = entries;
+                parameters[XDP_FLAGS] =
+                    flag(partial, XDP_PARTIAL) | flag(busy, XDP_BUSY) | flag(zero_copy, XDP_ZERO_COPY);
+                (DeviceKind::Xdp, mtu, 0)
+            }
+            Queue::Wire { end, mtu } => {
+                parameters[WIRE_END] = end;
+                (DeviceKind::Wire, mtu, OFFLOAD_CHECKSUM | OFFLOAD_TSO)
+            }
+        };
+        let descriptors = self.fds.len() as u8;
+        Direct {
+            kind,
+            descriptors,
+            mac: self.mac,
+            queue: number,
+            mtu,
+            offloads: offloads | announce,
+            parameters,
+        }
+    }
+}
+
 /// Frame buffers of an AF_XDP socket: 8 MiB, what RLIMIT_MEMLOCK usually allows.
-const XDP_FRAMES: u32 = 2048;
-const XDP_ENTRIES: u32 = XDP_FRAMES / 2;
+const FRAMES: u32 = 2048;
+const ENTRIES: u32 = FRAMES / 2;
 /// Bytes of each ring of a wire, and its MTU: both ends are engines over memory.
 const WIRE_RING: u32 = 1 << 19;
 const WIRE_MTU: u32 = 65_535;
@@ -263,7 +302,7 @@ pub fn open_xdp(interface: &str, queue: u32, busy: bool) -> io::Result<Opened> {
         .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
         .map_err(what("no AF_XDP socket (needs CAP_NET_RAW)"))?;
     let frames = net::device::host::FRAME_BYTES;
-    let memory = sys::memfd(c"attacca-frames", XDP_FRAMES as usize * frames)?;
+    let memory = sys::memfd(c"attacca-frames", FRAMES as usize * frames)?;
     let mapping = sys::Mapping::new(memory.as_fd(), true)?;
     // SAFETY: integers, for which zero is a value.
     let mut umem: libc::xdp_umem_reg = unsafe { zeroed() };
@@ -275,7 +314,7 @@ pub fn open_xdp(interface: &str, queue: u32, busy: bool) -> io::Result<Opened> {
     for ring in
         [libc::XDP_UMEM_FILL_RING, libc::XDP_UMEM_COMPLETION_RING, libc::XDP_RX_RING, libc::XDP_TX_RING]
     {
-        set_option(&socket, ring, &XDP_ENTRIES).map_err(what("cannot make a ring"))?;
+        set_option(&socket, ring, &ENTRIES).map_err(what("cannot make a ring"))?;
     }
     // SAFETY: integers, for which zero is a value.
     let mut offsets: libc::xdp_mmap_offsets = unsafe { zeroed() };
@@ -301,8 +340,8 @@ pub fn open_xdp(interface: &str, queue: u32, busy: bool) -> io::Result<Opened> {
     let queue = Queue::Xdp {
         // One buffer holds the headroom that XDP keeps, and the frame.
         mtu: mtu(interface)?.min(frames as u32 - 256 - 64 - 14),
-        frames: XDP_FRAMES,
-        entries: XDP_ENTRIES,
+        frames: FRAMES,
+        entries: ENTRIES,
         offsets: [entry(&offsets.rx), entry(&offsets.tx), entry(&offsets.fr), entry(&offsets.cr)],
         partial: driver(interface)? == "veth",
         busy,

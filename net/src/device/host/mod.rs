@@ -19,6 +19,27 @@ pub use xdp::{Areas, FRAME_BYTES, RingArea, Xdp, XdpConfig, XdpError};
 
 use super::Device;
 
+// What [`crate::control::Direct`] holds for each kind of device, and which descriptors come with it.
+//
+// * TAP: the queue.
+// * AF_XDP: the socket, the frames' memory; parameters [`XDP_FRAMES`] and its neighbours.
+// * wire: the memory, the bell to ring, the bell to hear; parameter [`WIRE_END`].
+
+/// Frame buffers.
+pub const XDP_FRAMES: usize = 0;
+/// Entries of each ring.
+pub const XDP_ENTRIES: usize = 1;
+/// [`XDP_PARTIAL`] and its neighbours.
+pub const XDP_FLAGS: usize = 2;
+/// Frames may come with unfinished checksums.
+pub const XDP_PARTIAL: u32 = 1;
+/// Ask the kernel to look at the NIC instead of waiting for its interrupt.
+pub const XDP_BUSY: u32 = 2;
+/// The driver receives into our memory itself.
+pub const XDP_ZERO_COPY: u32 = 4;
+/// Which end: 0 sends into the first ring.
+pub const WIRE_END: usize = 0;
+
 /// Why a host call on a queue did nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IoError {
