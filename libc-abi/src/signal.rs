@@ -248,6 +248,21 @@ fn status(result: Result<(), Errno>) -> c_int {
     errno::int(result.map(|()| 0))
 }
 
+/// raise(3) is tgkill(2) here as in glibc, but those who wait for its signal see kill(2)'s SI_USER.
+fn as_user(info: *mut c_void) {
+    const SI_USER: i32 = 0;
+    const SI_TKILL: i32 = -6;
+    /// Index of `si_code` in a siginfo_t.
+    const CODE: usize = 2;
+    let code = info.cast::<i32>().wrapping_add(CODE);
+    // SAFETY: null, or the program's siginfo, which the call has just filled.
+    unsafe {
+        if !info.is_null() && code.read() == SI_TKILL {
+            code.write(SI_USER);
+        }
+    }
+}
+
 abi! { EXPORTS "libc.so.6":
     /// sigaction(2).
     "GLIBC_2.2.5" fn sigaction(signal: c_int, new: *const SigAction, old: *mut SigAction) -> c_int {
@@ -420,12 +435,13 @@ abi! { EXPORTS "libc.so.6":
     /// sigwaitinfo(2).
     "GLIBC_2.2.5" fn sigwaitinfo(set: *const SigSet, info: *mut c_void) -> c_int {
         // SAFETY: the program's set and siginfo.
-        errno::int(unsafe { point!(rt_sigtimedwait, set, info, 0, SET_BYTES) })
+        errno::int(unsafe { point!(rt_sigtimedwait, set, info, 0, SET_BYTES) }.inspect(|_| as_user(info)))
     }
     /// sigtimedwait(2).
     "GLIBC_2.2.5" fn sigtimedwait(set: *const SigSet, info: *mut c_void, timeout: *const Timespec) -> c_int {
         // SAFETY: the program's set, siginfo and time.
-        errno::int(unsafe { point!(rt_sigtimedwait, set, info, timeout, SET_BYTES) })
+        let taken = unsafe { point!(rt_sigtimedwait, set, info, timeout, SET_BYTES) };
+        errno::int(taken.inspect(|_| as_user(info)))
     }
     /// sigqueue(3).
     "GLIBC_2.2.5" fn sigqueue(pid: c_int, signal: c_int, value: *mut c_void) -> c_int {

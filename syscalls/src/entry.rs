@@ -13,6 +13,7 @@ use crate::context::Ctx;
 use crate::errno::{RESTART, wants_restart};
 use crate::process::root;
 use crate::signal::{self, Delivery, SA_RESTART};
+use crate::signal_frame::Vacant;
 use crate::{Errno, Result, fork, rt, signal_frame, table, trace};
 use sched::Frame;
 
@@ -131,7 +132,7 @@ impl Verdict {
 pub fn attention(frame: Option<&mut Frame>) {
     let Some(ctx) = Ctx::try_current() else { return };
     match frame {
-        Some(frame) => deliver_to(&ctx, frame),
+        Some(frame) => deliver_to(&ctx, frame, None),
         None => {
             // The call's answer stands already: this is as if the signal had come just after it.
             let _ = settle(&ctx, Ok(0));
@@ -139,11 +140,12 @@ pub fn attention(frame: Option<&mut Frame>) {
     }
 }
 
-/// Enters the handlers of all pending signals on a register state.
-fn deliver_to(ctx: &Ctx, frame: &mut Frame) {
+/// Enters the handlers of all pending signals on a register state. `vacant` is where the frame of the
+/// handler stood that has just returned.
+fn deliver_to(ctx: &Ctx, frame: &mut Frame, mut vacant: Option<Vacant>) {
     loop {
         while let Some(delivery) = signal::next(ctx.task) {
-            signal_frame::push(ctx.task, &delivery, frame);
+            signal_frame::push(ctx.task, &delivery, frame, vacant.take());
         }
         signal::restore_mask(ctx.task);
         if !ctx.task.has_signal() {
@@ -158,8 +160,8 @@ pub fn instruction(number: usize, args: [usize; 6], frame: &mut Frame) -> isize 
     const INSTRUCTION: u64 = 2;
     let ctx = Ctx::current();
     if number == RT_SIGRETURN {
-        signal_frame::sigreturn(ctx.task, frame);
-        deliver_to(&ctx, frame);
+        let vacant = signal_frame::sigreturn(ctx.task, frame);
+        deliver_to(&ctx, frame, vacant);
         return frame.rax as isize;
     }
     if fork::is_fork(number) {
@@ -181,9 +183,9 @@ pub fn instruction(number: usize, args: [usize; 6], frame: &mut Frame) -> isize 
         }
     }
     if let Some(delivery) = &first {
-        signal_frame::push(ctx.task, delivery, frame);
+        signal_frame::push(ctx.task, delivery, frame, None);
     }
-    deliver_to(&ctx, frame);
+    deliver_to(&ctx, frame, None);
     frame.rax as isize
 }
 
@@ -199,6 +201,6 @@ pub fn fault(frame: &mut Frame) -> bool {
         rt::report_fault(frame);
         ctx.process.exit(info.signo as u32)
     }
-    deliver_to(&ctx, frame);
+    deliver_to(&ctx, frame, None);
     true
 }

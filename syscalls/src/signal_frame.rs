@@ -106,7 +106,7 @@ struct SoftwareBytes {
 }
 
 /// Enters the handler on an interrupted program's registers.
-pub fn push(task: &Task, delivery: &Delivery, frame: &mut Frame) {
+pub fn push(task: &Task, delivery: &Delivery, frame: &mut Frame, vacant: Option<Vacant>) {
     let machine = SigContext {
         r8: frame.r8,
         r9: frame.r9,
@@ -136,7 +136,7 @@ pub fn push(task: &Task, delivery: &Delivery, frame: &mut Frame) {
         ..SigContext::default()
     };
     let registers = Registers::Saved(frame.xsave as usize, frame.xsave_len as usize, frame.xfeatures);
-    match write(task, delivery, machine, registers) {
+    match write(task, delivery, machine, registers, vacant) {
         Ok(at) => {
             frame.rsp = at as u64;
             frame.rip = delivery.action.handler as u64;
@@ -159,15 +159,27 @@ pub fn run_handler(task: &Task, delivery: &Delivery) {
     rt::enter();
 }
 
-/// Goes back to what the frame at the stack pointer says: rt_sigreturn(2).
-pub fn sigreturn(task: &Task, frame: &mut Frame) {
-    if restore(task, frame).is_err() {
+/// Where a signal frame stood that has been read back: free for the next one. Without it each signal that
+/// comes while a handler returns would go below our own frames, which are below the handler's, and a
+/// steady stream of signals would use up any stack.
+pub struct Vacant {
+    bottom: usize,
+    top: usize,
+}
+
+/// Goes back to what the frame at the stack pointer says: rt_sigreturn(2). Answers where it stood.
+pub fn sigreturn(task: &Task, frame: &mut Frame) -> Option<Vacant> {
+    // The handler's `ret` has taken the restorer's address.
+    let bottom = frame.rsp as usize - size_of::<u64>();
+    match restore(task, frame) {
+        Ok(top) => Some(Vacant { bottom, top: top? }),
         // As Linux: a bad frame is a SIGSEGV that nobody can handle sensibly.
-        overflow(&task.process);
+        Err(_) => overflow(&task.process),
     }
 }
 
-fn restore(task: &Task, frame: &mut Frame) -> Result<()> {
+/// Answers the end of the frame's memory, if it has an XSAVE area.
+fn restore(task: &Task, frame: &mut Frame) -> Result<Option<usize>> {
     let mut context = core::mem::MaybeUninit::<UContext>::uninit();
     // SAFETY: filled whole or failed; plain data.
     let context = unsafe {
@@ -193,21 +205,21 @@ fn restore(task: &Task, frame: &mut Frame) -> Result<()> {
     frame.rsp = machine.rsp;
     frame.rip = machine.rip;
     frame.rflags = (frame.rflags & !USER_FLAGS) | (machine.rflags & USER_FLAGS);
-    restore_extended(machine.fpstate as usize, frame)?;
+    let top = restore_extended(machine.fpstate as usize, frame)?;
     signal::set_mask(task, context.mask);
     if context.stack.flags & SS_AUTODISARM != 0 {
         *task.altstack.lock() = context.stack;
         rt::set_alternate_stack(context.stack.base, context.stack.len);
     }
-    Ok(())
+    Ok(top)
 }
 
 /// Copies the extended state from the signal frame over the interrupted one's area. What the frame
 /// does not have (it was made in a libc call, where those registers are dead) goes to its initial
 /// state, like a component whose bit in the header is clear.
-fn restore_extended(from: usize, frame: &mut Frame) -> Result<()> {
+fn restore_extended(from: usize, frame: &mut Frame) -> Result<Option<usize>> {
     if from == 0 {
-        return Ok(());
+        return Ok(None);
     }
     if !from.is_multiple_of(64) || frame.xsave_len < MINIMAL_AREA as u64 {
         return Err(Errno::EFAULT);
@@ -234,7 +246,7 @@ fn restore_extended(from: usize, frame: &mut Frame) -> Result<()> {
         let mxcsr = frame.xsave.add(24).cast::<u32>();
         mxcsr.write(mxcsr.read() & 0xffff);
     }
-    Ok(())
+    Ok(Some(from + len + size_of::<u32>()))
 }
 
 const LEGACY_AREA: usize = 512;
@@ -249,15 +261,29 @@ enum Registers {
 }
 
 /// Writes the whole frame to the stack that the action wants; answers its address.
-fn write(task: &Task, delivery: &Delivery, mut machine: SigContext, registers: Registers) -> Result<usize> {
+fn write(
+    task: &Task,
+    delivery: &Delivery,
+    mut machine: SigContext,
+    registers: Registers,
+    vacant: Option<Vacant>,
+) -> Result<usize> {
     let mut alternate = task.altstack.lock();
-    let top = stack_for(&alternate, delivery, machine.rsp as usize);
     let (len, features) = match registers {
         Registers::Saved(_, len, features) => (len, features),
         Registers::Live => live_area(),
     };
-    let area = (top - len - size_of::<u32>()) & !63;
-    let at = ((area - size_of::<SigFrame>()) & !15) - 8;
+    let layout = |top: usize| {
+        let area = (top - len - size_of::<u32>()) & !63;
+        (area, ((area - size_of::<SigFrame>()) & !15) - 8)
+    };
+    let reused = vacant.filter(|vacant| {
+        vacant.is_on_the_way(&alternate, delivery, machine.rsp as usize)
+            && layout(vacant.top).1 >= vacant.bottom
+    });
+    let top =
+        reused.map_or_else(|| stack_for(&alternate, delivery, machine.rsp as usize), |vacant| vacant.top);
+    let (area, at) = layout(top);
     if !alternate_has_room(&alternate, delivery, top, at) {
         return Err(Errno::EFAULT);
     }
@@ -282,10 +308,27 @@ fn write(task: &Task, delivery: &Delivery, mut machine: SigContext, registers: R
     Ok(at)
 }
 
+/// Farther apart than this, two addresses are on different stacks.
+const NEAR: usize = 256 * 1024;
+
+impl Vacant {
+    /// Whether it is on the stack where the next frame belongs, below the interrupted program's own.
+    fn is_on_the_way(&self, alternate: &AltStack, delivery: &Delivery, stack_pointer: usize) -> bool {
+        if self.top <= self.bottom || self.top - self.bottom > NEAR {
+            return false;
+        }
+        let wants_alternate = delivery.action.flags & SA_ONSTACK != 0 && alternate.len != 0;
+        if wants_alternate && !alternate.holds(stack_pointer) {
+            return alternate.holds(self.bottom);
+        }
+        let below = self.top <= stack_pointer - RED_ZONE && stack_pointer - self.bottom < NEAR;
+        below && alternate.holds(self.bottom) == alternate.holds(stack_pointer)
+    }
+}
+
 /// The end of the free stack. The program's stack pointer less its red zone; but if our own frames
 /// lie there (a libc call, or an interrupted program whose state was put on its stack), below them.
 fn stack_for(alternate: &AltStack, delivery: &Delivery, stack_pointer: usize) -> usize {
-    const NEAR: usize = 256 * 1024;
     let wants_alternate = delivery.action.flags & SA_ONSTACK != 0 && alternate.len != 0;
     let here = 0u8;
     let here = &raw const here as usize;
@@ -464,7 +507,7 @@ extern "C" fn write_for_call(
         ss: 0x2b,
         ..SigContext::default()
     };
-    match write(task, delivery, machine, Registers::Live) {
+    match write(task, delivery, machine, Registers::Live, None) {
         Ok(frame) => FrameAndHandler { frame, handler: delivery.action.handler },
         Err(_) => overflow(&task.process),
     }

@@ -299,7 +299,7 @@ table! {
     145 => sched_getscheduler(i32) full "" = crate::thread::sched_getscheduler;
     146 => sched_get_priority_max(i32) full "" = crate::thread::sched_get_priority_max;
     147 => sched_get_priority_min(i32) full "" = crate::thread::sched_get_priority_min;
-    148 => sched_rr_get_interval() missing "scheduling and placement are the host's";
+    148 => sched_rr_get_interval(i32, UserPtr<Timespec>) full "the time slice of the guest's own scheduler" = crate::thread::sched_rr_get_interval;
     149 => mlock(Address, usize) full "" = crate::memory::mlock;
     150 => munlock(Address, usize) full "" = crate::memory::munlock;
     151 => mlockall(i32) full "" = crate::memory::mlockall;

@@ -17,6 +17,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::ffi::c_void;
 use core::sync::atomic::Ordering;
+use platform::time::{MILLISECOND, Timespec};
 use sched::Frame;
 
 /// How a thread begins.
@@ -362,6 +363,13 @@ pub fn sched_get_priority_max(_ctx: &Ctx, policy: i32) -> Result {
 /// sched_get_priority_min(2).
 pub fn sched_get_priority_min(_ctx: &Ctx, policy: i32) -> Result {
     priority_bound(policy, 1)
+}
+
+/// sched_rr_get_interval(2): all threads take turns after the time slice of `sched::Config::new`.
+pub fn sched_rr_get_interval(_ctx: &Ctx, id: i32, to: UserPtr<Timespec>) -> Result {
+    const SLICE: Timespec = Timespec { sec: 0, nsec: 4 * MILLISECOND as i64 };
+    check_task(id)?;
+    to.write(SLICE).map(|()| 0)
 }
 
 fn priority_bound(policy: i32, real_time: usize) -> Result {

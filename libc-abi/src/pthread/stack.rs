@@ -85,9 +85,16 @@ pub(crate) fn allocate(size: usize, guard: usize) -> Result<*mut Tcb, Errno> {
 pub(crate) fn adopt(low: usize, size: usize) -> Result<*mut Tcb, Errno> {
     let (block, align) = tls::block_layout();
     let len = (block + align).next_multiple_of(PAGE);
+    let kept = take_kept(|stack| stack.foreign && stack.map_len == len);
     // SAFETY: fresh memory of our own.
     unsafe {
-        let map = kcall!(mmap, 0, len, READ_WRITE, STACK_FLAGS, -1isize, 0).map_err(|_| Errno::EAGAIN)?;
+        let map = match kept {
+            Some(map) => {
+                (map as *mut u8).write_bytes(0, len);
+                map
+            }
+            None => kcall!(mmap, 0, len, READ_WRITE, STACK_FLAGS, -1isize, 0).map_err(|_| Errno::EAGAIN)?,
+        };
         let tcb = tls::install(((map + len - block) & !(align - 1)) as *mut u8);
         (*tcb).pthread.stack = Stack { map, map_len: len, low, size, guard: 0, foreign: true };
         Ok(tcb)
@@ -144,19 +151,19 @@ pub(crate) fn fork_lock() -> &'static crate::futex::RawLock {
 
 /// A kept stack of the same mapping size and guard whose thread is gone.
 fn reuse(len: usize, guard: usize, block: usize, align: usize) -> Option<*mut Tcb> {
-    let mut cache = CACHE.lock();
-    // SAFETY: TCBs on the list are ours.
+    let map = take_kept(|stack| !stack.foreign && stack.map_len == len && stack.guard == guard)?;
+    // SAFETY: a mapping of ours that nobody uses any more.
     unsafe {
-        let tcb = cache.take(|tcb| {
-            let stack = &(*tcb).pthread.stack;
-            !stack.foreign && stack.map_len == len && stack.guard == guard
-        })?;
-        drop(cache);
-        let map = (*tcb).pthread.stack.map;
         let start = (map + len - block) & !(align - 1);
         (start as *mut u8).write_bytes(0, map + len - start);
         Some(place(map, len, guard, block, align))
     }
+}
+
+/// The mapping of a kept stack whose thread is gone and that is wanted.
+fn take_kept(wanted: impl Fn(&Stack) -> bool) -> Option<usize> {
+    // SAFETY: TCBs on the list are ours.
+    unsafe { CACHE.lock().take(|tcb| wanted(&(*tcb).pthread.stack)).map(|tcb| (*tcb).pthread.stack.map) }
 }
 
 impl Cache {
@@ -178,14 +185,11 @@ impl Cache {
         None
     }
 
-    /// Unmaps stacks of gone threads: foreign ones' blocks always, others above the limit.
+    /// Unmaps stacks of gone threads above the limit. (Foreign ones' blocks are kept like others: pthread_join
+    /// of a thread that is gone for good finds an answer there, not a fault.)
     fn shrink(&mut self) {
         // SAFETY: TCBs of gone threads; nobody uses their memory.
         unsafe {
-            while let Some(tcb) = self.take(|tcb| (*tcb).pthread.stack.foreign) {
-                let stack = (*tcb).pthread.stack;
-                let _ = kcall!(munmap, stack.map, stack.map_len);
-            }
             while self.bytes > CACHE_LIMIT
                 && let Some(tcb) = self.take(|_| true)
             {

@@ -33,6 +33,8 @@ pub(crate) const JOINABLE: u32 = 0;
 pub(crate) const DETACHED: u32 = 1;
 /// It is past its last user code, and was joinable then.
 pub(crate) const ENDED: u32 = 2;
+/// It has been joined: its id names nobody (ESRCH, as long as its memory is kept for the next thread).
+pub(crate) const JOINED: u32 = 3;
 
 /// All threads but those that are past their end, linked by `pthread.next` and `prev`.
 struct List {
@@ -308,11 +310,16 @@ fn end() -> ! {
         unlink(tcb);
         stack::drop_pages(&(*record).stack, &raw const all as usize);
         // Whoever comes second, the detacher or we, gives the memory up.
-        if (*record).detach.swap(ENDED, Ordering::AcqRel) == DETACHED {
+        if change(&(*record).detach, JOINABLE, ENDED).is_err() {
             stack::retire(tcb);
         }
         exit_thread()
     }
+}
+
+/// Takes a thread's state from `from` to `to`; else answers what it is.
+fn change(state: &AtomicU32, from: u32, to: u32) -> Result<u32, u32> {
+    state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
 }
 
 unsafe fn release_memory(tcb: *mut Tcb) {
@@ -352,8 +359,10 @@ pub(crate) unsafe fn join(tcb: *mut Tcb, patience: Patience) -> Result<*mut c_vo
     // SAFETY: the program's thread id.
     unsafe {
         let record = &raw mut (*tcb).pthread;
-        if (*record).detach.load(Ordering::Acquire) == DETACHED {
-            return Err(Errno::EINVAL);
+        match (*record).detach.load(Ordering::Acquire) {
+            DETACHED => return Err(Errno::EINVAL),
+            JOINED => return Err(Errno::ESRCH),
+            _ => {}
         }
         let this = thread::current();
         if tcb == this || (*this).pthread.joiner.load(Ordering::Acquire) == tcb {
@@ -376,6 +385,7 @@ pub(crate) unsafe fn join(tcb: *mut Tcb, patience: Patience) -> Result<*mut c_vo
             return Err(errno);
         }
         let result = (*record).result;
+        (*record).detach.store(JOINED, Ordering::Release);
         stack::retire(tcb);
         Ok(result)
     }
@@ -455,13 +465,15 @@ abi! { EXPORTS "libc.so.6":
     "GLIBC_2.34" fn pthread_detach(tcb: *mut Tcb) -> c_int {
         // SAFETY: the program's thread id.
         unsafe {
-            match (*tcb).pthread.detach.swap(DETACHED, Ordering::AcqRel) {
-                DETACHED => Errno::EINVAL.0,
-                ENDED => {
+            let state = &(*tcb).pthread.detach;
+            match change(state, JOINABLE, DETACHED).or_else(|_| change(state, ENDED, DETACHED)) {
+                Ok(JOINABLE) => 0,
+                Ok(_) => {
                     stack::retire(tcb);
                     0
                 }
-                _ => 0,
+                Err(JOINED) => Errno::ESRCH.0,
+                Err(_) => Errno::EINVAL.0,
             }
         }
     }
