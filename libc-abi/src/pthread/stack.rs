@@ -40,6 +40,10 @@ impl Stack {
 
 /// Bytes below a thread's stack for the runtime's frames.
 pub const HEADROOM: usize = 64 << 10;
+/// A stack that the program brings (pthread_attr_setstack) must hold the runtime's frames as well; this is what
+/// `sysconf(_SC_THREAD_STACK_MIN)` tells. Smaller ones (older programs have PTHREAD_STACK_MIN compiled in, as
+/// 16 KiB) are not used: a signal's frames would run over into what lies below.
+pub(crate) const FOREIGN_MIN: usize = HEADROOM + (16 << 10);
 const PAGE: usize = 4096;
 const CACHE_LIMIT: usize = 40 << 20;
 /// Of a cached stack, this much stays resident.

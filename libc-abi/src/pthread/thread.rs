@@ -196,7 +196,9 @@ pub(crate) unsafe fn create(
     unsafe {
         let wish = attr::Wish::read(attributes);
         let tcb = match wish.foreign_stack {
-            Some((low, size)) => stack::adopt(low, size)?,
+            Some((low, size)) if size >= stack::FOREIGN_MIN => stack::adopt(low, size)?,
+            // Our frames would not fit beside the program's: it gets a stack of ours instead.
+            Some((_, size)) => stack::allocate(size, wish.guard)?,
             None => stack::allocate(wish.stack_size, wish.guard)?,
         };
         inherit(tcb, &wish);
