@@ -19,6 +19,9 @@ pub fn ftruncate(ctx: &Ctx, fd: Fd, size: i64) -> Result {
         Err(error) => error,
     })?;
     let size = u64::try_from(size).map_err(|_| Errno::EINVAL)?;
+    if size > ctx.process.limits(crate::process::RLIMIT_FSIZE).soft {
+        return rw::too_large(ctx);
+    }
     truncate(&open, size).map(|()| 0)
 }
 

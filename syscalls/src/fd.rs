@@ -156,9 +156,14 @@ impl FdTable {
 /// Drops a description that was taken out of a table: tells the file when that was its last
 /// descriptor. Must be called without locks, since files tell their watchers.
 pub fn release(open: Arc<OpenFile>) {
+    let is_unix = open.downcast::<crate::unix_socket::UnixSocket>().is_some();
     if open.descriptors.fetch_sub(1, Ordering::AcqRel) == 1 {
         crate::epoll::forget(&open);
         open.file.closed(&open);
+    }
+    drop(open);
+    if is_unix {
+        crate::unix_garbage::collect();
     }
 }
 

@@ -365,7 +365,7 @@ impl Registration {
     /// A message came from the caller's process.
     fn fire(self, ctx: &Ctx) {
         match self.kind {
-            SIGEV_SIGNAL => {
+            SIGEV_SIGNAL if self.signal != 0 => {
                 let Some(process) = root().process(self.pid) else { return };
                 let sender = Info::from_user(self.signal, SI_MESGQ, ctx).fields[0];
                 let fields = [sender, self.value, 0, 0, 0, 0];
@@ -423,7 +423,8 @@ fn registration(ctx: &Ctx, event: &SigEvent) -> Result<Registration> {
     let mut pipe = None;
     match event.notify {
         SIGEV_NONE => {}
-        SIGEV_SIGNAL if (1..=signal::SIGNALS).contains(&event.signal) => {}
+        // As Linux: signal 0 is a registration that tells nobody.
+        SIGEV_SIGNAL if (0..=signal::SIGNALS).contains(&event.signal) => {}
         SIGEV_THREAD => {
             let open = ctx.file(Fd(event.signal))?;
             if open.downcast::<crate::pipe::End>().is_none() {

@@ -25,6 +25,8 @@ use platform::time::Instant;
 
 /// `RLIMIT_CPU`.
 pub const RLIMIT_CPU: usize = 0;
+/// `RLIMIT_FSIZE`.
+pub const RLIMIT_FSIZE: usize = 1;
 /// `RLIMIT_STACK`.
 pub const RLIMIT_STACK: usize = 3;
 /// `RLIMIT_NOFILE`.
@@ -58,6 +60,8 @@ pub struct Root {
     pub futexes: futex::Table,
     /// Names of AF_UNIX sockets.
     pub unix: crate::unix_socket::Names,
+    /// AF_UNIX sockets that are under way in messages.
+    pub in_flight: crate::unix_garbage::InFlight,
     /// Message queues, System V objects, terminals and the like.
     pub ipc: crate::ipc::Ipc,
     /// What uname(2) calls `nodename` (sethostname(2) changes it).
@@ -105,6 +109,7 @@ pub fn start(config: &Config) -> Arc<Process> {
         living: AtomicU32::new(0),
         futexes: futex::Table::new(),
         unix: crate::unix_socket::Names::new(),
+        in_flight: crate::unix_garbage::InFlight::new(),
         ipc: crate::ipc::Ipc::default(),
         hostname: Lock::new(String::from(config.hostname)),
         epoll_nesting: Lock::new(()),

@@ -6,15 +6,17 @@
 
 use crate::args::{BytesIn, Fd, Whence};
 use crate::context::Ctx;
-use crate::file::{O_ACCMODE, O_APPEND, OpenFile, Sink, Source};
+use crate::file::{Buffer, O_ACCMODE, O_APPEND, OpenFile, Sink, Source};
 use crate::host_file::{AT_OFFSET, HostFile};
 use crate::hub::Events;
+use crate::process::RLIMIT_FSIZE;
 use crate::signal::{self, Info, number::SIGPIPE};
 use crate::tree_file::Dir;
 use crate::user::{Iovec, UserBuffer, UserPtr, UserVec};
 use crate::wait::{self, Waiting};
 use crate::{Errno, Result, socket};
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 const O_PATH: u32 = 0o10000000;
@@ -47,6 +49,7 @@ pub fn readv(ctx: &Ctx, fd: Fd, vector: UserPtr<Iovec>, count: usize) -> Result 
 /// write(2).
 pub fn write(ctx: &Ctx, fd: Fd, buffer: BytesIn, len: usize) -> Result {
     let open = writable(ctx, fd)?;
+    let len = below_limit(ctx, &open, AT_OFFSET, len)?;
     let mut from = UserBuffer::new(buffer.0, len)?;
     if let Some(host) = regular(&open) {
         let (base, len) = Source::chunk(&mut from);
@@ -59,6 +62,10 @@ pub fn write(ctx: &Ctx, fd: Fd, buffer: BytesIn, len: usize) -> Result {
 pub fn writev(ctx: &Ctx, fd: Fd, vector: UserPtr<Iovec>, count: usize) -> Result {
     let open = writable(ctx, fd)?;
     let mut from = UserVec::new(vector, count)?;
+    let most = below_limit(ctx, &open, AT_OFFSET, from.remaining())?;
+    if most < from.remaining() {
+        from = UserVec::of(first_bytes(from.iovecs(), most));
+    }
     match regular(&open) {
         Some(host) => host.write_regular(from.iovecs(), AT_OFFSET, 0),
         None => write_open(ctx, &open, &mut from),
@@ -78,6 +85,7 @@ pub fn pread64(ctx: &Ctx, fd: Fd, buffer: UserPtr<u8>, len: usize, at: i64) -> R
 /// pwrite(2).
 pub fn pwrite64(ctx: &Ctx, fd: Fd, buffer: BytesIn, len: usize, at: i64) -> Result {
     let open = positioned(ctx, fd, at, writable)?;
+    let len = below_limit(ctx, &open, at, len)?;
     let mut from = UserBuffer::new(buffer.0, len)?;
     if let Some(host) = regular(&open) {
         let (base, len) = Source::chunk(&mut from);
@@ -108,6 +116,10 @@ pub fn pwritev(ctx: &Ctx, fd: Fd, vector: UserPtr<Iovec>, count: usize, at: usiz
 fn pwritev_at(ctx: &Ctx, fd: Fd, vector: UserPtr<Iovec>, count: usize, at: i64, flags: u32) -> Result {
     let open = positioned(ctx, fd, at, writable)?;
     let mut from = UserVec::new(vector, count)?;
+    let most = below_limit(ctx, &open, at, from.remaining())?;
+    if most < from.remaining() {
+        from = UserVec::of(first_bytes(from.iovecs(), most));
+    }
     match regular(&open) {
         Some(host) => host.write_regular(from.iovecs(), at, flags),
         None => open.file.write(&open, &mut (at as u64), &mut from),
@@ -261,6 +273,41 @@ pub fn raise_sigpipe(ctx: &Ctx) {
     const SI_USER: i32 = 0;
     // A full signal queue cannot refuse it: SIGPIPE is not queued twice.
     let _ = signal::send_task(ctx.task, Info::from_user(SIGPIPE, SI_USER, ctx));
+}
+
+/// How many of `len` bytes may be written at `at` (or at the position) under RLIMIT_FSIZE: SIGXFSZ and
+/// EFBIG for none (setrlimit(2), generic_write_checks of the kernel).
+pub fn below_limit(ctx: &Ctx, open: &OpenFile, at: i64, len: usize) -> Result {
+    let limit = ctx.process.limits(RLIMIT_FSIZE).soft;
+    if limit == u64::MAX || len == 0 || !open.file.seekable() {
+        return Ok(len);
+    }
+    let at = match at {
+        AT_OFFSET if appends(open) => open.file.size()?,
+        AT_OFFSET => position(open)?,
+        at => at as u64,
+    };
+    if at < limit {
+        return Ok(len.min(usize::try_from(limit - at).unwrap_or(usize::MAX)));
+    }
+    too_large(ctx)
+}
+
+/// A file would pass RLIMIT_FSIZE.
+pub fn too_large(ctx: &Ctx) -> Result {
+    const SIGXFSZ: i32 = 25;
+    let _ = signal::send_task(ctx.task, Info::from_kernel(SIGXFSZ));
+    Err(Errno::EFBIG)
+}
+
+/// The first `most` bytes of the buffers.
+fn first_bytes(buffers: &[Iovec], mut most: usize) -> Vec<Iovec> {
+    let cut = |buffer: &Iovec| {
+        let len = buffer.len.min(most);
+        most -= len;
+        Iovec { base: buffer.base, len }
+    };
+    buffers.iter().map(cut).collect()
 }
 
 /// The host file behind a description, if its position is the host's.

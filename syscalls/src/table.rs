@@ -311,7 +311,7 @@ table! {
     157 => prctl(i32, usize, usize, usize, usize) partial "names, dumpable, death signal, no-new-privs, capability queries; others EINVAL by number" = crate::info::prctl;
     158 => arch_prctl(i32, usize) partial "FS base only" = crate::info::arch_prctl;
     159 => adjtimex(Address) partial "EPERM: the clock is the host's" = crate::time::adjtimex;
-    160 => setrlimit(u32, UserPtr<[u64; 2]>) partial "enforced: RLIMIT_NOFILE, RLIMIT_SIGPENDING, RLIMIT_FSIZE by the host" = crate::info::setrlimit;
+    160 => setrlimit(u32, UserPtr<[u64; 2]>) partial "enforced: RLIMIT_NOFILE, RLIMIT_SIGPENDING, RLIMIT_FSIZE (write and ftruncate), RLIMIT_MSGQUEUE" = crate::info::setrlimit;
     161 => chroot(UserStr) full "" = crate::dir::chroot;
     162 => sync() full "" = crate::extent::sync;
     163 => acct() missing "administration of a machine, not of a guest";
@@ -404,9 +404,9 @@ table! {
     250 => keyctl() missing "no key retention service";
     251 => ioprio_set() missing "scheduling and placement are the host's";
     252 => ioprio_get() missing "scheduling and placement are the host's";
-    253 => inotify_init() missing "file change notification";
-    254 => inotify_add_watch() missing "file change notification";
-    255 => inotify_rm_watch() missing "file change notification";
+    253 => inotify_init() full "" = crate::inotify::inotify_init;
+    254 => inotify_add_watch(Fd, UserStr, u32) partial "files of the guest's own file systems (tmpfs, /dev, /proc) are not watched: EOPNOTSUPP" = crate::inotify::inotify_add_watch;
+    255 => inotify_rm_watch(Fd, i32) full "" = crate::inotify::inotify_rm_watch;
     256 => migrate_pages() missing "scheduling and placement are the host's";
     257 => openat(DirFd, UserStr, OpenFlags, Mode) full "" = crate::path::openat;
     258 => mkdirat(DirFd, UserStr, Mode) full "" = crate::dir::mkdirat;
@@ -445,7 +445,7 @@ table! {
     291 => epoll_create1(OpenFlags) full "" = crate::epoll::epoll_create1;
     292 => dup3(Fd, Fd, OpenFlags) full "" = crate::fcntl::dup3;
     293 => pipe2(UserPtr<[i32; 2]>, OpenFlags) partial "no packet mode (O_DIRECT)" = crate::pipe::pipe2;
-    294 => inotify_init1() missing "file change notification";
+    294 => inotify_init1(OpenFlags) full "" = crate::inotify::inotify_init1;
     295 => preadv(Fd, UserPtr<Iovec>, usize, usize, usize) full "" = crate::rw::preadv;
     296 => pwritev(Fd, UserPtr<Iovec>, usize, usize, usize) full "" = crate::rw::pwritev;
     297 => rt_tgsigqueueinfo(i32, i32, Signal, UserPtr<RawInfo>) full "" = crate::signal::rt_tgsigqueueinfo;
@@ -453,7 +453,7 @@ table! {
     299 => recvmmsg(Fd, UserPtr<MmsgHdr>, u32, MsgFlags, UserPtr<Timespec>) full "" = crate::socket::recvmmsg;
     300 => fanotify_init() missing "file change notification";
     301 => fanotify_mark() missing "file change notification";
-    302 => prlimit64(i32, u32, UserPtr<[u64; 2]>, UserPtr<[u64; 2]>) partial "enforced: RLIMIT_NOFILE, RLIMIT_SIGPENDING, RLIMIT_FSIZE by the host" = crate::info::prlimit64;
+    302 => prlimit64(i32, u32, UserPtr<[u64; 2]>, UserPtr<[u64; 2]>) partial "enforced: RLIMIT_NOFILE, RLIMIT_SIGPENDING, RLIMIT_FSIZE (write and ftruncate), RLIMIT_MSGQUEUE" = crate::info::prlimit64;
     303 => name_to_handle_at() missing "administration of a machine, not of a guest";
     304 => open_by_handle_at() missing "administration of a machine, not of a guest";
     305 => clock_adjtime(Clock, Address) partial "EPERM: the clock is the host's" = crate::time::clock_adjtime;

@@ -230,6 +230,10 @@ pub(crate) struct Begin {
     fs_base: usize,
 }
 
+// SAFETY: plain register values; the frame's one pointer is set to the copied area when the thread that
+// they are for goes on from them (`xsave`), and not followed before.
+unsafe impl Send for Begin {}
+
 impl Begin {
     fn new(frame: &Frame, stack: u64) -> Result<Begin> {
         let mut area = [0; AREA];

@@ -170,6 +170,7 @@ impl Rights {
     fn new(files: Vec<Arc<OpenFile>>) -> Rights {
         for open in &files {
             open.descriptors.fetch_add(1, Ordering::Relaxed);
+            root().in_flight.note(open, true);
         }
         Rights(files)
     }
@@ -183,7 +184,10 @@ impl Clone for Rights {
 
 impl Drop for Rights {
     fn drop(&mut self) {
-        self.0.drain(..).for_each(fd::release);
+        for open in self.0.drain(..) {
+            root().in_flight.note(&open, false);
+            fd::release(open);
+        }
     }
 }
 
@@ -340,6 +344,37 @@ impl Core {
 impl Drop for UnixSocket {
     fn drop(&mut self) {
         self.0.close();
+    }
+}
+
+impl UnixSocket {
+    /// The descriptions in messages that wait here, or at connections that nobody has accepted yet.
+    pub(crate) fn rights(&self) -> Vec<Arc<OpenFile>> {
+        let at = |core: &Core| -> Vec<Arc<OpenFile>> {
+            core.inbox.lock().messages.iter().flat_map(|message| message.rights.0.iter().cloned()).collect()
+        };
+        let mut all = at(&self.0);
+        all.extend(self.unaccepted().iter().flat_map(|core| at(core)));
+        all
+    }
+
+    /// Takes the descriptions out of those messages; they go with the answer.
+    pub(crate) fn empty(&self) -> Vec<impl Sized + use<>> {
+        let mut cores = self.unaccepted();
+        cores.push(self.0.clone());
+        let mut taken = Vec::new();
+        for core in cores {
+            let mut inbox = core.inbox.lock();
+            taken.extend(inbox.messages.iter_mut().map(|message| core::mem::take(&mut message.rights)));
+        }
+        taken
+    }
+
+    fn unaccepted(&self) -> Vec<Arc<Core>> {
+        match &self.0.state.lock().phase {
+            Phase::Listening(backlog) => backlog.waiting.iter().cloned().collect(),
+            _ => Vec::new(),
+        }
     }
 }
 

@@ -344,6 +344,17 @@ impl UserVec {
         Ok(vec)
     }
 
+    /// Buffers that [`UserVec::iovecs`] gave, or parts of them.
+    pub fn of(buffers: Vec<Iovec>) -> UserVec {
+        let left = buffers.iter().map(|buffer| buffer.len).sum();
+        let mut inline = [Iovec::default(); INLINE_IOVECS];
+        let count = buffers.len();
+        if count <= INLINE_IOVECS {
+            inline[..count].copy_from_slice(&buffers);
+        }
+        UserVec { inline, heap: buffers, count, index: 0, offset: 0, left }
+    }
+
     /// The buffers as given (already checked and cut), for host calls that take them whole.
     pub fn iovecs(&self) -> &[Iovec] {
         if self.count <= INLINE_IOVECS { &self.inline[..self.count] } else { &self.heap }
