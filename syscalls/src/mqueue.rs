@@ -438,7 +438,7 @@ fn registration(ctx: &Ctx, event: &SigEvent) -> Result<Registration> {
         _ => return Err(Errno::EINVAL),
     }
     let pid = ctx.process.pid;
-    Ok(Registration { pid, kind: event.notify, signal: event.signal, value: event.value as u64, pipe })
+    Ok(Registration { pid, kind: event.notify, signal: event.signal, value: event.value, pipe })
 }
 
 impl Registration {

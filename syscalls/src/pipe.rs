@@ -50,6 +50,9 @@ pub struct End {
     fifo: Option<Fifo>,
 }
 
+/// A FIFO's node and its path.
+pub type Named = (Arc<dyn fs::Vnode>, Arc<[u8]>);
+
 /// The name side of a FIFO's end.
 struct Fifo {
     node: Arc<dyn fs::Vnode>,
@@ -134,7 +137,7 @@ impl End {
     }
 
     /// A FIFO's node and path: opening it again goes by them.
-    pub fn fifo(&self) -> Option<(Arc<dyn fs::Vnode>, Arc<[u8]>)> {
+    pub fn fifo(&self) -> Option<Named> {
         self.fifo.as_ref().map(|fifo| (fifo.node.clone(), fifo.path.clone()))
     }
 

@@ -55,7 +55,7 @@ impl InFlight {
 }
 
 /// A socket's descriptor was closed: looks for circles, if any socket is under way at all.
-pub fn collect() {
+pub(crate) fn collect() {
     let flight = &root().in_flight;
     if flight.count.load(Ordering::Acquire) == 0 || flight.collecting.swap(true, Ordering::AcqRel) {
         return;

@@ -333,9 +333,8 @@ impl Line {
 
     fn put(&mut self, byte: u8, ends: bool) {
         if self.input.len() >= INPUT {
-            match self.input.pop_back() {
-                Some((_, true)) => self.lines -= 1,
-                _ => {}
+            if let Some((_, true)) = self.input.pop_back() {
+                self.lines -= 1;
             }
         }
         self.input.push_back((byte, ends));
@@ -674,5 +673,72 @@ impl Line {
 impl Default for Line {
     fn default() -> Self {
         Line::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::String;
+
+    fn typed(line: &mut Line, text: &[u8]) -> Vec<i32> {
+        text.iter().filter_map(|&byte| line.input(byte)).collect()
+    }
+
+    fn shown(line: &mut Line) -> String {
+        line.output.drain(..).map(char::from).collect()
+    }
+
+    #[test]
+    fn lines_are_edited_and_end() {
+        let mut line = Line::new();
+        typed(&mut line, b"ab\x7fc\x04de\n");
+        assert_eq!(shown(&mut line), "ab\x08 \x08cde\r\n");
+        assert_eq!(line.readable(), Some(2));
+        assert_eq!((line.read(1), line.read(9)), (b"a".to_vec(), b"c".to_vec()));
+        assert_eq!(line.read(99), b"de\n");
+        assert_eq!(line.readable(), None);
+        // A lone VEOF is the end of the file.
+        typed(&mut line, b"\x04");
+        assert_eq!((line.readable(), line.read(9).len()), (Some(0), 0));
+    }
+
+    #[test]
+    fn keys_signal_and_drop_what_was_typed() {
+        let mut line = Line::new();
+        assert_eq!(typed(&mut line, b"lost\x03kept\x1a\x16\x03\n"), [2, 20]);
+        assert_eq!(line.read(9), b"\x03\n");
+        line.termios.local &= !ISIG;
+        assert_eq!(typed(&mut line, b"\x03\n"), []);
+        assert_eq!(line.read(9), b"\x03\n");
+    }
+
+    /// A line that is never ended loses its last byte for each new one, so that its end still fits.
+    #[test]
+    fn input_is_bounded() {
+        let mut line = Line::new();
+        line.termios.local &= !ECHO;
+        for at in 0..10_000u32 {
+            assert!(line.takes_input());
+            line.input(b'a' + (at % 26) as u8);
+        }
+        line.input(b'\n');
+        assert!(!line.takes_input());
+        assert_eq!(line.read(usize::MAX).len(), INPUT);
+        assert!(line.takes_input());
+        line.termios.local &= !ICANON;
+        (0..INPUT).for_each(|_| drop(line.input(b'x')));
+        assert!(!line.takes_input());
+    }
+
+    #[test]
+    fn stopped_output_waits() {
+        let mut line = Line::new();
+        typed(&mut line, b"\x13x");
+        assert_eq!((line.write(b"no"), shown(&mut line)), (0, String::new()));
+        typed(&mut line, b"\x11");
+        assert_eq!((line.write(b"a\n"), shown(&mut line)), (2, String::from("xa\r\n")));
+        let much = [b'y'; 3 * OUTPUT];
+        assert_eq!((line.write(&much), line.write(&much)), (OUTPUT, 0));
     }
 }

@@ -300,7 +300,7 @@ impl Pty {
         match command {
             0x5401 => self.write_termios(argument, 36),
             0x802c_542a => self.write_termios(argument, 44),
-            0x5402 | 0x5403 | 0x5404 => self.read_termios(argument, 36, command == 0x5404),
+            0x5402..=0x5404 => self.read_termios(argument, 36, command == 0x5404),
             0x402c_542b..=0x402c_542d => self.read_termios(argument, 44, command == 0x402c_542d),
             TCGETA => self.write_termio(argument),
             TCSETA..=TCSETAF => self.read_termio(argument, command == TCSETAF),
