@@ -43,7 +43,7 @@ pub(crate) fn describe(config: &mut Config, place: &Place) -> Result<()> {
         config.add("net.dns", name_server().unwrap_or(gateway).to_string())?;
     }
     config.add("net.mtu", direct.mtu.to_string())?;
-    config.add("net.neighbors", "1")?;
+    config.add("net.bridged", "1")?;
     let message = ToGuest::GoDirect(direct).encode(0);
     let digits: String = message.bytes().iter().map(|byte| format!("{byte:02x}")).collect();
     config.add("net.direct", digits)?;

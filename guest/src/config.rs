@@ -179,7 +179,7 @@ impl Net {
             b"net.mac" => self.mac = Some(mac(value).unwrap_or_else(|| malformed())),
             b"net.ip" => self.ip = Some(prefix(value).unwrap_or_else(|| malformed())),
             b"net.gateway" => self.gateway = Some(ip(value).unwrap_or_else(|| malformed())),
-            b"net.neighbors" => self.neighbors = flag(key, value),
+            b"net.bridged" => self.neighbors = flag(key, value),
             b"net.direct" => self.direct = Some(value),
             b"net.direct_fd" => match self.direct_fds.iter_mut().find(|slot| slot.is_none()) {
                 Some(slot) => *slot = Some(number(key, value)),

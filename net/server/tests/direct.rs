@@ -393,3 +393,75 @@ fn two_engines_meet_on_a_wire() {
 fn text(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
+
+/// The list of queues stays the kernel's when one in the middle goes, and one that a guest keeps is seen.
+#[test]
+fn queues_come_and_go() {
+    inside("queues_come_and_go", || {
+        // /sys shows the interfaces of the namespace that mounted it.
+        // SAFETY: paths are NUL-terminated; the mount is private to this process's new mount namespace.
+        let mounted = unsafe {
+            libc::unshare(libc::CLONE_NEWNS) == 0
+                && libc::mount(
+                    c"none".as_ptr(),
+                    c"/".as_ptr(),
+                    std::ptr::null(),
+                    libc::MS_REC | libc::MS_PRIVATE,
+                    std::ptr::null(),
+                ) == 0
+                && libc::mount(c"sys".as_ptr(), c"/sys".as_ptr(), c"sysfs".as_ptr(), 0, std::ptr::null()) == 0
+        };
+        if !mounted {
+            unavailable("a /sys of the new namespace");
+        }
+        let server = tap(true);
+        ip(&format!("neighbour add {ENGINE} lladdr 02:00:00:00:09:02 dev t0"));
+        let mut queues = netserver::queues::Queues::new(Some(("t0", &server.fds[0])), 3).unwrap();
+        let mut nics: Vec<Option<HostNic>> = vec![Some(HostNic::new(server).unwrap())];
+        for guest in 1..=3 {
+            let (opened, number) = queues.open(guest, MAC, None).unwrap();
+            assert_eq!(number, guest);
+            nics.push(Some(HostNic::new(opened).unwrap()));
+            let rule = Rule { address: ENGINE.into(), protocol: 17, port: 700 + guest as u16 };
+            queues.steer(guest, &[rule]).unwrap();
+        }
+        assert!(queues.open(4, MAC, None).is_err());
+        let socket = UdpSocket::bind((LINUX, 0)).unwrap();
+        // Which guest hears a datagram to the port of each (0: the server).
+        let hears = |nics: &mut [Option<HostNic>]| -> Vec<usize> {
+            let mut all = Vec::new();
+            for port in 701..=703u16 {
+                socket.send_to(b"hello", (ENGINE, port)).unwrap();
+                let begin = now();
+                'look: loop {
+                    assert!(now().since(begin) < SECOND, "nobody hears port {port}");
+                    for (at, nic) in nics.iter_mut().enumerate() {
+                        let mut count = 0;
+                        if let Some(nic) = nic {
+                            nic.receive(64, &mut |frames| {
+                                let ours = |f: &&RxFrame<'_>| f.bytes[12..14] == [8, 0] && f.bytes[23] == 17;
+                                count += frames.iter().filter(ours).count();
+                            });
+                        }
+                        if count != 0 {
+                            all.push(at);
+                            break 'look;
+                        }
+                    }
+                }
+            }
+            all
+        };
+        assert_eq!(hears(&mut nics), [1, 2, 3]);
+        nics[1] = None;
+        queues.close(1);
+        assert_eq!(hears(&mut nics), [0, 2, 3]);
+        // Guest 2 gives its queue back and keeps it all the same.
+        queues.close(2);
+        assert_eq!(hears(&mut nics), [0, 0, 3]);
+        let (opened, _) = queues.open(5, MAC, None).unwrap();
+        nics.push(Some(HostNic::new(opened).unwrap()));
+        queues.steer(5, &[Rule { address: ENGINE.into(), protocol: 17, port: 701 }]).unwrap();
+        assert_eq!(hears(&mut nics), [4, 0, 3]);
+    });
+}

@@ -1,0 +1,214 @@
+//! A network's direct queues, as its supervisor has them: opening, steering, taking back.
+//!
+//! Two ways for a guest to go direct:
+//! * **A queue of the network's own TAP device.** The kernel numbers a device's queues in the order in which they were
+//!   opened and moves the last one into the place of one that is closed; here the same list is kept. Neither
+//!   address nor MAC of the guest changes: rules by address, or by port where an address is shared, move its frames.
+//! * **A NIC of the guest's own** (`attacca switch GUEST direct --nic xdp:IF`), with a MAC of its own. The guest
+//!   announces its addresses there; nothing of the network's NIC is steered.
+//!
+//! A guest that keeps a queue that it should have closed keeps nothing but the queue: no rule leads there. That it is
+//! still open shows in the device's count of queues; its place in the list is given up then.
+//!
+//! Left out: queues of the network's AF_XDP interface. Frames reach a socket on the queue at which the NIC received
+//! them, and moving flows between queues (ntuple rules) is not there yet.
+
+use crate::bpf::Rule;
+use crate::direct::{self, NicSpec, Opened, TapSteering, XdpSteering};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// The direct queues of one network.
+pub struct Queues {
+    tap: Option<TapQueues>,
+    own: Vec<OwnNic>,
+}
+
+/// Queues of the network's TAP device behind the server's, which is number 0.
+struct TapQueues {
+    name: String,
+    steering: TapSteering,
+    most: usize,
+    queues: Vec<TapQueue>,
+}
+
+struct TapQueue {
+    /// `None`: given back by a guest that has not closed it.
+    guest: Option<u32>,
+    rules: Vec<Rule>,
+    /// Ours: the queue goes when the guest's and this one are closed.
+    _fd: OwnedFd,
+}
+
+/// A NIC that was given to one guest.
+struct OwnNic {
+    guest: u32,
+    /// Redirects frames to the guest's socket; a TAP device needs none.
+    steering: Option<XdpSteering>,
+    rules: Vec<Rule>,
+    queue: u32,
+}
+
+impl Queues {
+    /// `uplink`: the network's TAP device and the server's queue of it, if guests may have up to `most` queues.
+    pub fn new(uplink: Option<(&str, &OwnedFd)>, most: usize) -> io::Result<Queues> {
+        let tap = match uplink {
+            Some((name, server)) if most > 0 => Some(TapQueues {
+                name: name.into(),
+                steering: TapSteering::attach(server.as_fd())?,
+                most,
+                queues: Vec::new(),
+            }),
+            _ => None,
+        };
+        Ok(Queues { tap, own: Vec::new() })
+    }
+
+    /// Queues that the policy may give away.
+    pub fn most(&self) -> usize {
+        self.tap.as_ref().map_or(0, |tap| tap.most)
+    }
+
+    /// Opens a queue for a guest with this hardware address. Nothing is steered to it yet.
+    pub fn open(&mut self, guest: u32, mac: [u8; 6], nic: Option<&NicSpec>) -> io::Result<(Opened, u32)> {
+        if self.has(guest) {
+            return Err(io::Error::other("the guest has a direct queue already"));
+        }
+        match (nic, &mut self.tap) {
+            (Some(nic), _) => self.open_own(guest, nic),
+            (None, Some(tap)) => tap.open(guest, mac),
+            (None, None) => Err(io::Error::other(
+                "the network has no direct queues: start it with --uplink tap:NAME --direct-queues N, \
+                 or name a NIC for the guest with --nic",
+            )),
+        }
+    }
+
+    fn open_own(&mut self, guest: u32, nic: &NicSpec) -> io::Result<(Opened, u32)> {
+        let (opened, steering, queue) = match nic {
+            NicSpec::Xdp(interface, queue) => {
+                let opened = direct::open_xdp(interface, *queue, false)?;
+                let steering = XdpSteering::attach(interface)?;
+                steering.add_socket(*queue, opened.fds[0].as_fd())?;
+                (opened, Some(steering), *queue)
+            }
+            NicSpec::Tap(name, queue) => {
+                // Another end than the interface's own, and another than on the network's NIC.
+                let mut mac = direct::hardware_address(name).unwrap_or([0x06, 0xa7, 0, 0, 0, 0]);
+                mac[0] = 0x0a;
+                (direct::open_tap(name, *queue != 0, mac)?, None, *queue)
+            }
+            NicSpec::Wire(_) => {
+                return Err(io::Error::other("a wire leads to one other guest, not to a network"));
+            }
+        };
+        self.own.push(OwnNic { guest, steering, rules: Vec::new(), queue });
+        Ok((opened, queue))
+    }
+
+    /// Whether the guest has a direct queue.
+    pub fn has(&self, guest: u32) -> bool {
+        let tap = self.tap.iter().flat_map(|tap| &tap.queues).any(|queue| queue.guest == Some(guest));
+        tap || self.own.iter().any(|own| own.guest == guest)
+    }
+
+    /// From now on frames under these rules go to the guest's queue.
+    pub fn steer(&mut self, guest: u32, rules: &[Rule]) -> io::Result<()> {
+        if let Some(own) = self.own.iter_mut().find(|own| own.guest == guest) {
+            for rule in rules {
+                if let Some(steering) = &own.steering {
+                    steering.set(*rule, own.queue)?;
+                }
+                own.rules.push(*rule);
+            }
+            return Ok(());
+        }
+        let Some(tap) = &mut self.tap else { return Ok(()) };
+        let Some(at) = tap.queues.iter().position(|queue| queue.guest == Some(guest)) else { return Ok(()) };
+        for rule in rules {
+            tap.steering.set(*rule, at as u32 + 1)?;
+            tap.queues[at].rules.push(*rule);
+        }
+        Ok(())
+    }
+
+    /// Frames under all rules of the guest go to the server again.
+    pub fn unsteer(&mut self, guest: u32) {
+        for own in self.own.iter_mut().filter(|own| own.guest == guest) {
+            for rule in own.rules.drain(..) {
+                let _ = own.steering.as_ref().map(|steering| steering.clear(rule));
+            }
+        }
+        let Some(tap) = &mut self.tap else { return };
+        for queue in tap.queues.iter_mut().filter(|queue| queue.guest == Some(guest)) {
+            for rule in queue.rules.drain(..) {
+                let _ = tap.steering.clear(rule);
+            }
+        }
+    }
+
+    /// Frames under this rule of the guest go to the server again.
+    pub fn unsteer_one(&mut self, guest: u32, rule: Rule) {
+        let Some(tap) = &mut self.tap else { return };
+        for queue in tap.queues.iter_mut().filter(|queue| queue.guest == Some(guest)) {
+            queue.rules.retain(|other| *other != rule);
+            let _ = tap.steering.clear(rule);
+        }
+    }
+
+    /// The guest has closed its queue, or is gone.
+    pub fn close(&mut self, guest: u32) {
+        self.unsteer(guest);
+        self.own.retain(|own| own.guest != guest);
+        if let Some(tap) = &mut self.tap
+            && let Some(at) = tap.queues.iter().position(|queue| queue.guest == Some(guest))
+        {
+            tap.close(at);
+        }
+    }
+}
+
+impl TapQueues {
+    fn open(&mut self, guest: u32, mac: [u8; 6]) -> io::Result<(Opened, u32)> {
+        if self.queues.iter().filter(|queue| queue.guest.is_some()).count() >= self.most {
+            return Err(io::Error::other(format!("all {} direct queues are taken", self.most)));
+        }
+        let opened = direct::open_tap(&self.name, true, mac)?;
+        self.queues.push(TapQueue { guest: Some(guest), rules: Vec::new(), _fd: opened.fds[0].try_clone()? });
+        Ok((opened, self.queues.len() as u32))
+    }
+
+    fn close(&mut self, at: usize) {
+        // The kernel counts the server's as well.
+        let before = self.count();
+        let queue = &mut self.queues[at];
+        queue.guest = None;
+        let ours = std::mem::replace(
+            &mut queue._fd,
+            match std::fs::File::open("/dev/null") {
+                Ok(nothing) => nothing.into(),
+                // Not a descriptor left: the queue stays ours, which costs a queue.
+                Err(_) => return,
+            },
+        );
+        drop(ours);
+        if self.count() >= before {
+            eprintln!("attacca: network supervisor: a guest keeps the direct queue that it gave back");
+            return;
+        }
+        // As tun.c does: the last takes the place of the one that went.
+        self.queues.swap_remove(at);
+        if let Some(moved) = self.queues.get(at) {
+            for rule in &moved.rules {
+                let _ = self.steering.set(*rule, at as u32 + 1);
+            }
+        }
+    }
+
+    /// Queues that the device has now.
+    fn count(&self) -> usize {
+        let entries = std::fs::read_dir(format!("/sys/class/net/{}/queues", self.name));
+        let names = entries.into_iter().flatten().flatten();
+        names.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"tx-")).count()
+    }
+}
