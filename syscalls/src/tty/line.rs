@@ -332,10 +332,10 @@ impl Line {
     }
 
     fn put(&mut self, byte: u8, ends: bool) {
-        if self.input.len() >= INPUT {
-            if let Some((_, true)) = self.input.pop_back() {
-                self.lines -= 1;
-            }
+        if self.input.len() >= INPUT
+            && let Some((_, true)) = self.input.pop_back()
+        {
+            self.lines -= 1;
         }
         self.input.push_back((byte, ends));
         self.lines += usize::from(ends);
