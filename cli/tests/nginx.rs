@@ -88,19 +88,6 @@ http {{
     )
 }
 
-fn make_certificate(dir: &std::path::Path) {
-    let made = native("openssl", "openssl")
-        .env("OPENSSL_CONF", debian_root("openssl").join("etc/ssl/openssl.cnf"))
-        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"])
-        .arg("-keyout")
-        .arg(dir.join("key.pem"))
-        .arg("-out")
-        .arg(dir.join("cert.pem"))
-        .output()
-        .expect("openssl runs");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-}
-
 fn curl(args: &[&str]) -> Vec<u8> {
     let output =
         run_limited(native("curl", "curl").args(["-sS", "--max-time", "60"]).args(args), PATIENCE * 3);

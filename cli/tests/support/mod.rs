@@ -409,3 +409,17 @@ fn unpack_source(archive: &Path, aside: &Path, dir: &Path) {
     assert!(unpacked, "cannot unpack {}", archive.display());
     fs::rename(aside, dir).unwrap();
 }
+
+/// A fresh certificate for localhost in `dir`: key.pem, cert.pem.
+pub fn make_certificate(dir: &Path) {
+    let made = native("openssl", "openssl")
+        .env("OPENSSL_CONF", debian_root("openssl").join("etc/ssl/openssl.cnf"))
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"])
+        .arg("-keyout")
+        .arg(dir.join("key.pem"))
+        .arg("-out")
+        .arg(dir.join("cert.pem"))
+        .output()
+        .expect("openssl runs");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+}
