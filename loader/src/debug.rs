@@ -1,5 +1,11 @@
 //! What debuggers and profilers ask for: `r_debug` with the list of objects (link.h, gdb's
 //! solib-svr4), and the function that is called when the list changes.
+//!
+//! There are two lists. The program's own, which DT_DEBUG leads to, begins with the program and has the
+//! names that it knows. A debugger on the host takes the runtime for the executable, whose entry it passes
+//! over, and opens the files by their names: so its list begins with the runtime, has the program as one of
+//! the libraries, and names files as the host does. It finds list and function by the symbols `_r_debug`
+//! and `_dl_debug_state`, as in any static executable; `guest/build.rs` gives ours those names.
 
 use crate::object::{Body, Namespace, ObjectId};
 use alloc::boxed::Box;
@@ -50,8 +56,19 @@ pub static R_DEBUG: RDebug = RDebug {
     base: AtomicUsize::new(0),
 };
 
+/// The list for debuggers on the host.
+#[unsafe(export_name = "attacca_r_debug")]
+pub static HOST_DEBUG: RDebug = RDebug {
+    version: AtomicI32::new(1),
+    map: AtomicPtr::new(null_mut()),
+    brk: AtomicUsize::new(0),
+    state: AtomicI32::new(RT_CONSISTENT),
+    base: AtomicUsize::new(0),
+};
+
 /// gdb puts a breakpoint here: called before and after every change of the list.
 #[inline(never)]
+#[unsafe(export_name = "attacca_dl_debug_state")]
 pub extern "C" fn _dl_debug_state() {
     // An empty function may be folded with another one; a side effect keeps it apart.
     core::hint::black_box(&R_DEBUG);
@@ -68,7 +85,9 @@ pub enum Change {
 
 /// Tells a debugger that the list is about to change.
 pub fn changing(change: Change) {
-    R_DEBUG.state.store(if change == Change::Add { RT_ADD } else { RT_DELETE }, Ordering::Relaxed);
+    let state = if change == Change::Add { RT_ADD } else { RT_DELETE };
+    R_DEBUG.state.store(state, Ordering::Relaxed);
+    HOST_DEBUG.state.store(state, Ordering::Relaxed);
     _dl_debug_state();
 }
 
@@ -93,9 +112,94 @@ pub fn changed(ns: &mut Namespace) {
         before = entry;
     }
     R_DEBUG.map.store(head, Ordering::Release);
-    R_DEBUG.brk.store(_dl_debug_state as *const () as usize, Ordering::Relaxed);
-    R_DEBUG.state.store(RT_CONSISTENT, Ordering::Relaxed);
+    list_for_host(head);
+    for list in [&R_DEBUG, &HOST_DEBUG] {
+        list.brk.store(_dl_debug_state as *const () as usize, Ordering::Relaxed);
+        list.state.store(RT_CONSISTENT, Ordering::Relaxed);
+    }
     _dl_debug_state();
+}
+
+/// An entry of the list for the host.
+#[repr(C)]
+struct HostMap {
+    l_addr: usize,
+    l_name: *const c_char,
+    l_ld: usize,
+    l_next: *mut HostMap,
+    l_prev: *mut HostMap,
+    name: Vec<u8>,
+}
+
+// SAFETY: the pointers are read by debuggers only.
+unsafe impl Send for HostMap {}
+
+/// The list's entries; they link to each other, so they stay where they are until the next list.
+static HOST_MAPS: spin::Mutex<Option<Box<[HostMap]>>> = spin::Mutex::new(None);
+
+/// Makes the list for the host from the program's: `first` and what follows it.
+fn list_for_host(first: *mut LinkMap) {
+    let maps = read_maps();
+    let mut entries = alloc::vec![host_entry(0, 0, Vec::new())];
+    let mut at = first;
+    while !at.is_null() {
+        // SAFETY: the list was just made, under the loader's lock.
+        let entry = unsafe { &*at };
+        let name = file_at(&maps, entry.l_ld).unwrap_or(&entry.name);
+        entries.push(host_entry(entry.l_addr, entry.l_ld, name.to_vec()));
+        at = entry.l_next;
+    }
+    let mut entries = entries.into_boxed_slice();
+    let (start, len) = (entries.as_mut_ptr(), entries.len());
+    for (i, entry) in entries.iter_mut().enumerate() {
+        entry.l_prev = if i == 0 { null_mut() } else { start.wrapping_add(i - 1) };
+        entry.l_next = if i + 1 == len { null_mut() } else { start.wrapping_add(i + 1) };
+    }
+    HOST_DEBUG.map.store(start.cast(), Ordering::Release);
+    *HOST_MAPS.lock() = Some(entries);
+}
+
+fn host_entry(l_addr: usize, l_ld: usize, mut name: Vec<u8>) -> HostMap {
+    if name.last() != Some(&0) {
+        name.push(0);
+    }
+    let (l_next, l_prev) = (null_mut(), null_mut());
+    // The bytes stay where they are when the entry moves.
+    HostMap { l_addr, l_name: name.as_ptr().cast(), l_ld, l_next, l_prev, name }
+}
+
+/// The host's /proc/self/maps; empty where it cannot be read.
+fn read_maps() -> Vec<u8> {
+    const AT_FDCWD: isize = -100;
+    const O_CLOEXEC: usize = 0o2000000;
+    let mut text = Vec::new();
+    // SAFETY: a literal, and buffers of ours; the descriptor is closed again.
+    unsafe {
+        let path = c"/proc/self/maps".as_ptr();
+        let Ok(fd) = platform::host!(openat, AT_FDCWD, path, O_CLOEXEC) else { return text };
+        loop {
+            text.reserve(4096);
+            let spare = text.spare_capacity_mut();
+            match platform::host!(read, fd, spare.as_mut_ptr(), spare.len()) {
+                Ok(0) | Err(_) => break,
+                Ok(got) => text.set_len(text.len() + got),
+            }
+        }
+        let _ = platform::host!(close, fd);
+    }
+    text
+}
+
+/// The host's path of the file that is mapped at `address`.
+fn file_at(maps: &[u8], address: usize) -> Option<&[u8]> {
+    maps.split(|&b| b == b'\n').find_map(|line| {
+        let range = core::str::from_utf8(line.split(|&b| b == b' ').next()?).ok()?;
+        let (start, end) = range.split_once('-')?;
+        let number = |text| usize::from_str_radix(text, 16).ok();
+        let inside = (number(start)?..number(end)?).contains(&address);
+        let path = &line[line.iter().position(|&b| b == b'/')?..];
+        inside.then_some(path)
+    })
 }
 
 /// The object's entry, made on first use.
@@ -132,66 +236,4 @@ pub fn fill_dt_debug(ns: &Namespace, id: ObjectId) {
         // SAFETY: a word of the program's writable dynamic section, made for this.
         unsafe { (at.wrapping_add(elf.bias) as *mut usize).write_unaligned(&raw const R_DEBUG as usize) };
     }
-}
-
-/// Tells the host's debuggers which vector is the program's: gdb finds the load address of a
-/// position-independent program by AT_ENTRY in /proc/PID/auxv, which otherwise is the runtime's own.
-/// A kernel without PR_SET_MM_MAP (prctl(2)) leaves gdb to ask for the addresses; nothing else needs
-/// it.
-///
-/// # Safety
-/// `auxv` points to `len` bytes.
-pub(crate) unsafe fn announce(auxv: usize, len: usize) {
-    const PR_SET_MM: usize = 35;
-    const PR_SET_MM_MAP: usize = 14;
-    let Some(mut map) = memory_map() else { return };
-    map[11] = auxv as u64;
-    // Size of the vector, and no other executable (-1).
-    map[12] = len as u32 as u64 | 0xffff_ffff << 32;
-    // SAFETY: struct prctl_mm_map of 104 bytes with the process's own values.
-    let _ = unsafe { platform::host!(prctl, PR_SET_MM, PR_SET_MM_MAP, map.as_ptr(), size_of_val(&map), 0) };
-}
-
-/// struct prctl_mm_map with what the kernel has now: code, data, brk, stack, arguments, environment
-/// (fields of proc_pid_stat(5)), then room for vector and executable.
-fn memory_map() -> Option<[u64; 13]> {
-    // start_code, end_code, start_data, end_data, start_brk, brk, start_stack, arg_*, env_*.
-    const FIELDS: [Option<usize>; 11] = [
-        Some(26),
-        Some(27),
-        Some(45),
-        Some(46),
-        Some(47),
-        None,
-        Some(28),
-        Some(48),
-        Some(49),
-        Some(50),
-        Some(51),
-    ];
-    let files = crate::files::HostFiles::default();
-    let mut text = [0u8; 2048];
-    let path = c"/proc/self/stat".as_ptr();
-    use crate::files::Files;
-    use platform::sys::number;
-    // SAFETY: a C string and a buffer of ours; the descriptor is closed again.
-    let len = unsafe {
-        let fd = files.call(number::openat, [-100isize as usize, path as usize, 0, 0, 0, 0]).ok()?;
-        let got = files.call(number::read, [fd, text.as_mut_ptr() as usize, text.len(), 0, 0, 0]);
-        let _ = files.call(number::close, [fd, 0, 0, 0, 0, 0]);
-        got.ok()?
-    };
-    // The second field, a name in brackets, may hold blanks; the third stands behind the last one.
-    let text = core::str::from_utf8(text.get(..len)?).ok()?;
-    let fields: Vec<&str> = text.rsplit_once(')')?.1.split_ascii_whitespace().collect();
-    let mut map = [0u64; 13];
-    for (i, field) in FIELDS.iter().enumerate() {
-        map[i] = match field {
-            Some(number) => fields.get(number - 3)?.parse().ok()?,
-            None => map[i - 1],
-        };
-    }
-    // SAFETY: brk(0) only asks.
-    map[5] = unsafe { platform::host!(brk, 0) }.ok()? as u64;
-    Some(map)
 }

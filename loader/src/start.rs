@@ -214,7 +214,6 @@ fn first_stack(
     // SAFETY: the bytes end at the top of the fresh stack and fit.
     unsafe {
         core::ptr::copy_nonoverlapping(bytes.as_ptr(), placed.pointer as *mut u8, bytes.len());
-        debug::announce(placed.auxv.0, placed.auxv.1);
     }
     Ok(FirstStack { pointer: placed.pointer, name: placed.name, range: (start, size) })
 }
