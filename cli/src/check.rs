@@ -2,8 +2,9 @@
 
 use crate::debian;
 use crate::error::{Failure, OrFail, Result};
+use crate::syscall_sites;
 use loader::LoadError;
-use loader::check::{Import, Report};
+use loader::check::{Import, ObjectReport, Report};
 use loader::closure::Options;
 use loader::files::HostFiles;
 use platform::Errno;
@@ -87,17 +88,28 @@ fn print(args: &Args, report: &Report) -> ExitCode {
             println!("  {} {state}", label(import));
         }
     }
-    for object in report.objects.iter().filter(|o| !o.syscalls.is_empty() || o.unknown_syscalls != 0) {
-        println!("{}: system calls of its own:", text(&object.path));
-        for &number in &object.syscalls {
-            println!("  {}", describe(number));
-        }
-        if object.unknown_syscalls != 0 {
-            println!("  and {} whose number cannot be read", object.unknown_syscalls);
-        }
+    for object in &report.objects {
+        print_syscalls(object);
     }
     eprintln!("attacca: {} imports, {missing} missing", report.imports.len());
     ExitCode::from(u8::from(missing != 0))
+}
+
+/// The system calls that an object makes itself, past libc. (They end in the same table.)
+fn print_syscalls(object: &ObjectReport) {
+    let calls = syscall_sites::find(&object.code, &object.functions);
+    if calls.numbers.is_empty() && calls.unknown == 0 {
+        return;
+    }
+    let how =
+        if object.functions.is_empty() { " (without unwind tables to tell code from data)" } else { "" };
+    println!("{}: `syscall` instructions{how}:", String::from_utf8_lossy(&object.path));
+    for &number in &calls.numbers {
+        println!("  {}", describe(number));
+    }
+    if calls.unknown != 0 {
+        println!("  {} whose number is computed elsewhere", calls.unknown);
+    }
 }
 
 /// `strlen@GLIBC_2.2.5`

@@ -9,12 +9,14 @@ mod debian;
 mod error;
 mod guest;
 mod guests;
+mod help;
 mod kill;
 mod nic;
 mod ps;
 mod publish;
 mod pull;
 mod run;
+mod syscall_sites;
 
 use clap::{Parser, Subcommand};
 use error::Failure;
@@ -39,14 +41,19 @@ Examples:
 #[derive(Subcommand)]
 enum Command {
     /// Run a program in a new guest
+    #[command(after_help = help::RUN)]
     Run(Box<run::Args>),
     /// List what a program imports: bound or missing
+    #[command(after_help = help::CHECK)]
     Check(check::Args),
     /// Fetch Debian packages into the cache without running them
+    #[command(after_help = help::PULL)]
     Pull(pull::Args),
     /// List running guests
+    #[command(after_help = help::PS)]
     Ps(ps::Args),
     /// Send a signal to a guest (SIGTERM unless told otherwise)
+    #[command(after_help = help::KILL)]
     Kill(kill::Args),
 }
 

@@ -474,6 +474,15 @@ fn an_ordinary_user_needs_no_privileges() {
     if unsafe { libc::geteuid() } == 0 {
         assert_eq!(id, "65534 65534 65534 65534\n");
     }
+    // A volume that the user may not read is refused by name, in one line. (Root may read all.)
+    let secret = home.join("secret");
+    fs::write(&secret, "").unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o000)).unwrap();
+    let volume = format!("{}:/data", secret.display());
+    let refused = run_limited(&mut as_user(&["run", "-v", &volume, program.to_str().unwrap(), "id"]), LIMIT);
+    let line = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!((refused.status.code(), line.lines().count()), (Some(125), 1), "{line}");
+    assert!(line.contains("--volume") && line.contains("secret") && line.contains("ermission"), "{line}");
     let port = free_port();
     let publish = format!("127.0.0.1:{port}:7");
     let log = fs::File::create(home.join("log")).unwrap();
@@ -519,4 +528,26 @@ fn a_fetched_package_runs_without_a_network() {
     let output = run_limited(&mut command, LIMIT);
     assert!(text(output).starts_with("memcached 1."));
     assert!(!called.exists(), "apt-get was called: {}", fs::read_to_string(&called).unwrap());
+}
+
+/// Help goes to stdout, teaches by example, and what it shows are options that exist.
+#[test]
+fn help_teaches() {
+    for command in ["run", "check", "pull", "ps", "kill"] {
+        let words = text(attacca().args([command, "--help"]).output().unwrap());
+        let examples: Vec<&str> = words.lines().skip_while(|l| *l != "Examples:").skip(1).collect();
+        assert!(examples.iter().any(|l| l.contains(&format!("attacca {command}"))), "{words}");
+        let options = examples.iter().flat_map(|l| l.split_whitespace()).filter(|w| w.starts_with("--"));
+        for option in options {
+            let name = option.split('=').next().unwrap();
+            assert!(
+                words
+                    .lines()
+                    .any(|l| l.trim_start().contains(&format!("{name} ")) || l.trim().ends_with(name)),
+                "{command}: {name} is no option\n{words}"
+            );
+        }
+    }
+    let words = text(attacca().arg("--help").output().unwrap());
+    assert!(words.contains("Examples:") && words.contains("debian:nginx"), "{words}");
 }

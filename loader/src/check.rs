@@ -4,12 +4,13 @@
 use crate::closure::{Closure, Options};
 use crate::error::{LoadError, Missing};
 use crate::files::Files;
+use crate::image::u32_at;
 use crate::object::{Body, ElfObject, Namespace, ObjectId};
 use crate::relocate;
 use crate::resolve::Binding;
 use crate::symbols::Class;
-use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
+use core::ops::Range;
 use goblin::elf::program_header::PF_X;
 use goblin::elf::reloc::{R_X86_64_COPY, R_X86_64_JUMP_SLOT};
 
@@ -20,10 +21,11 @@ pub struct ObjectReport {
     pub path: Vec<u8>,
     /// It is our libc.
     pub ours: bool,
-    /// Numbers of system calls whose instruction stands in its code, where they could be read.
-    pub syscalls: BTreeSet<u32>,
-    /// `syscall` instructions whose number could not be read.
-    pub unknown_syscalls: usize,
+    /// Its code: address in the file's terms, and bytes.
+    pub code: Vec<(usize, Vec<u8>)>,
+    /// Where its functions are, as its unwind tables have them; empty without such tables. (Between
+    /// functions there may be data.)
+    pub functions: Vec<Range<usize>>,
 }
 
 /// One import.
@@ -75,11 +77,11 @@ pub fn check(
         let mut entry = ObjectReport {
             path: object.path.clone(),
             ours: matches!(object.body, Body::Builtin(_)),
-            syscalls: BTreeSet::new(),
-            unknown_syscalls: 0,
+            code: Vec::new(),
+            functions: Vec::new(),
         };
         if let Some(elf) = object.elf() {
-            scan_syscalls(elf, &mut entry);
+            describe_code(elf, &mut entry);
             if !is_static {
                 imports(&ns, id, elf, &mut report.imports)?;
             }
@@ -125,26 +127,34 @@ fn imports(ns: &Namespace, id: ObjectId, elf: &ElfObject, out: &mut Vec<Import>)
     Ok(())
 }
 
-/// Looks for `syscall` instructions (0f 05) in code, and back from each for the `mov eax, imm32`
-/// that gives its number. Data tables in code can look like one; this is a hint for people.
-fn scan_syscalls(elf: &ElfObject, out: &mut ObjectReport) {
-    const BACK: usize = 24;
-    /// No x86-64 call number is larger.
-    const LIMIT: u32 = 600;
+fn describe_code(elf: &ElfObject, out: &mut ObjectReport) {
     for segment in elf.elf.segments.iter().filter(|s| s.flags & PF_X != 0) {
-        let Some(table) = elf.image.exact(&elf.elf, segment.vaddr, segment.filesz) else { continue };
-        let code = elf.image.bytes(table);
-        for at in (0..code.len().saturating_sub(1)).filter(|&at| code[at] == 0x0f && code[at + 1] == 0x05) {
-            let before = &code[at.saturating_sub(BACK)..at];
-            let number = (0..before.len().saturating_sub(4))
-                .rev()
-                .filter(|&i| before[i] == 0xb8)
-                .filter_map(|i| crate::image::u32_at(before, i + 1))
-                .find(|&n| n < LIMIT);
-            match number {
-                Some(number) => drop(out.syscalls.insert(number)),
-                None => out.unknown_syscalls += 1,
-            }
+        if let Some(table) = elf.image.exact(&elf.elf, segment.vaddr, segment.filesz) {
+            out.code.push((segment.vaddr, elf.image.bytes(table).to_vec()));
         }
     }
+    out.functions = functions(elf).unwrap_or_default();
+}
+
+/// The ranges of the FDEs that .eh_frame_hdr lists (LSB Core 10.6), in the one form that linkers write:
+/// table of (datarel | sdata4), FDEs with (pcrel | sdata4) addresses.
+fn functions(elf: &ElfObject) -> Option<Vec<Range<usize>>> {
+    let bytes = |vaddr: usize| elf.image.table(&elf.elf, vaddr).map(|table| elf.image.bytes(table));
+    let at = elf.elf.eh_frame?.vaddr;
+    let hdr = bytes(at)?;
+    if hdr.get(..1)? != [1] || hdr.get(2..4)? != [0x03, 0x3b] {
+        return None;
+    }
+    let relative = |base: usize, offset: u32| base.wrapping_add_signed(offset as i32 as isize);
+    let mut found = Vec::new();
+    for i in 0..u32_at(hdr, 8)? as usize {
+        let start = relative(at, u32_at(hdr, 12 + 8 * i)?);
+        let fde = relative(at, u32_at(hdr, 16 + 8 * i)?);
+        let Some(entry) = bytes(fde) else { continue };
+        let (Some(begin), Some(len)) = (u32_at(entry, 8), u32_at(entry, 12)) else { continue };
+        if relative(fde + 8, begin) == start {
+            found.push(start..start.saturating_add(len as usize));
+        }
+    }
+    Some(found)
 }

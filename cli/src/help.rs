@@ -1,0 +1,54 @@
+//! What `attacca COMMAND --help` adds to the list of options: examples, and what to expect.
+
+/// `attacca run --help`.
+pub(crate) const RUN: &str = "\
+The guest's process is this process: signals sent to it reach the program, its exit status is the program's.
+Its address is 10.0.2.15; the host is 10.0.2.2 there, its loopback included. A package's root is as
+fetched at every start: what shall stay belongs on a volume.
+
+Exit status: the program's own; 125 Attacca failed, 126 it cannot be run, 127 it is not there,
+128+n it was ended by signal n.
+
+Examples:
+  attacca run -p 8080:80 debian:nginx                   publish port 80 on all addresses of the host
+  attacca run -p 127.0.0.1:5353:53/udp PROGRAM          one address, UDP
+  attacca run -v /srv/www:/var/www/html:ro debian:nginx show a folder, read-only
+  attacca run --net none --cpus 1 PROGRAM               loopback only, one vCPU
+  attacca run --trace=network,!epoll_wait PROGRAM       show some of its calls, as strace does
+  attacca run -u nobody -e TZ=Europe/Rome -w /tmp PROGRAM";
+
+/// `attacca check --help`.
+pub(crate) const CHECK: &str = "\
+Nothing is run. Exit status: 0 if every import binds, else 1. `run` refuses a program with missing
+functions unless it is given --lazy.
+
+Examples:
+  attacca check /usr/sbin/nginx          every import of program and libraries, and what it is bound to
+  attacca check -m debian:memcached      only what is missing
+  attacca check --syscalls               every Linux system call and how much of it is there";
+
+/// `attacca pull --help`.
+pub(crate) const PULL: &str = "\
+Packages and what they depend on go to the cache ($ATTACCA_CACHE, else ~/.cache/attacca); nothing is
+installed on the host, and no privileges are needed. The path of the root is printed.
+
+Examples:
+  attacca pull debian:nginx              fetch now, run later without a network
+  ls $(attacca pull debian:nginx)/usr/sbin";
+
+/// `attacca ps --help`.
+pub(crate) const PS: &str = "\
+Shows your own guests (those of your runtime directory, $XDG_RUNTIME_DIR/attacca).
+
+Examples:
+  attacca ps
+  attacca ps --json | jq -r '.[].name'";
+
+/// `attacca kill --help`.
+pub(crate) const KILL: &str = "\
+The same as kill(1) with the guest's process id: a program that handles the signal decides itself.
+
+Examples:
+  attacca kill web                       ask it to end
+  attacca kill -s HUP web                let it read its configuration again
+  attacca kill -s KILL web cache         end both at once";
