@@ -197,7 +197,8 @@ fn prepare_suite() -> PathBuf {
     dir
 }
 
-/// Becomes the guest. The port that a test asks for is published under the same number. Debian builds
+/// Becomes the guest. The port that a test asks for is published under the same number (-1: memcached
+/// chooses, and the test only reads which). Debian builds
 /// without privilege dropping in "relaxed" form, so that option goes; a Unix socket inside a guest is not
 /// the host's, so the help hides it and the tests use TCP; 127.0.0.1 is the guest's own loopback, which
 /// the tests on the host cannot reach, so that `-l` goes, too. What tests set in the environment passes.
@@ -215,13 +216,13 @@ while [ "$left" -gt 0 ]; do
         "-o relaxed_privileges" | "-l 127.0.0.1") shift; left=$((left - 1)); continue ;;
     esac
     case $before in
-        -p) publish="$publish -p 127.0.0.1:$word:$word" ;;
-        -U) [ "$word" = 0 ] || publish="$publish -p 127.0.0.1:$word:$word/udp" ;;
+        -p) [ "$word" -le 0 ] || publish="$publish -p 127.0.0.1:$word:$word" ;;
+        -U) [ "$word" -le 0 ] || publish="$publish -p 127.0.0.1:$word:$word/udp" ;;
     esac
     before=$word
     set -- "$@" "$word"
 done
-exec "$ATTACCA" run $publish -e T_MEMD_INITIAL_MALLOC -e T_MEMD_SLABS_ALLOC -v /tmp:/tmp -v "$PWD:$PWD" debian:memcached "$@"
+exec "$ATTACCA" run $publish -e T_MEMD_INITIAL_MALLOC -e T_MEMD_SLABS_ALLOC -e MEMCACHED_PORT_FILENAME -v /tmp:/tmp -v "$PWD:$PWD" debian:memcached "$@"
 "#;
 
 /// A published port takes connections a moment before the guest listens, and resets them; the suite asks
