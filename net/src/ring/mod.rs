@@ -20,4 +20,4 @@ mod spsc;
 pub use device::{Doorbell, RingDevice};
 pub use fuzz::fuzz_rings;
 pub use link::{Layout, Link, LinkError, MAGIC, Role, VERSION};
-pub use spsc::{Consumer, Corrupt, Meta, Positions, Producer, RING_HEADER_BYTES};
+pub use spsc::{Consumer, Corrupt, Front, Meta, Positions, Producer, RING_HEADER_BYTES};

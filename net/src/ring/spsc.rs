@@ -102,6 +102,29 @@ pub struct Consumer {
     tail: u32,
 }
 
+/// A frame at the front of a ring, see [`Consumer::front`]. Good until the consumer's next call.
+pub struct Front {
+    /// Bytes of the frame: as long as the ring at most.
+    pub len: usize,
+    /// What its producer says of it.
+    pub meta: Meta,
+    data: *const u8,
+    need: u32,
+}
+
+impl Front {
+    /// Copies the bytes from `from` on.
+    ///
+    /// # Panics
+    /// If the frame has fewer.
+    pub fn copy(&self, from: usize, into: &mut [u8]) {
+        assert!(from <= self.len && into.len() <= self.len - from);
+        // SAFETY: `front` checked that `len` bytes lie inside the ring's data. The peer may write
+        // meanwhile: the copy is then garbage, which the reader of frames expects.
+        unsafe { core::ptr::copy_nonoverlapping(self.data.add(from), into.as_mut_ptr(), into.len()) };
+    }
+}
+
 // SAFETY: an end is used by one thread at a time (`&mut self`), and the pointers are to memory that
 // outlives it (promise to `attach`).
 unsafe impl Send for Producer {}
@@ -179,6 +202,16 @@ impl Producer {
         Ok(!self.has_space(need)?)
     }
 
+    /// Bytes that the consumer has not taken, as it says, for statistics.
+    pub fn waiting(&self) -> u32 {
+        self.tail.wrapping_sub(self.shared().head.load(Ordering::Relaxed)).min(self.capacity)
+    }
+
+    /// The consumer's position: as long as it stays, the consumer takes nothing.
+    pub fn consumed(&self) -> u32 {
+        self.shared().head.load(Ordering::Relaxed)
+    }
+
     fn has_space(&mut self, bytes: u32) -> Result<bool, Corrupt> {
         if self.capacity - self.tail.wrapping_sub(self.head) >= bytes {
             return Ok(true);
@@ -232,6 +265,19 @@ impl Consumer {
     /// Copies the next frame into `into` (as long as the longest allowed frame) and gives its length
     /// and meta; `None` if there is none. The space goes back at [`Consumer::release`].
     pub fn pop(&mut self, into: &mut [u8]) -> Result<Option<(usize, Meta)>, Corrupt> {
+        let Some(front) = self.front()? else { return Ok(None) };
+        let Some(into) = into.get_mut(..front.len) else { return Err(Corrupt) };
+        front.copy(0, into);
+        let (len, meta) = (front.len, front.meta);
+        self.advance(front);
+        Ok(Some((len, meta)))
+    }
+
+    /// The next frame where it lies; `None` if there is none. It stays until [`Consumer::advance`]. For
+    /// whoever passes frames on: the part that it judges is copied, and only that copy is believed; the
+    /// rest goes from one ring to the other in one copy.
+    pub fn front(&mut self) -> Result<Option<Front>, Corrupt> {
+        let mut padded = false;
         loop {
             let available = self.available()?;
             if available == 0 {
@@ -247,23 +293,30 @@ impl Consumer {
             if need > available || need > self.capacity - offset {
                 return Err(Corrupt);
             }
-            self.head = self.head.wrapping_add(need);
             if flags & PAD != 0 {
+                // Padding ends at the end of the data, so none follows: whoever writes it again and again
+                // wants to keep us here.
+                if core::mem::replace(&mut padded, true) {
+                    return Err(Corrupt);
+                }
+                self.head = self.head.wrapping_add(need);
                 continue;
             }
-            let len = len as usize;
-            let Some(into) = into.get_mut(..len) else { return Err(Corrupt) };
-            // SAFETY: `need` fits between offset and the end of the data (checked above). The peer
-            // may write meanwhile: the copy is then garbage, which the reader of frames expects.
-            unsafe {
-                core::ptr::copy_nonoverlapping(
-                    self.data.add((offset + RECORD_HEADER) as usize),
-                    into.as_mut_ptr(),
-                    len,
-                );
-            }
-            return Ok(Some((len, Meta { checksum_done: flags & CHECKSUM_DONE != 0, segment_size })));
+            let meta = Meta { checksum_done: flags & CHECKSUM_DONE != 0, segment_size };
+            // SAFETY: a header, and with it `offset + RECORD_HEADER`, lies inside the data.
+            let data = unsafe { self.data.add((offset + RECORD_HEADER) as usize) };
+            return Ok(Some(Front { len: len as usize, meta, data, need }));
         }
+    }
+
+    /// Takes the frame that [`Consumer::front`] showed.
+    pub fn advance(&mut self, front: Front) {
+        self.head = self.head.wrapping_add(front.need);
+    }
+
+    /// Bytes that wait, records' headers included: as the producer says, for statistics.
+    pub fn waiting(&self) -> u32 {
+        self.shared().tail.load(Ordering::Relaxed).wrapping_sub(self.head).min(self.capacity)
     }
 
     /// Gives the space of popped frames back. Answers whether the producer waits for it and must be
