@@ -29,8 +29,10 @@ const UNIT_SHIFT: u32 = 16;
 const UNIT: usize = 1 << UNIT_SHIFT;
 /// Orders 0 (64 KiB) to 20 (64 GiB).
 const ORDERS: usize = 21;
+/// A class's first chunk.
+const FIRST_CHUNK: usize = 4096;
 /// Untouched memory is populated in pieces that end at multiples of this.
-const POPULATE: usize = 256 * 1024;
+const POPULATE: usize = 128 * 1024;
 /// The lists take in untouched memory in pieces that end at multiples of this.
 const GROW: usize = 1 << 20;
 /// Freed blocks from this size on give their pages back.
@@ -89,7 +91,11 @@ impl Heap {
         let units = size >> UNIT_SHIFT;
         let map = base + size_of::<Heap>().next_multiple_of(4096);
         let first = (map + units).next_multiple_of(UNIT);
-        populate(base, first + POPULATE - base);
+        // The header's locks and lists, the map's beginning, and room for the first blocks; the caches of
+        // host threads that are not there, and the rest of the map, stay untouched.
+        populate(base, core::mem::offset_of!(Heap, caches) + 2 * size_of::<[Cache; CLASSES]>());
+        populate(map, 4096);
+        populate(first, POPULATE);
         let mut blocks = heap.blocks.lock();
         blocks.map = map as *mut u8;
         blocks.base = base;
@@ -216,8 +222,15 @@ impl Heap {
         let first = match shared.take(size) {
             Some(object) => object,
             None => {
-                let chunk = UNIT.max(size * 8).next_power_of_two();
-                let Some(at) = self.blocks.lock().allocate(order_of(chunk)) else {
+                // A class begins with one page: most never need more, and each process of a guest has a
+                // private heap of its own, whose pages cost at every exec and fork.
+                let small = shared.fresh_end == 0 && size <= FIRST_CHUNK / 2;
+                let chunk = if small { FIRST_CHUNK } else { UNIT.max(size * 8).next_power_of_two() };
+                let at = match small {
+                    true => self.blocks.lock().allocate_page(),
+                    false => self.blocks.lock().allocate(order_of(chunk)),
+                };
+                let Some(at) = at else {
                     self.exhausted.store(true, Ordering::Relaxed);
                     return ptr::null_mut();
                 };
@@ -314,6 +327,9 @@ struct Blocks {
     end: usize,
     /// Memory from here on was never touched.
     touched: usize,
+    /// The rest of the unit that first chunks come from.
+    page: usize,
+    page_end: usize,
     shared: bool,
 }
 // SAFETY: pointers into the region, reached under the lock.
@@ -346,6 +362,16 @@ impl Blocks {
         }
         self.touch(at, UNIT << order);
         Some(at)
+    }
+
+    /// A page for a class's first chunk; pages are never given back, as chunks are not.
+    fn allocate_page(&mut self) -> Option<usize> {
+        if self.page == self.page_end {
+            self.page = self.allocate(0)?;
+            self.page_end = self.page + UNIT;
+        }
+        self.page += FIRST_CHUNK;
+        Some(self.page - FIRST_CHUNK)
     }
 
     /// Takes in enough of the untouched rest for a block of this order.
