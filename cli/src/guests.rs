@@ -1,20 +1,30 @@
 //! The folder of running guests: one record each under the runtime directory, written by `run`.
 //!
-//! A record outlives a guest that was killed; it counts only while its process is the one that wrote
-//! it (same id, same start time), and is swept away by whoever reads it otherwise.
+//! The record is locked (flock(2)) through a descriptor that `run` leaves open: all host processes of the
+//! guest share it, so the lock lasts as long as any of them. A record that nobody locks is of a guest that
+//! is gone, and is swept away by whoever reads it.
 
 use crate::error::{OrFail, Result};
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::path::PathBuf;
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, IntoRawFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 /// What is known of a running guest.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Guest {
     /// Its name, unique among the running.
     pub(crate) name: String,
-    /// The host process.
+    /// The first host process; when it has ended, another one.
     pub(crate) pid: i32,
+    /// All host processes, the first one first. Found when the record is read.
+    #[serde(default)]
+    pub(crate) processes: Vec<i32>,
+    /// Number of the descriptor that holds the record's lock in all of them.
+    #[serde(default)]
+    pub(crate) lock_fd: i32,
     /// Start time of that process in clock ticks since boot (/proc/PID/stat field 22).
     pub(crate) started_ticks: u64,
     /// Seconds since the epoch.
@@ -45,7 +55,7 @@ pub(crate) fn runtime_dir() -> Result<PathBuf> {
         "cannot make the runtime directory {} (set XDG_RUNTIME_DIR to a folder of yours)",
         dir.display()
     ))?;
-    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::os::unix::fs::PermissionsExt;
     let owner = fs::metadata(&dir).or_fail(dir.display())?.uid();
     if owner != uid {
         return Err(crate::Failure::new(format_args!(
@@ -57,11 +67,26 @@ pub(crate) fn runtime_dir() -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// Writes the record of a guest.
-pub(crate) fn write(guest: &Guest) -> Result<()> {
+/// Writes the record of a guest, and leaves its lock to the process that this one becomes.
+pub(crate) fn write(mut guest: Guest) -> Result<()> {
     let path = record(&guest.name)?;
-    let text = serde_json::to_string(guest).or_fail("cannot describe the guest")?;
-    fs::write(&path, text).or_fail(format_args!("cannot write {}", path.display()))
+    // Locked under another name: readers must never see it unlocked.
+    let aside = path.with_extension(format!("new-{}", std::process::id()));
+    let fail = || format!("cannot write {}", path.display());
+    let mut file = fs::File::create(&aside).or_fail(fail())?;
+    // SAFETY: calls on a descriptor of ours: lock it, and let it survive exec.
+    let locked = unsafe {
+        libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) == 0
+            && libc::fcntl(file.as_raw_fd(), libc::F_SETFD, 0) == 0
+    };
+    if !locked {
+        return Err(std::io::Error::last_os_error()).or_fail(fail());
+    }
+    guest.lock_fd = file.as_raw_fd();
+    let text = serde_json::to_string(&guest).or_fail("cannot describe the guest")?;
+    file.write_all(text.as_bytes()).and_then(|()| fs::rename(&aside, &path)).or_fail(fail())?;
+    let _ = file.into_raw_fd();
+    Ok(())
 }
 
 /// The running guests, by name; records of dead ones are removed.
@@ -69,14 +94,47 @@ pub(crate) fn running() -> Result<Vec<Guest>> {
     let dir = runtime_dir()?.join("guests");
     let mut guests = Vec::new();
     for entry in fs::read_dir(&dir).or_fail(dir.display())?.flatten() {
-        let Ok(text) = fs::read_to_string(entry.path()) else { continue };
-        match serde_json::from_str::<Guest>(&text) {
-            Ok(guest) if started_ticks(guest.pid) == Some(guest.started_ticks) => guests.push(guest),
-            _ => drop(fs::remove_file(entry.path())),
+        if entry.path().extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        match read(&entry.path()) {
+            Some(guest) => guests.push(guest),
+            None => drop(fs::remove_file(entry.path())),
         }
     }
     guests.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(guests)
+}
+
+/// A record that is locked.
+fn read(path: &Path) -> Option<Guest> {
+    let mut file = fs::File::open(path).ok()?;
+    // SAFETY: a call on a descriptor of ours.
+    let free = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_SH | libc::LOCK_NB) } == 0;
+    if free {
+        return None;
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text).ok()?;
+    let mut guest: Guest = serde_json::from_str(&text).ok()?;
+    let own = file.metadata().ok()?;
+    guest.processes = holders(guest.lock_fd, (own.dev(), own.ino()));
+    let first_lives = started_ticks(guest.pid) == Some(guest.started_ticks);
+    guest.processes.sort_by_key(|&pid| (pid != guest.pid, pid));
+    if !first_lives {
+        guest.pid = *guest.processes.first()?;
+    }
+    Some(guest)
+}
+
+/// The processes that have this file open under this number.
+fn holders(fd: i32, file: (u64, u64)) -> Vec<i32> {
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let holds = |pid: &i32| {
+        fs::metadata(format!("/proc/{pid}/fd/{fd}")).is_ok_and(|found| (found.dev(), found.ino()) == file)
+    };
+    pids.filter(holds).collect()
 }
 
 /// Start time of a process, `None` if it is gone or a zombie.

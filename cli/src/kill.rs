@@ -1,4 +1,5 @@
-//! `attacca kill [-s SIGNAL] GUEST...`: a host signal to a guest's process, as kill(1) would send.
+//! `attacca kill [-s SIGNAL] GUEST...`: a host signal to a guest's first process, as kill(1) would send; to
+//! all of its processes when the first one has ended, or when the signal is KILL.
 
 use crate::error::{Failure, OrFail, Result};
 use crate::guests;
@@ -50,9 +51,17 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let guest = running.iter().find(|g| g.name == *name).ok_or_else(|| {
             Failure::new(format_args!("no guest is called '{name}': `attacca ps` lists the running ones"))
         })?;
-        // SAFETY: kill(2) has no memory arguments; `running` checked that the process is the guest.
-        if unsafe { libc::kill(guest.pid, args.signal) } != 0 {
-            Err(std::io::Error::last_os_error()).or_fail(format_args!("cannot signal guest '{name}'"))?;
+        let first_lives = guests::started_ticks(guest.pid) == Some(guest.started_ticks);
+        let all = args.signal == libc::SIGKILL || !first_lives;
+        let targets: Vec<i32> = if all { guest.processes.clone() } else { vec![guest.pid] };
+        for pid in targets {
+            // SAFETY: kill(2) has no memory arguments; `running` checked that the process is the guest's.
+            let sent = unsafe { libc::kill(pid, args.signal) } == 0;
+            let error = std::io::Error::last_os_error();
+            // One that has just ended is what was wanted.
+            if !sent && error.raw_os_error() != Some(libc::ESRCH) {
+                Err(error).or_fail(format_args!("cannot signal guest '{name}'"))?;
+            }
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -383,9 +383,11 @@ fn write_record(args: &Args, name: &str, program: &Program, attached: Option<&At
     let proto = |p: &Publish| if p.udp { "udp" } else { "tcp" };
     let ports = published.iter().map(|p| format!("{}->{}/{}", p.host, p.guest_port, proto(p)));
     let command = std::iter::once(&program.path).chain(&program.args);
-    guests::write(&Guest {
+    guests::write(Guest {
         name: name.into(),
         pid,
+        processes: Vec::new(),
+        lock_fd: -1,
         started_ticks: guests::started_ticks(pid).unwrap_or(0),
         started: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
         command: command.map(|c| c.to_string_lossy().into_owned()).collect(),

@@ -48,7 +48,7 @@ impl Nginx {
             "-c",
             "/etc/test/nginx.conf",
             "-g",
-            "daemon off; master_process off;",
+            "daemon off;",
         ]);
         let mut nginx = Nginx { guest, port, tls_port, dir };
         nginx.guest.wait_for_port(port);
@@ -206,5 +206,5 @@ fn debians_default_page() {
     guest.wait_for_port(port);
     let page = curl(&[&format!("http://127.0.0.1:{port}/")]);
     assert!(String::from_utf8_lossy(&page).contains("Welcome to nginx!"));
-    assert!(guest.output().contains("daemon off; master_process off;"));
+    assert!(guest.output().contains("daemon off;"));
 }

@@ -12,19 +12,19 @@ use crate::program::{note_image, take_name};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ops::Range;
-use core::ptr::{addr_of, addr_of_mut};
 use core::sync::atomic::{AtomicPtr, Ordering};
 use loader::LoadRequest;
 use platform::host;
-use platform::layout::{LOADER_STACK, LOADER_STACK_SIZE, WINDOW_END, WINDOW_START};
+use platform::layout::{LOADER_STACK, LOADER_STACK_SIZE, PAGE_SIZE, WINDOW_END, WINDOW_START};
 use sched::thread;
 use syscalls::context::Ctx;
 use syscalls::exec::{self, Loader, Request};
 
 /// What every process of the guest needs to execute a program; in the arena.
 struct Kept {
-    /// The image's data as it was before the first program.
-    data: Box<[u8]>,
+    /// The pages of the image's data that had been touched before the first program, with their content.
+    /// All others are as the file has them, or zero.
+    data: Vec<(usize, Box<[u8]>)>,
     /// The host's auxiliary vector.
     auxv: Vec<(usize, usize)>,
     /// Memory outside the window that is not the program's: the vDSO, and the stack that the host made,
@@ -44,15 +44,45 @@ const TASK_END: usize = 0x7fff_ffff_f000;
 /// there.
 pub(crate) fn start(auxv: &[(usize, usize)]) {
     exec::set_loader(&LOADER);
+    let mut data = Vec::new();
+    let address =
+        Box::into_raw(Box::new(Kept { data: Vec::new(), auxv: auxv.to_vec(), keep: kept_ranges() }));
+    KEPT.store(address, Ordering::Release);
+    for page in touched_pages() {
+        // SAFETY: the image's own data; nobody else runs yet that would change it (an idle vCPU changes none).
+        let bytes = unsafe { core::slice::from_raw_parts(page as *const u8, PAGE_SIZE) };
+        data.push((page, Box::from(bytes)));
+    }
+    // SAFETY: leaked above; nobody looks before a program runs.
+    unsafe { (*address).data = data };
+}
+
+/// Pages of the image's data that are there: `.data`, and of `.bss` what was ever touched.
+fn touched_pages() -> Vec<usize> {
     let image = data_range();
-    let data = alloc::vec![0u8; image.len()].into_boxed_slice();
-    let kept = Box::new(Kept { data, auxv: auxv.to_vec(), keep: kept_ranges() });
-    let kept = Box::into_raw(kept);
-    KEPT.store(kept, Ordering::Release);
-    // SAFETY: the image's own data; nobody else runs yet that would change it (an idle vCPU changes none).
-    unsafe {
-        let to = addr_of_mut!(*(*kept).data).cast::<u8>();
-        core::ptr::copy_nonoverlapping(image.start as *const u8, to, image.len());
+    let start = image.start & !(PAGE_SIZE - 1);
+    let count = (image.end - start).div_ceil(PAGE_SIZE);
+    let mut present = alloc::vec![0u8; count];
+    // SAFETY: one byte for each page of memory that is ours.
+    if unsafe { host!(mincore, start, count * PAGE_SIZE, present.as_mut_ptr()) }.is_err() {
+        present.fill(1);
+    }
+    (0..count).filter(|&at| present[at] & 1 != 0).map(|at| start + at * PAGE_SIZE).collect()
+}
+
+/// Brings the image's data back to what it was. Bytes that are right already are not written: other vCPUs
+/// of this host process read constants there.
+fn restore_data() {
+    let kept = &kept().data;
+    for page in touched_pages() {
+        let known = kept.binary_search_by_key(&page, |(at, _)| *at).ok();
+        // SAFETY: this host process's data, which only this thread changes now.
+        let now = unsafe { core::slice::from_raw_parts_mut(page as *mut u8, PAGE_SIZE) };
+        match known {
+            Some(at) if *now == *kept[at].1 => (),
+            Some(at) => now.copy_from_slice(&kept[at].1),
+            None => now.fill(0),
+        }
     }
 }
 
@@ -130,23 +160,14 @@ fn go(request: Box<Request>) -> ! {
     });
     thread::set_fs_base(0);
     heap::begin_anew();
-    let kept = kept();
-    let image = data_range();
-    // SAFETY: this host process's data. Other vCPUs of it only read constants there, which stay what they are.
-    unsafe {
-        core::ptr::copy_nonoverlapping(
-            addr_of!(*kept.data).cast::<u8>(),
-            image.start as *mut u8,
-            image.len(),
-        );
-    }
+    restore_data();
     syscalls::process::set_own(Ctx::current().process);
     take_name(&request.path);
     sched::leave();
-    load(Box::leak(request), &kept.auxv)
+    load(request, &kept().auxv)
 }
 
-fn load(request: &Request, auxv: &[(usize, usize)]) -> ! {
+fn load(request: Box<Request>, auxv: &[(usize, usize)]) -> ! {
     let argv: Vec<&[u8]> = request.argv.iter().map(|text| &text[..]).collect();
     let envp: Vec<&[u8]> = request.envp.iter().map(|text| &text[..]).collect();
     let wish = LoadRequest {
@@ -167,8 +188,7 @@ fn load(request: &Request, auxv: &[(usize, usize)]) -> ! {
                 exec::loaded(Ctx::current().process);
             });
             drop((argv, envp));
-            // SAFETY: from `go`, which got it as a Box and does not come back.
-            sched::kernel(|| drop(unsafe { Box::from_raw(core::ptr::from_ref(request).cast_mut()) }));
+            drop(request);
             loaded.start()
         }
         Err(error) => fail(&alloc::format!("attacca: {error}\n")),

@@ -30,6 +30,11 @@ unsafe impl Send for Name {}
 
 static CURRENT: Lock<Name> = Lock::new(Name(null_mut()));
 
+/// Held over a fork.
+pub(crate) fn fork_locks() -> [&'static crate::futex::RawLock; 2] {
+    [DOMAINS.raw(), CURRENT.raw()]
+}
+
 /// Sets a field of a domain if `value` is not null; answers it.
 unsafe fn bind(
     name: *const c_char,

@@ -93,9 +93,16 @@ fn encoding_of(name: &[u8]) -> Option<bool> {
     (normal == b"utf8").then_some(true)
 }
 
+/// Held over a fork.
+pub(crate) fn fork_locks() -> [&'static crate::futex::RawLock; 3] {
+    [SETTING.raw(), NAMES.raw(), WIDE.raw()]
+}
+
+static NAMES: Lock<Vec<&'static [u8]>> = Lock::new(Vec::new());
+static WIDE: Lock<Vec<&'static [wchar_t]>> = Lock::new(Vec::new());
+
 /// Names live for ever, once each: setlocale's answers stay valid.
 fn interned(name: &[u8]) -> *const c_char {
-    static NAMES: Lock<Vec<&'static [u8]>> = Lock::new(Vec::new());
     match name {
         b"C" | b"POSIX" => return c"C".as_ptr(),
         b"C.UTF-8" => return c"C.UTF-8".as_ptr(),
@@ -233,7 +240,6 @@ static LCONV: Lconv = {
 
 /// The wide forms of LC_TIME's strings, made once: `_NL_WABDAY_1` and what follows.
 unsafe fn wide_time(index: usize) -> *const c_char {
-    static WIDE: Lock<Vec<&'static [wchar_t]>> = Lock::new(Vec::new());
     let mut wide = WIDE.lock();
     if wide.is_empty() {
         for text in TIME.iter() {

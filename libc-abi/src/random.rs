@@ -29,6 +29,11 @@ pub struct RandomData {
 const KINDS: [(usize, c_int, c_int); 5] = [(8, 0, 0), (32, 7, 3), (64, 15, 1), (128, 31, 3), (256, 63, 1)];
 
 static LOCK: Lock<()> = Lock::new(());
+
+/// Held over a fork.
+pub(crate) fn fork_lock() -> &'static crate::futex::RawLock {
+    LOCK.raw()
+}
 static mut STATE: [i32; 32] = [0; 32];
 static mut GLOBAL: RandomData = RandomData {
     front: null_mut(),

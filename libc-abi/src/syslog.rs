@@ -40,6 +40,11 @@ unsafe impl Send for Log {}
 static LOG: Lock<Log> =
     Lock::new(Log { ident: null(), options: 0, facility: LOG_USER, mask: 0xff, fd: -1, stream: false });
 
+/// Held over a fork.
+pub(crate) fn fork_lock() -> &'static crate::futex::RawLock {
+    LOG.raw()
+}
+
 abi! { EXPORTS "libc.so.6":
     /// openlog(3).
     "GLIBC_2.2.5" fn openlog(ident: *const c_char, options: c_int, facility: c_int) {

@@ -79,6 +79,11 @@ struct Current {
 }
 
 static CURRENT: Lock<Option<Current>> = Lock::new(None);
+
+/// Held over a fork.
+pub(crate) fn fork_lock() -> &'static crate::futex::RawLock {
+    CURRENT.raw()
+}
 static mut SHARED: Tm = Tm::ZERO;
 
 unsafe fn variable(name: &CStr) -> Option<Vec<u8>> {

@@ -59,9 +59,15 @@ pub struct Zone {
     leaps: Vec<(i64, i64)>,
 }
 
+static NAMES: Lock<Vec<&'static [u8]>> = Lock::new(Vec::new());
+
+/// Held over a fork.
+pub(crate) fn fork_lock() -> &'static crate::futex::RawLock {
+    NAMES.raw()
+}
+
 /// Interns an abbreviation; the result ends in NUL.
 fn intern(name: &[u8]) -> &'static [u8] {
-    static NAMES: Lock<Vec<&'static [u8]>> = Lock::new(Vec::new());
     match name {
         b"UTC" => return b"UTC\0",
         b"GMT" => return b"GMT\0",

@@ -66,6 +66,11 @@ struct State {
 }
 
 static STATE: Lock<State> = Lock::new(State { path: default_path(), fd: -1, offset: 0, last: EMPTY });
+
+/// Held over a fork.
+pub(crate) fn fork_lock() -> &'static crate::futex::RawLock {
+    STATE.raw()
+}
 /// What the functions without a caller's buffer answer.
 static RESULT: DataCell<Utmp> = DataCell::new(EMPTY);
 

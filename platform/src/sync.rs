@@ -4,19 +4,59 @@
 //! park, and never while calling into the program. Lock order, outermost first: process table,
 //! process, descriptor table, open file, net shard, wait queue, run queue, timer wheel, allocator.
 //!
-//! The word holds the owner, so that the lock of a killed process can be found and recovered.
+//! The word holds the owner, so that the lock of a killed process is recovered: whoever spins for long asks
+//! whether the owner's host thread is still there ([`set_owners`]), and takes the lock from a dead one.
+//! What that one was doing may be half done. A process leaves locks behind only if the host kills it
+//! (a guest's own kill(2) ends threads where they hold none), within one of the short sections that locks
+//! guard. What is known of those:
+//! * allocator: objects in the dead thread's hands are lost; lists stay whole, since links are written
+//!   before heads. A buddy block taken out of one list and not yet in another is lost.
+//! * run queues, timers, hubs, futex queues: a wake-up may be lost for threads of the dead process, which
+//!   need none; entries are inserted and removed by single calls of `Vec`, `VecDeque` and `BTreeMap`,
+//!   whose middle is the risk that stays.
+//! * the network stack: a segment may be processed by half, which TCP mends as loss.
 
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
+/// The words of owners, where processes share locks.
+pub struct Owners {
+    /// The calling host thread's word: not 0.
+    pub own: fn() -> u32,
+    /// Whether the host thread of a word is gone. Takes no lock.
+    pub is_dead: fn(u32) -> bool,
+}
+
+/// A process constant; null where locks are not shared between processes.
+static OWNERS: AtomicPtr<Owners> = AtomicPtr::new(core::ptr::null_mut());
+
+/// Makes locks recoverable. Before any is shared.
+pub fn set_owners(owners: &'static Owners) {
+    OWNERS.store(core::ptr::from_ref(owners).cast_mut(), Ordering::Release);
+}
+
+#[inline]
+fn owners() -> Option<&'static Owners> {
+    // SAFETY: null or from `set_owners`.
+    unsafe { OWNERS.load(Ordering::Relaxed).as_ref() }
+}
+
+/// The word that a lock holds for the calling host thread.
+#[inline]
+fn own_word() -> u32 {
+    owners().map_or(1, |owners| (owners.own)())
+}
+
+/// Looks at the host's scheduler's mercy between two questions whether the owner is dead.
+const YIELDS_PER_QUESTION: u32 = 64;
 /// Spins before the host is asked to run somebody else: the holder may have lost its CPU.
 const SPINS_BEFORE_YIELD: u32 = 200;
 
 /// Mutual exclusion by spinning. See the module's rules.
 #[repr(C)]
 pub struct Lock<T: ?Sized> {
-    /// 0 free, else 1.
+    /// 0 free, else the owner's word.
     word: AtomicU32,
     value: UnsafeCell<T>,
 }
@@ -47,8 +87,9 @@ impl<T: ?Sized> Lock<T> {
     /// Waits for the lock and takes it.
     #[inline]
     pub fn lock(&self) -> Guard<'_, T> {
-        if self.word.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            self.lock_slow();
+        let own = own_word();
+        if self.word.compare_exchange(0, own, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            self.lock_slow(own);
         }
         Guard { lock: self }
     }
@@ -56,7 +97,7 @@ impl<T: ?Sized> Lock<T> {
     /// Takes the lock if it is free.
     #[inline]
     pub fn try_lock(&self) -> Option<Guard<'_, T>> {
-        let taken = self.word.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        let taken = self.word.compare_exchange(0, own_word(), Ordering::Acquire, Ordering::Relaxed).is_ok();
         // Lazily: a guard made and dropped for nothing would unlock somebody else's lock.
         taken.then(|| Guard { lock: self })
     }
@@ -75,21 +116,35 @@ impl<T: ?Sized> Lock<T> {
     }
 
     #[cold]
-    fn lock_slow(&self) {
-        let mut spins = 0;
+    fn lock_slow(&self, own: u32) {
+        let mut spins = 0u32;
         loop {
-            while self.word.load(Ordering::Relaxed) != 0 {
+            loop {
+                let owner = self.word.load(Ordering::Relaxed);
+                if owner == 0 {
+                    break;
+                }
                 core::hint::spin_loop();
-                spins += 1;
-                if spins % SPINS_BEFORE_YIELD == 0 {
+                spins = spins.wrapping_add(1);
+                if spins.is_multiple_of(SPINS_BEFORE_YIELD) {
                     // SAFETY: sched_yield takes no arguments and touches no memory.
                     let _ = unsafe { crate::host!(sched_yield) };
                 }
+                if spins.is_multiple_of(SPINS_BEFORE_YIELD * YIELDS_PER_QUESTION) && self.inherit(owner, own)
+                {
+                    return;
+                }
             }
-            if self.word.compare_exchange_weak(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+            if self.word.compare_exchange_weak(0, own, Ordering::Acquire, Ordering::Relaxed).is_ok() {
                 return;
             }
         }
+    }
+
+    /// Takes the lock from a dead owner; one of those who wait gets it.
+    fn inherit(&self, owner: u32, own: u32) -> bool {
+        owners().is_some_and(|owners| (owners.is_dead)(owner))
+            && self.word.compare_exchange(owner, own, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 }
 

@@ -37,6 +37,30 @@ pub(crate) struct Family {
     caches: Lock<[u64; CACHES / 64]>,
 }
 
+/// Locks are owned by host threads of the family.
+pub(crate) static OWNERS: platform::sync::Owners =
+    platform::sync::Owners { own: crate::arch::owner, is_dead: is_gone };
+
+/// Whether the host thread with this id is gone. A thread that was killed is reaped at once (SIGCHLD is
+/// ignored); only the main thread of a guest's first process may wait as a zombie for the host's shell, and
+/// is told by its process's descriptor.
+fn is_gone(tid: u32) -> bool {
+    use crate::vcpu;
+    // SAFETY: signal 0 only asks.
+    if unsafe { host!(tkill, tid, 0) } == Err(platform::Errno::ESRCH) {
+        return true;
+    }
+    let family = vcpu::process().family;
+    let Some(processes) = family.processes.try_lock() else { return false };
+    let main = processes.iter().find(|process| process.host_pid() == tid as i32);
+    let Some(watch) = main.and_then(|process| *process.watch.try_lock()?) else { return false };
+    // struct pollfd: descriptor, POLLIN.
+    let mut ask = [watch.fd as u32, 1];
+    // SAFETY: one pollfd of ours; it does not wait.
+    let answer = unsafe { host!(poll, ask.as_mut_ptr(), 1, 0) };
+    answer == Ok(1)
+}
+
 impl Family {
     /// The family of a guest that begins. It lives as long as any of its processes.
     pub(crate) fn new() -> Result<&'static Family> {

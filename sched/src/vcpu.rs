@@ -106,6 +106,8 @@ pub(crate) struct Block {
     pub(crate) current: Cell<*const Thread>,
     /// gs:24, which of the arena allocator's caches is this host thread's.
     pub(crate) cache: Cell<u32>,
+    /// gs:28, what locks hold while this host thread has them: its host id, 1 before it has one.
+    owner: Cell<u32>,
     pub(crate) index: u32,
     process: Cell<*const Process>,
     idle_stack_pointer: Cell<usize>,
@@ -128,6 +130,7 @@ pub(crate) struct Block {
 const _: () = assert!(core::mem::offset_of!(Block, depth) == arch::DEPTH);
 const _: () = assert!(core::mem::offset_of!(Block, work) == arch::WORK);
 const _: () = assert!(core::mem::offset_of!(Block, cache) == arch::CACHE);
+const _: () = assert!(core::mem::offset_of!(Block, owner) == arch::OWNER);
 
 // SAFETY: the cells belong to the host thread whose `%gs` points here; what others touch is atomic
 // or locked.
@@ -278,6 +281,7 @@ pub fn init(config: Config, hooks: Hooks) -> Result<()> {
     process.vcpus[0].adopt(&*process);
     family.add(process.clone());
     if config.signals {
+        platform::sync::set_owners(&crate::family::OWNERS);
         signal::install()?;
         signal::prepare_host_thread(0)?;
     }
@@ -394,6 +398,7 @@ impl Block {
             work: AtomicU8::new(0),
             current: Cell::new(ptr::null()),
             cache: Cell::new(NO_CACHE),
+            owner: Cell::new(1),
             index,
             process: Cell::new(ptr::null()),
             idle_stack_pointer: Cell::new(0),
@@ -417,7 +422,9 @@ impl Block {
     pub(crate) fn adopt(&self, process: *const Process) {
         self.this.set(self);
         self.process.set(process);
-        self.tid.store(platform::thread::gettid(), Ordering::Relaxed);
+        let tid = platform::thread::gettid();
+        self.tid.store(tid, Ordering::Relaxed);
+        self.owner.set(tid as u32);
         arch::write_gs_base(&raw const *self as usize);
     }
 

@@ -94,6 +94,7 @@ pub fn execveat(
     }
     let request = prepare(ctx, dir, path, argv, envp, flags.0)?;
     let loader = loader()?;
+    crate::trace::executed(ctx, &request.path);
     if ctx.task.borrows() {
         return elsewhere(ctx, request, loader);
     }
@@ -349,8 +350,12 @@ pub fn loaded(process: &Process) {
 fn elsewhere(ctx: &Ctx, request: Box<Request>, loader: &'static Loader) -> Result {
     let process = ctx.process.clone();
     let task = successor(&process, ctx.task);
-    let child = rt::Child::new(Arc::as_ptr(&task) as *mut ());
+    // The new thread's own count of its task: it may be gone before we are through.
+    let local = Arc::into_raw(task.clone());
+    let child = rt::Child::new(local.cast_mut().cast());
     task.waiter.bind(child.thread());
+    process.remove_task(ctx.task.tid);
+    process.add_task(task);
     let request = Box::into_raw(request);
     let turn = fork::Turn::take();
     (loader.hide_program)(true);
@@ -362,16 +367,16 @@ fn elsewhere(ctx: &Ctx, request: Box<Request>, loader: &'static Loader) -> Resul
     if let Err(error) = started {
         drop(Process::of_host(child.process()));
         process.forget_host();
-        // SAFETY: nobody else has it.
-        drop(unsafe { Box::from_raw(request) });
+        process.remove_task(process.pid);
+        process.add_task(ctx.task.arc());
+        // SAFETY: nobody else has either.
+        unsafe {
+            drop(Arc::from_raw(local));
+            drop(Box::from_raw(request));
+        }
         return Err(error);
     }
-    drop(child);
-    process.remove_task(ctx.task.tid);
-    process.add_task(task.clone());
-    // The count behind the thread's local pointer.
-    core::mem::forget(task);
-    drop(process);
+    drop((child, process));
     fork::give_back()
 }
 

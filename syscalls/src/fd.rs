@@ -115,6 +115,15 @@ impl FdTable {
         copy
     }
 
+    /// The process was killed from outside: a thread of it may have been inside a slot.
+    pub(crate) fn break_locks(&self) {
+        for chunk in &self.chunks {
+            // SAFETY: as in `slot`.
+            let slots = unsafe { chunk.load(Ordering::Acquire).as_ref() };
+            slots.into_iter().flatten().for_each(|slot| drop(slot.0.fetch_and(!LOCKED, Ordering::AcqRel)));
+        }
+    }
+
     /// Closes everything (exit).
     pub fn close_all(&self) {
         for fd in self.numbers() {

@@ -362,7 +362,10 @@ fn fork(ctx: &Ctx, args: &CloneArgs, back: Back<'_>) -> Result {
     if args.flags & CLONE_PARENT_SETTID != 0 {
         UserPtr::<u32>::new(args.parent_tid as usize).write(process.pid)?;
     }
-    let child = rt::Child::new(Arc::as_ptr(&task) as *mut ());
+    // The child's own count of its task (`thread::exited` takes it back): it may have ended, and been cleaned
+    // up behind, before we are through.
+    let local = Arc::into_raw(task.clone());
+    let child = rt::Child::new(local.cast_mut().cast());
     task.waiter.bind(child.thread());
     process.set_host(child.process().clone());
     let start = Start { task: &task, args, back };
@@ -374,10 +377,12 @@ fn fork(ctx: &Ctx, args: &CloneArgs, back: Back<'_>) -> Result {
         root().remove_process(process.pid);
         root().one_less();
         process.fds.close_all();
+        process.remove_task(task.tid);
+        drop(process::Process::of_host(child.process()));
+        // SAFETY: nobody else has it.
+        drop(unsafe { Arc::from_raw(local) });
         return Err(error);
     }
-    // The count behind the thread's local pointer; `thread::exited` takes it back.
-    core::mem::forget(task);
     if args.flags & CLONE_VFORK != 0 {
         wait_for_release(ctx, &process);
     }

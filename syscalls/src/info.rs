@@ -133,7 +133,13 @@ fn find_process(ctx: &Ctx, pid: i32) -> Result<Arc<Process>> {
 }
 
 /// getrusage(2): the host's counts for the guest's process.
-pub fn getrusage(_ctx: &Ctx, who: i32, to: UserPtr<[i64; 18]>) -> Result {
+pub fn getrusage(ctx: &Ctx, who: i32, to: UserPtr<[i64; 18]>) -> Result {
+    const RUSAGE_CHILDREN: i32 = -1;
+    if who == RUSAGE_CHILDREN {
+        // The host knows only of those that this host process made, and reaps them by itself.
+        let usage = *ctx.process.children_usage.lock();
+        return to.write(usage.0).map(|()| 0);
+    }
     let mut usage = [0i64; 18];
     // SAFETY: the kernel writes one struct rusage (144 bytes) to ours.
     unsafe { host!(getrusage, who, &raw mut usage)? };
@@ -378,6 +384,9 @@ pub fn setpgid(ctx: &Ctx, pid: i32, group: i32) -> Result {
     let session = ctx.process.session.load(Ordering::Relaxed);
     let same_session = |other: &Process| other.session.load(Ordering::Relaxed) == session;
     let is_leader = process.session.load(Ordering::Relaxed) == process.pid;
+    if is_child && process.executed.load(Ordering::Relaxed) {
+        return Err(Errno::EACCES);
+    }
     if is_leader || !same_session(&process) {
         return Err(Errno::EPERM);
     }
@@ -508,6 +517,9 @@ const PR_CAPBSET_READ: i32 = 23;
 const PR_SET_TIMERSLACK: i32 = 29;
 const PR_GET_TIMERSLACK: i32 = 30;
 const PR_SET_CHILD_SUBREAPER: i32 = 36;
+const PR_GET_CHILD_SUBREAPER: i32 = 37;
+/// Nanoseconds (proc(5), /proc/PID/timerslack_ns).
+pub(crate) const DEFAULT_SLACK: u64 = 50_000;
 const PR_SET_NO_NEW_PRIVS: i32 = 38;
 const PR_GET_NO_NEW_PRIVS: i32 = 39;
 const PR_GET_TID_ADDRESS: i32 = 40;
@@ -542,11 +554,23 @@ pub fn prctl(ctx: &Ctx, option: i32, a: usize, b: usize, c: usize, d: usize) -> 
             UserPtr::<usize>::new(a).write(address).map(|()| 0)
         }
         PR_GET_SECCOMP | PR_GET_KEEPCAPS => Ok(0),
-        PR_SET_KEEPCAPS if a <= 1 => Ok(0),
-        // Slack is a hint; what is answered is Linux's default of 50 µs.
-        PR_SET_TIMERSLACK => Ok(0),
-        PR_GET_TIMERSLACK => Ok(50_000),
-        PR_SET_CHILD_SUBREAPER => Ok(0),
+        // Capabilities follow the effective user id, so nothing can be kept: as with a locked bit.
+        PR_SET_KEEPCAPS if a == 1 => Err(Errno::EPERM),
+        PR_SET_KEEPCAPS if a == 0 => Ok(0),
+        // How late a timer may be; ours are not late on purpose, whatever is allowed.
+        PR_SET_TIMERSLACK => {
+            let slack = if a == 0 { DEFAULT_SLACK } else { a as u64 };
+            ctx.task.timer_slack.store(slack, Ordering::Relaxed);
+            Ok(0)
+        }
+        PR_GET_TIMERSLACK => Ok(ctx.task.timer_slack.load(Ordering::Relaxed) as usize),
+        PR_SET_CHILD_SUBREAPER => {
+            ctx.process.subreaper.store(a != 0, Ordering::Relaxed);
+            Ok(0)
+        }
+        PR_GET_CHILD_SUBREAPER => {
+            UserPtr::<u32>::new(a).write(u32::from(ctx.process.subreaper.load(Ordering::Relaxed))).map(|()| 0)
+        }
         _ => Err(Errno::EINVAL),
     }
 }

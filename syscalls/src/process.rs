@@ -52,8 +52,10 @@ pub struct Config<'a> {
 pub struct Root {
     processes: Lock<BTreeMap<u32, Arc<Process>>>,
     next_id: AtomicU32,
-    /// The guest's first process, which orphans go to.
-    pub first: AtomicU32,
+    /// The guest's first process.
+    pub first: u32,
+    /// The process group that the host's terminal means (Ctrl-C): the first one's, unless told otherwise.
+    pub foreground: AtomicU32,
     /// Processes that have not ended.
     living: AtomicU32,
     /// Threads that wait on user addresses.
@@ -81,13 +83,14 @@ static OWN: AtomicPtr<Process> = AtomicPtr::new(core::ptr::null_mut());
 
 /// The process that this host process is, once it has been started.
 pub fn own() -> Option<&'static Process> {
-    // SAFETY: null or the leaked count of an Arc (`set_own`).
+    // SAFETY: null, or a process that lives as long as its host process (`set_own`).
     unsafe { OWN.load(Ordering::Acquire).as_ref() }
 }
 
 /// Tells which process of the guest this host process is.
 pub fn set_own(process: &Arc<Process>) {
-    OWN.store(Arc::into_raw(process.clone()).cast_mut(), Ordering::Release);
+    // Without a count, which nobody would give back: `set_host` has left one with the scheduler.
+    OWN.store(Arc::as_ptr(process).cast_mut(), Ordering::Release);
 }
 
 /// The root of the kernel state.
@@ -105,7 +108,8 @@ pub fn start(config: &Config) -> Arc<Process> {
     let root = Box::new(Root {
         processes: Lock::new(BTreeMap::new()),
         next_id: AtomicU32::new(config.pid),
-        first: AtomicU32::new(config.pid),
+        first: config.pid,
+        foreground: AtomicU32::new(config.pid),
         living: AtomicU32::new(0),
         futexes: futex::Table::new(),
         unix: crate::unix_socket::Names::new(),

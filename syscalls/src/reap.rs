@@ -152,13 +152,15 @@ fn leave(process: &Arc<Process>, status: u32, usage: Usage) {
     tell_of_end(process, status);
 }
 
-/// Children of a process that ends get its nearest living ancestor that reaps, or the first process.
+/// What getppid(2) of an orphan answers. Nobody has this id here: an orphan's end is told to nobody, as
+/// init's children's natively.
+const INIT: u32 = 1;
+
+/// Children of a process that ends get its nearest living ancestor that reaps, or nobody.
 fn leave_children(process: &Process) {
     let children = root().processes_that(|other| other.parent.load(Ordering::Relaxed) == process.pid);
-    if children.is_empty() {
-        return;
-    }
     let parent = reaper_for(process);
+    wake_orphans(process, &children);
     for child in children {
         child.parent.store(parent, Ordering::SeqCst);
         tell_of_death(&child);
@@ -180,10 +182,49 @@ fn reaper_for(process: &Process) -> u32 {
         }
         at = ancestor.parent.load(Ordering::Relaxed);
     }
-    let first = root().first.load(Ordering::Relaxed);
-    match root().process(first) {
-        Some(init) if first != process.pid && !init.has_ended() => first,
-        _ => 0,
+    INIT
+}
+
+/// Whether a process group is orphaned (POSIX 3.264): no member has a parent in another group of its
+/// session, who could look after it. `without`: leave this process out. The first process has a parent on
+/// the host.
+pub(crate) fn is_orphaned(group: u32, without: u32) -> bool {
+    let members = root().processes_that(|member| {
+        member.group.load(Ordering::Relaxed) == group && member.pid != without && !member.has_ended()
+    });
+    !members.iter().any(|member| {
+        let parent = member.parent.load(Ordering::Relaxed);
+        parent == 0
+            || root().process(parent).is_some_and(|parent| {
+                parent.pid != without
+                    && parent.group.load(Ordering::Relaxed) != group
+                    && parent.session.load(Ordering::Relaxed) == member.session.load(Ordering::Relaxed)
+            })
+    })
+}
+
+/// A process has ended: of the groups that its end leaves orphaned those with a stopped member get SIGHUP
+/// and SIGCONT, or they would stay stopped for ever (POSIX, _exit).
+fn wake_orphans(process: &Process, children: &[Arc<Process>]) {
+    let own = process.group.load(Ordering::Relaxed);
+    let mut groups: alloc::vec::Vec<u32> =
+        children.iter().map(|child| child.group.load(Ordering::Relaxed)).collect();
+    groups.push(own);
+    groups.sort_unstable();
+    groups.dedup();
+    for group in groups {
+        let members = root().processes_that(|member| {
+            member.group.load(Ordering::Relaxed) == group && member.pid != process.pid
+        });
+        if members.iter().any(|member| member.life.lock().stopped().is_some())
+            && is_orphaned(group, process.pid)
+        {
+            for signal in [SIGHUP, SIGCONT] {
+                for member in &members {
+                    let _ = signal::send_process(member, Info::from_kernel(signal));
+                }
+            }
+        }
     }
 }
 
@@ -257,8 +298,24 @@ pub(crate) fn host_gone(host: &rt::HostRef) {
         process.remove_task(task.tid);
         thread::abandon(&task);
     }
+    process.fds.break_locks();
     leave(&process, SIGKILL as u32, Usage::default());
     root().one_less();
+    end_borrowers(host);
+}
+
+/// Vforked children whose lender's host process is gone ran in that one.
+fn end_borrowers(host: &rt::HostRef) {
+    let lost = |other: &Process| {
+        let on_it = |task: &&Arc<Task>| task.waiter.thread().is_some_and(|t| rt::runs_on(t, host));
+        !other.has_ended() && other.host().is_none() && other.find_task(on_it).is_some()
+    };
+    for process in root().processes_that(lost) {
+        process.begin_exit(SIGKILL as u32);
+        process.tasks().iter().for_each(|task| drop(process.remove_task(task.tid)));
+        leave(&process, SIGKILL as u32, Usage::default());
+        root().one_less();
+    }
 }
 
 /// Waits while the process is stopped; only what ends it gets a thread out before it goes on.

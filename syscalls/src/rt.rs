@@ -211,6 +211,11 @@ mod real {
         host.local().swap(local, Ordering::AcqRel)
     }
 
+    /// Whether a thread belongs to a host process.
+    pub fn runs_on(thread: &ThreadRef, host: &HostRef) -> bool {
+        Arc::ptr_eq(thread.process(), host)
+    }
+
     /// A process that is being made.
     pub type Child = sched::fork::Child;
 

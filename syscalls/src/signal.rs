@@ -498,6 +498,11 @@ fn default_action(task: &Task, info: &Info) {
         return;
     }
     if bit & DEFAULT_STOP != 0 {
+        // signal(7): the terminal's stop signals do nothing to a group that nobody would continue.
+        let group = task.process.group.load(Ordering::Relaxed);
+        if signal != SIGSTOP && crate::reap::is_orphaned(group, 0) {
+            return;
+        }
         return match root().process(task.process.parent.load(Ordering::Relaxed)) {
             Some(_) => crate::reap::stop(&task.process, signal),
             // Its parent is on the host.
@@ -700,7 +705,12 @@ pub fn kill(ctx: &Ctx, pid: i32, signal: Signal) -> Result {
     check_signal_or_zero(signal)?;
     let info = Info::from_user(signal.0, SI_USER, ctx);
     let mut answer = Err(Errno::EPERM);
-    for process in targets.iter().filter(|process| may_signal(ctx, process)) {
+    let allowed = |process: &&Arc<Process>| {
+        // kill(2): SIGCONT may go to any process of the session.
+        let session = |p: &Process| p.session.load(Ordering::Relaxed);
+        may_signal(ctx, process) || signal.0 == SIGCONT && session(process) == session(ctx.process)
+    };
+    for process in targets.iter().filter(allowed) {
         answer = Ok(0);
         if signal.0 != 0 {
             send_process(process, info)?;

@@ -40,6 +40,8 @@ pub struct Task {
     pub futex: futex::Place,
     /// prctl(PR_SET_PDEATHSIG).
     pub death_signal: AtomicU64,
+    /// prctl(PR_SET_TIMERSLACK).
+    pub timer_slack: AtomicU64,
     /// A vforked child: whose thread it runs on.
     pub(crate) lender: Lock<Option<Arc<Task>>>,
     /// A lender: the registers that it goes on with.
@@ -70,6 +72,7 @@ impl Task {
             name: Lock::new([0; 16]),
             futex: futex::Place::new(),
             death_signal: AtomicU64::new(0),
+            timer_slack: AtomicU64::new(crate::info::DEFAULT_SLACK),
             lender: Lock::new(None),
             going_back: Lock::new(None),
         })
@@ -95,6 +98,7 @@ impl Task {
         let task = Task::new(process, process.pid, of.blocked.load(Ordering::Relaxed));
         *task.altstack.lock() = *of.altstack.lock();
         *task.name.lock() = *of.name.lock();
+        task.timer_slack.store(of.timer_slack.load(Ordering::Relaxed), Ordering::Relaxed);
         if let Some(mask) = of.saved_mask.peek() {
             task.saved_mask.keep(mask);
         }

@@ -101,6 +101,9 @@ pub mod host_sched {
     pub fn swap_host_local(host: &HostRef, local: *mut ()) -> *mut () {
         host.local.swap(local, Ordering::AcqRel)
     }
+    pub fn runs_on(_thread: &ThreadRef, _host: &HostRef) -> bool {
+        false
+    }
     pub fn abandon(thread: &ThreadRef) -> *mut () {
         thread.local.swap(core::ptr::null_mut(), Ordering::AcqRel)
     }

@@ -182,10 +182,12 @@ pub fn time(_ctx: &Ctx, to: UserPtr<i64>) -> Result {
 }
 
 /// times(2): the host's counts for the process; ticks are 1/100 s on both sides.
-pub fn times(_ctx: &Ctx, to: UserPtr<[i64; 4]>) -> Result {
+pub fn times(ctx: &Ctx, to: UserPtr<[i64; 4]>) -> Result {
     let mut times = [0i64; 4];
     // SAFETY: the kernel writes one struct tms (four clock_t) to ours.
     let ticks = unsafe { host!(times, &raw mut times)? };
+    let children = ctx.process.children_usage.lock().ticks();
+    times[2..].copy_from_slice(&children);
     to.write_optional(times)?;
     Ok(ticks)
 }

@@ -96,6 +96,17 @@ pub fn traced(ctx: &Ctx, number: usize, args: &[usize; 6], call: impl FnOnce(&Ct
     result
 }
 
+/// execve(2) does not come back when it succeeds, so it says so itself.
+pub fn executed(ctx: &Ctx, path: &[u8]) {
+    const EXECVE: usize = platform::sys::number::execve as usize;
+    let chosen = CHOSEN[EXECVE / 64].load(Ordering::Relaxed) >> (EXECVE % 64) & 1 != 0;
+    if is_on() && chosen {
+        let mut line = Line::new();
+        let _ = write!(line, "[{}] execve(\"{}\", ...) = 0", ctx.task.tid, path.escape_ascii());
+        line.send();
+    }
+}
+
 fn write_call(line: &mut Line, ctx: &Ctx, number: usize, args: &[usize; 6]) {
     let tid = ctx.task.tid;
     let _ = match table::row(number) {

@@ -80,9 +80,9 @@ const RECIPES: &[Recipe] = &[
     Recipe {
         package: "nginx",
         defaults: Some(Defaults {
-            args: &["-g", "daemon off; master_process off;"],
+            args: &["-g", "daemon off;"],
             unless: Unless::Given(&["-g"]),
-            said: Some("nginx runs with 'daemon off; master_process off;' (fork is not there yet)"),
+            said: Some("nginx runs with 'daemon off;': in the foreground"),
         }),
         steps: &[
             Step::Link("etc/nginx/sites-enabled/default", "/etc/nginx/sites-available/default"),

@@ -79,13 +79,25 @@ fn loader() -> Option<&'static Hook> {
 }
 
 /// Our own locks, outermost first: those of modules that make threads while they hold theirs, then the rest.
-fn locks() -> [&'static RawLock; 9] {
+fn locks() -> [&'static RawLock; 19] {
     let [handlers, quick] = crate::start::fork_locks();
+    let [domains, domain] = crate::gettext::fork_locks();
+    let [setting, locale_names, wide_names] = crate::locale::fork_locks();
     [
+        crate::syslog::fork_lock(),
+        crate::utmp::fork_lock(),
+        domains,
+        domain,
+        setting,
+        crate::time::fork_lock(),
         crate::aio::fork_lock(),
         crate::posix_timers::fork_lock(),
         crate::sem::fork_lock(),
         crate::env::fork_lock(),
+        crate::tz::fork_lock(),
+        locale_names,
+        wide_names,
+        crate::random::fork_lock(),
         handlers,
         quick,
         thread::fork_lock(),

@@ -16,6 +16,8 @@ pub(crate) const DEPTH: usize = 8;
 pub(crate) const WORK: usize = 12;
 /// Offset of the allocator's cache number.
 pub(crate) const CACHE: usize = 24;
+/// Offset of the lock owner's word.
+pub(crate) const OWNER: usize = 28;
 
 /// depth += 1, in one instruction: the thread may move between vCPUs before and after, not within.
 #[inline(always)]
@@ -81,6 +83,15 @@ pub(crate) fn cache() -> u32 {
     // SAFETY: as in `depth_up`.
     unsafe { asm!("mov {:e}, gs:[{}]", out(reg) cache, const CACHE, options(nostack, preserves_flags)) };
     cache
+}
+
+/// The lock owner's word in the block.
+#[inline(always)]
+pub(crate) fn owner() -> u32 {
+    let owner: u32;
+    // SAFETY: as in `depth_up`.
+    unsafe { asm!("mov {:e}, gs:[{}]", out(reg) owner, const OWNER, options(nostack, preserves_flags)) };
+    owner
 }
 
 /// rdfsbase.
