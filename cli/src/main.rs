@@ -16,6 +16,7 @@ mod ps;
 mod publish;
 mod pull;
 mod run;
+mod server;
 mod syscall_sites;
 
 use clap::{Parser, Subcommand};
@@ -49,6 +50,8 @@ enum Command {
     /// Fetch Debian packages into the cache without running them
     #[command(after_help = help::PULL)]
     Pull(pull::Args),
+    /// Networks with a name: start, restart, upgrade, stop, status
+    Server(server::Args),
     /// List running guests
     #[command(after_help = help::PS)]
     Ps(ps::Args),
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(*args),
         Command::Check(args) => check::run(&args),
         Command::Pull(args) => pull::run(&args),
+        Command::Server(args) => server::run(args),
         Command::Ps(args) => ps::run(&args),
         Command::Kill(args) => kill::run(&args),
     };

@@ -3,11 +3,12 @@
 use crate::error::{Failure, OrFail, Result};
 use crate::guest::{self, Config};
 use crate::guests::{self, Guest};
-use crate::{debian, nic, publish};
+use crate::{debian, nic, publish, server};
 use netserver::direct::NicSpec;
-use netserver::{Attached, GuestRequest, Publish};
+use netserver::{Attached, GuestRequest, Limits, Publish};
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
@@ -24,6 +25,12 @@ pub(crate) struct Args {
     /// Network to join, or "none" for loopback only [default: a network of its own]
     #[arg(long, value_name = "NAME|none")]
     net: Option<String>,
+    /// Limit of what the guest sends: frames in a second
+    #[arg(long, value_name = "N")]
+    net_frames: Option<u64>,
+    /// Limit of what the guest sends: bytes in a second (for example 10M)
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    net_rate: Option<u64>,
     /// Publish a guest's port on the host: [ADDR:]HOST:GUEST[/udp]; may be repeated
     #[arg(short, long = "publish", value_name = "[ADDR:]HOST:GUEST", value_parser = publish::parse)]
     publish: Vec<Publish>,
@@ -31,9 +38,10 @@ pub(crate) struct Args {
     /// or wire:NAME (another guest with the same wire)
     #[arg(long, value_name = "NIC", conflicts_with_all = ["net", "publish"], requires = "ip")]
     nic: Option<NicSpec>,
-    /// The guest's address on its NIC, with the length of the network's prefix
-    #[arg(long, value_name = "A/LEN", value_parser = nic::parse_prefix)]
-    ip: Option<(Ipv4Addr, u8)>,
+    /// The guest's address: in its network, where one that another guest has is shared with it
+    /// [default: the next free one], or on its NIC, with the length of the network's prefix
+    #[arg(long, value_name = "ADDR[/LEN]", value_parser = parse_ip)]
+    ip: Option<(Ipv4Addr, Option<u8>)>,
     /// The way out of that network
     #[arg(long, value_name = "A", requires = "ip")]
     gateway: Option<Ipv4Addr>,
@@ -119,9 +127,13 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     write_record(&args, &name, &program, attached.as_ref())?;
     if let Some(attached) = attached {
         announce(&attached);
-        describe_network(&mut config, attached)?;
+        describe_network(&mut config, &args, attached)?;
     }
-    if let (Some(spec), Some(address)) = (&args.nic, args.ip) {
+    if let (Some(spec), Some((address, length))) = (&args.nic, args.ip) {
+        let Some(length) = length else {
+            return Err(Failure::new(format_args!("--ip {address}: with --nic write {address}/LENGTH")));
+        };
+        let address = (address, length);
         let busy = args.poll == "busy";
         nic::describe(&mut config, &nic::Place { spec: spec.clone(), address, gateway: args.gateway, busy })?;
     }
@@ -341,28 +353,65 @@ fn choose_name(args: &Args, program: &Program) -> Result<String> {
 }
 
 fn attach(args: &Args, name: &str) -> Result<Option<Attached>> {
-    let request = GuestRequest { name: name.into(), publish: args.publish.clone(), address: None, queues: 1 };
+    let limits = Limits {
+        frames: args.net_frames.unwrap_or(0),
+        bytes: args.net_rate.unwrap_or(0),
+        ..Limits::default()
+    };
+    let request = GuestRequest {
+        name: name.into(),
+        publish: args.publish.clone(),
+        address: args.ip.map(|(address, _)| address.into()),
+        gateway: args.gateway.map(IpAddr::V4),
+        queues: 1,
+        limits,
+    };
+    let dir = guests::runtime_dir()?;
     match args.net.as_deref() {
         Some("none") if !args.publish.is_empty() => {
             Err(Failure::new("-p needs a network: leave --net none away"))
         }
+        Some("none") if args.ip.is_some() => Err(Failure::new("--ip needs a network: leave --net none away")),
         Some("none") => Ok(None),
-        Some(net) => Err(Failure::new(format_args!("no network is called '{net}'"))),
-        None => {
-            let dir = guests::runtime_dir()?;
-            let attached = netserver::client::private_network(&dir, name, &request);
-            attached.map(Some).map_err(Failure::new)
+        Some(net) => {
+            server::check_name(net)?;
+            netserver::client::join(&dir, net, &request).map(Some).map_err(Failure::new)
         }
+        None if args.ip.is_some() => Err(Failure::new("--ip goes with --net NAME or --nic")),
+        None => netserver::client::private_network(&dir, name, &request).map(Some).map_err(Failure::new),
     }
 }
 
-fn describe_network(config: &mut Config, attached: Attached) -> Result<()> {
-    let mac = attached.mac.map(|b| format!("{b:02x}")).join(":");
-    config.add("net.mac", mac)?;
+/// "10.0.2.20" or "10.0.2.20/24".
+fn parse_ip(text: &str) -> std::result::Result<(Ipv4Addr, Option<u8>), String> {
+    if text.contains('/') {
+        return nic::parse_prefix(text).map(|(address, length)| (address, Some(length)));
+    }
+    let address = text.parse().map_err(|_| format!("'{text}': write ADDRESS or ADDRESS/LENGTH"))?;
+    Ok((address, None))
+}
+
+fn describe_network(config: &mut Config, args: &Args, attached: Attached) -> Result<()> {
+    let mac = |mac: [u8; 6]| mac.map(|b| format!("{b:02x}")).join(":");
+    config.add("net.mac", mac(attached.mac))?;
     config.add("net.ip", format!("{}/{}", attached.address.0, attached.address.1))?;
-    config.add("net.gateway", attached.gateway.to_string())?;
-    config.add("net.dns", attached.dns.to_string())?;
+    if let Some(gateway) = attached.gateway {
+        config.add("net.gateway", gateway.to_string())?;
+    }
+    if let Some(dns) = attached.dns {
+        config.add("net.dns", dns.to_string())?;
+    }
+    if attached.peer_mac.is_none() {
+        config.add("net.bridged", "1")?;
+    }
     config.add("net.mtu", attached.mtu.to_string())?;
+    let (first, last) = attached.ephemeral;
+    config.add("net.ephemeral", format!("{first}-{last}"))?;
+    if let (true, Some(network)) = (attached.claims, &args.net) {
+        config.add("net.claims", "1")?;
+        let dir = netserver::client::network_dir(&guests::runtime_dir()?, network);
+        config.add("net.control", dir.join("control"))?;
+    }
     config.add_fd("net.ring_fd", attached.link)?;
     config.add_fd("net.doorbell_out", attached.to_server)?;
     config.add_fd("net.doorbell_in", attached.to_guest)?;
@@ -427,7 +476,7 @@ fn parse_absolute(text: &str) -> std::result::Result<PathBuf, String> {
 }
 
 /// "512M", "4G", "65536".
-fn parse_size(text: &str) -> std::result::Result<u64, String> {
+pub(crate) fn parse_size(text: &str) -> std::result::Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit: u64 = match text[digits.len()..].to_ascii_uppercase().as_str() {
         "" | "B" => 1,

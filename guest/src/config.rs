@@ -41,6 +41,12 @@ pub(crate) struct Net {
     /// A NIC queue of the guest's own: the bytes of a `GoDirect` message, and its descriptors.
     pub(crate) direct: Option<&'static [u8]>,
     pub(crate) direct_fds: [Option<i32>; 4],
+    /// Ports for sockets that choose none.
+    pub(crate) ephemeral: Option<(u16, u16)>,
+    /// Ports are asked for at the supervisor.
+    pub(crate) claims: bool,
+    /// Where the supervisor is knocked up when it has died.
+    pub(crate) control: Option<&'static [u8]>,
     /// Largest IP packet.
     pub(crate) mtu: u32,
 }
@@ -185,6 +191,11 @@ impl Net {
                 Some(slot) => *slot = Some(number(key, value)),
                 None => malformed(),
             },
+            b"net.ephemeral" => {
+                self.ephemeral = Some(range(value).unwrap_or_else(|| malformed()));
+            }
+            b"net.claims" => self.claims = flag(key, value),
+            b"net.control" => self.control = Some(value),
             b"net.mtu" => self.mtu = number(key, value),
             b"net.dns" => self.dns = Some(ip(value).unwrap_or_else(|| malformed())),
             _ => malformed(),
@@ -245,4 +256,11 @@ fn prefix(value: &[u8]) -> Option<([u8; 4], u8)> {
     let (address, length) = str::from_utf8(value).ok()?.split_once('/')?;
     let length: u8 = length.parse().ok()?;
     Some((ip(address.as_bytes())?, (length <= 32).then_some(length)?))
+}
+
+/// `FIRST-LAST`
+fn range(value: &[u8]) -> Option<(u16, u16)> {
+    let (first, last) = str::from_utf8(value).ok()?.split_once('-')?;
+    let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+    (first != 0 && first <= last).then_some((first, last))
 }

@@ -68,6 +68,7 @@ fn join(settings: &Net) {
     let mut config = net::Config::new(mac, seed()).address(address.into(), ip.1);
     config.gateway = settings.gateway.map(|gateway| IpAddr::from(Ipv4Addr::from(gateway)));
     config.peer_mac = (!settings.neighbors).then_some(GATEWAY_MAC);
+    config.ephemeral = settings.ephemeral.unwrap_or(config.ephemeral);
     config.mtu = settings.mtu as usize;
     net_interface::set(Interface { mac, address: (address, ip.1), mtu: settings.mtu });
     net_poll::init(Shard::new(config), Backend::none(), control::report);

@@ -1,31 +1,128 @@
-//! The supervisor's client: `attacca run`.
+//! The supervisor's clients: `attacca run` and `attacca server`.
 
 use crate::control::{self, Reply, Request};
-use crate::{Attached, Error, GuestRequest, supervisor, sys};
-use std::io;
+use crate::supervisor::{self, control_path};
+use crate::{Attached, Error, GuestRequest, NetworkConfig, sys};
+use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Starts a network for one guest, which ends with it, and joins it. Call it with one thread only: the
 /// supervisor is a fork of the caller (starting takes a millisecond less than an exec would).
 pub fn private_network(runtime_dir: &Path, name: &str, request: &GuestRequest) -> Result<Attached, Error> {
     let (ours, theirs) = sys::seqpacket_pair()?;
     let log = runtime_dir.join(format!("{name}.net.log"));
-    // A child of a child: init collects it, not the program (which may wait for children of its own).
+    as_daemon(|| {
+        sys::close_others(&[std::os::fd::AsRawFd::as_raw_fd(&theirs)]);
+        supervisor::run_private(sys::duplicate(&theirs), name, &log)
+    })?;
+    drop(theirs);
+    attach(ours, request)
+}
+
+/// Runs something in a process of its own. A child of a child: init collects it, not the program (which may
+/// wait for children of its own).
+fn as_daemon(run: impl FnOnce()) -> io::Result<()> {
     match sys::fork()? {
         sys::Fork::Child => {
-            drop(ours);
-            match sys::fork() {
-                Ok(sys::Fork::Child) => supervisor::run_private(theirs, &log),
-                _ => sys::exit(0),
+            if let Ok(sys::Fork::Child) = sys::fork() {
+                run();
             }
+            sys::exit(0)
         }
-        sys::Fork::Parent(child) => {
-            drop(theirs);
-            sys::wait(child, true)?;
-        }
+        sys::Fork::Parent(child) => sys::wait(child, true).map(drop),
     }
-    attach(ours, request)
+}
+
+/// The folder of a network with a name.
+pub fn network_dir(runtime_dir: &Path, name: &str) -> PathBuf {
+    runtime_dir.join("nets").join(name)
+}
+
+/// Starts a network with a name; it is up when this comes back. Call it with one thread only.
+pub fn start(runtime_dir: &Path, config: &NetworkConfig) -> Result<(), Error> {
+    let dir = network_dir(runtime_dir, &config.name);
+    std::fs::create_dir_all(&dir)?;
+    let lock = std::fs::File::create(dir.join("lock"))?;
+    // Two who start the same network: one does, the other hears that it runs.
+    lock.lock()?;
+    if sys::connect_to(&control_path(&dir)).is_ok() {
+        return Err(io::Error::other(format!("the network '{}' is running", config.name)));
+    }
+    let (ours, theirs) = sys::seqpacket_pair()?;
+    as_daemon(|| {
+        sys::close_others(&[std::os::fd::AsRawFd::as_raw_fd(&theirs)]);
+        supervisor::run_named(config.clone(), &dir, sys::duplicate(&theirs))
+    })?;
+    drop(theirs);
+    match control::receive::<Reply>(ours.as_fd())? {
+        Some((Reply::Done, _)) => Ok(()),
+        Some((Reply::Failed(why), _)) => Err(io::Error::other(why)),
+        _ => Err(io::Error::other("the network's supervisor ended unexpectedly")),
+    }
+}
+
+/// Joins a network with a name.
+pub fn join(runtime_dir: &Path, network: &str, request: &GuestRequest) -> Result<Attached, Error> {
+    attach(knock(runtime_dir, network)?, request)
+}
+
+/// What the network says of itself, as JSON.
+pub fn status(runtime_dir: &Path, network: &str) -> Result<String, Error> {
+    let (_, fds) = ask(runtime_dir, network, &Request::Status)?;
+    let fd = fds.into_iter().next().ok_or_else(|| io::Error::other("the network says nothing"))?;
+    let mut file = std::fs::File::from(fd);
+    let mut text = String::new();
+    file.rewind()?;
+    file.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Has the standby take over from the server.
+pub fn restart(runtime_dir: &Path, network: &str) -> Result<(), Error> {
+    ask(runtime_dir, network, &Request::Restart).map(drop)
+}
+
+/// Has a server take over that is another program.
+pub fn upgrade(runtime_dir: &Path, network: &str, program: &Path) -> Result<(), Error> {
+    ask(runtime_dir, network, &Request::Upgrade(program.into())).map(drop)
+}
+
+/// Takes the network down; its guests run on without.
+pub fn stop(runtime_dir: &Path, network: &str) -> Result<(), Error> {
+    ask(runtime_dir, network, &Request::Stop).map(drop)
+}
+
+/// The networks with a name that are running.
+pub fn networks(runtime_dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(runtime_dir.join("nets")).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries
+        .filter(|e| sys::connect_to(&control_path(&e.path())).is_ok())
+        .filter_map(|e| e.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    names
+}
+
+fn knock(runtime_dir: &Path, network: &str) -> io::Result<OwnedFd> {
+    let path = control_path(&network_dir(runtime_dir, network));
+    sys::connect_to(&path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => io::Error::new(
+            error.kind(),
+            format!("no network is called '{network}' (start it: attacca server start --net {network})"),
+        ),
+        _ => error,
+    })
+}
+
+fn ask(runtime_dir: &Path, network: &str, request: &Request) -> io::Result<(Reply, Vec<OwnedFd>)> {
+    let control = knock(runtime_dir, network)?;
+    control::send(control.as_fd(), request, &[])?;
+    let lost = || io::Error::other("the network's supervisor ended unexpectedly");
+    match control::receive(control.as_fd())?.ok_or_else(lost)? {
+        (Reply::Failed(why), _) => Err(io::Error::other(why)),
+        answer => Ok(answer),
+    }
 }
 
 fn attach(control: OwnedFd, request: &GuestRequest) -> Result<Attached, Error> {
@@ -35,6 +132,7 @@ fn attach(control: OwnedFd, request: &GuestRequest) -> Result<Attached, Error> {
     let place = match reply {
         Reply::Failed(why) => return Err(io::Error::other(why)),
         Reply::Attached(place) => place,
+        Reply::Done => return Err(lost()),
     };
     let [link, to_server, to_guest] = <[OwnedFd; 3]>::try_from(fds).map_err(|_| lost())?;
     Ok(Attached {
@@ -43,10 +141,13 @@ fn attach(control: OwnedFd, request: &GuestRequest) -> Result<Attached, Error> {
         to_guest,
         control,
         mac: place.mac,
+        peer_mac: place.peer_mac,
         address: (place.address, place.prefix),
         gateway: place.gateway,
-        dns: place.gateway,
+        dns: place.dns,
         mtu: place.mtu,
+        ephemeral: place.ephemeral,
+        claims: place.claims,
         publish: place.publish,
     })
 }

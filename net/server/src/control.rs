@@ -1,17 +1,30 @@
 //! Control messages: JSON over SOCK_SEQPACKET, descriptors beside it. A message from a guest is
 //! hostile until parsed; one that does not parse ends its connection and nothing else.
 
-use crate::{GuestRequest, Publish, sys};
+use crate::direct::Queue;
+use crate::{GuestRequest, Limits, Publish, sys};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+/// Version of the messages between supervisor and server, which may be of two builds of Attacca.
+pub(crate) const ORDERS_VERSION: u32 = 1;
 
 /// To the supervisor.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
     /// Join the network. The connection is the membership: closing it leaves.
     Attach(GuestRequest),
+    /// What there is, as JSON.
+    Status,
+    /// Let the standby take over.
+    Restart,
+    /// Let a server take over that is this program.
+    Upgrade(PathBuf),
+    /// Take the network down.
+    Stop,
 }
 
 /// From the supervisor.
@@ -19,29 +32,62 @@ pub(crate) enum Request {
 pub(crate) enum Reply {
     /// Joined; with descriptors: link, to_server, to_guest.
     Attached(Place),
-    /// Not joined, and why.
+    /// Done. (A status comes as a memfd.)
+    Done,
+    /// Not done, and why.
     Failed(String),
 }
 
 /// A guest's place in the network.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Place {
+    pub(crate) name: String,
     pub(crate) mac: [u8; 6],
     pub(crate) address: IpAddr,
     pub(crate) prefix: u8,
-    pub(crate) gateway: IpAddr,
-    pub(crate) gateway_mac: [u8; 6],
+    pub(crate) gateway: Option<IpAddr>,
+    pub(crate) dns: Option<IpAddr>,
+    /// The only neighbour, see [`crate::Attached::peer_mac`].
+    pub(crate) peer_mac: Option<[u8; 6]>,
     pub(crate) mtu: u32,
+    pub(crate) ephemeral: (u16, u16),
+    pub(crate) claims: bool,
+    pub(crate) limits: Limits,
+    /// Its line on the board.
+    pub(crate) slot: u32,
     pub(crate) publish: Vec<Publish>,
+}
+
+/// What a server's uplink is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Uplink {
+    /// Host sockets; the Ethernet address by which the gateway is known to guests.
+    Host([u8; 6]),
+    /// A NIC's queue, whose descriptors come along.
+    Nic(Queue, [u8; 6]),
 }
 
 /// From the supervisor to its server.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Order {
-    /// Serve a guest; with descriptors: link, to_server, to_guest, then one for each published port.
-    Add(u32, Place),
+    /// The first. With descriptors: port map, board, a bell to the supervisor, then the uplink's.
+    Hello {
+        version: u32,
+        /// The network and its prefix length.
+        network: (Ipv4Addr, u8),
+        uplink: Uplink,
+    },
+    /// Serve a guest; with descriptors: link, to_server, to_guest, its process, then one for each
+    /// published port.
+    Add(u32, Box<Place>),
     /// Forget it.
     Remove(u32),
+    /// Begin: until now this was a standby. Sent when no other server can run any more.
+    Go,
+    /// End: another one takes over.
+    Quit,
+    /// End when the guests that remain have ended: the network is taken down.
+    Finish,
 }
 
 pub(crate) fn send<T: Serialize>(
@@ -59,6 +105,15 @@ pub(crate) fn receive<T: DeserializeOwned>(socket: BorrowedFd<'_>) -> io::Result
         return Ok(None);
     }
     Ok(Some((serde_json::from_slice(&bytes)?, fds)))
+}
+
+/// As [`send`], without waiting: a receiver that stands still must not hold us up (EAGAIN).
+pub(crate) fn post<T: Serialize>(
+    socket: BorrowedFd<'_>,
+    message: &T,
+    fds: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    sys::post(socket, &serde_json::to_vec(message)?, fds)
 }
 
 /// The entry for fuzzers: bytes are read as each kind of message. What parses is written and read again,
@@ -87,13 +142,15 @@ mod tests {
             publish: vec![publish],
             address: Some("10.0.2.15".parse().unwrap()),
             queues: 4,
+            ..GuestRequest::default()
         };
         let place = crate::supervisor::testing::place(&[]).0;
         vec![
             serde_json::to_vec(&Request::Attach(request)).unwrap(),
             serde_json::to_vec(&Reply::Attached(place.clone())).unwrap(),
             serde_json::to_vec(&Reply::Failed("no".into())).unwrap(),
-            serde_json::to_vec(&Order::Add(7, place)).unwrap(),
+            serde_json::to_vec(&Order::Add(7, Box::new(place))).unwrap(),
+            serde_json::to_vec(&Request::Upgrade("/usr/bin/attacca".into())).unwrap(),
         ]
     }
 

@@ -5,12 +5,19 @@
 //! ([`server`]) forwards frames between guests and the uplink and may die at any time. `attacca run`
 //! talks to the supervisor over its control socket ([`client`]).
 
+mod board;
 pub mod bpf;
 pub mod client;
 mod control;
 pub mod direct;
+mod dns;
+mod forward;
+mod limits;
 pub mod nic;
+mod orders;
+mod plan;
 pub mod policy;
+mod port;
 mod port_map;
 pub mod queues;
 mod server;
@@ -21,10 +28,12 @@ mod tests;
 mod uplink;
 
 pub use control::fuzz_control;
+pub use forward::fuzz_forward;
+pub use orders::serve_as_program;
 
 use serde::{Deserialize, Serialize};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 /// `-p [ADDR:]HOST:GUEST[/udp]`: a host port that leads to a guest's port.
@@ -41,14 +50,58 @@ pub struct Publish {
 /// What a guest asks of a network.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct GuestRequest {
-    /// The guest's name, for status and messages.
+    /// The guest's name, for status and messages, and for the network's name service.
     pub name: String,
     /// Host ports to publish.
     pub publish: Vec<Publish>,
-    /// Its address, or the network chooses.
+    /// Its address, or the network chooses. One that another guest has is shared with it.
     pub address: Option<IpAddr>,
+    /// Another way out than the network's.
+    pub gateway: Option<IpAddr>,
     /// Queue pairs (one for each engine shard).
     pub queues: u32,
+    /// What it may use at most.
+    pub limits: Limits,
+}
+
+/// What one guest may use of its network; 0: no limit of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Limits {
+    /// Frames that it sends in a second (a super-segment is one).
+    pub frames: u64,
+    /// Bytes that it sends in a second.
+    pub bytes: u64,
+    /// Bytes of each of its rings.
+    pub ring: u32,
+    /// Ports that it claims at once.
+    pub ports: u32,
+}
+
+/// What a network uses as its NIC.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum UplinkSpec {
+    /// Ordinary host sockets: no privileges, no address of the host's network.
+    #[default]
+    Host,
+    /// A TAP device or an AF_XDP socket: guests are neighbours on that link.
+    Nic(direct::NicSpec),
+}
+
+/// What `attacca server start` is told.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct NetworkConfig {
+    /// The network's name.
+    pub name: String,
+    /// Its NIC.
+    pub uplink: UplinkSpec,
+    /// First address for guests (or, without host bits, the whole network), and the prefix length.
+    pub address: Option<(Ipv4Addr, u8)>,
+    /// The way out.
+    pub gateway: Option<Ipv4Addr>,
+    /// Queues of the NIC for guests in direct mode.
+    pub direct_queues: u32,
+    /// Limits of guests that bring none of their own.
+    pub limits: Limits,
 }
 
 /// A guest's place in a network.
@@ -64,14 +117,21 @@ pub struct Attached {
     pub control: OwnedFd,
     /// The guest's Ethernet address.
     pub mac: [u8; 6],
+    /// The only neighbour, if the link to the server is all that the guest has to know; else it asks by
+    /// ARP who is who.
+    pub peer_mac: Option<[u8; 6]>,
     /// The guest's address and prefix length.
     pub address: (IpAddr, u8),
     /// The way out, and to the host itself.
-    pub gateway: IpAddr,
+    pub gateway: Option<IpAddr>,
     /// Where names are resolved.
-    pub dns: IpAddr,
+    pub dns: Option<IpAddr>,
     /// Largest IP packet.
     pub mtu: u32,
+    /// Ports for sockets that choose none.
+    pub ephemeral: (u16, u16),
+    /// Whether the guest asks before it binds: its address may be shared.
+    pub claims: bool,
     /// The published ports, with those filled in that the host chose.
     pub publish: Vec<Publish>,
 }

@@ -1,18 +1,28 @@
-//! The network server: takes frames from the guests' rings, checks them, and gives them to the uplink
-//! or to another guest. Holds nothing that cannot be had again from the supervisor.
+//! The network server: takes frames from the guests' rings, checks them, and gives them to another guest
+//! or to the uplink. Holds nothing that cannot be had again from the supervisor and the shared memory.
 //!
-//! One thread, one loop: poll every port, look at the host's descriptors, and after a bounded spin
-//! without work announce sleep in every ring and wait for doorbells, host sockets or a deadline.
+//! One thread, one loop: a round looks at every port and the NIC, then at the host's descriptors; after a
+//! bounded spin without work it announces sleep in every ring and waits for doorbells, host sockets or a
+//! deadline. A frame between two guests is copied once, from ring to ring (`forward.rs` says who may send
+//! what and who gets it; `port.rs` in which order things become visible).
 
-use crate::control::{self, Order, Place};
-use crate::port_map::{PortMap, Reader};
+use crate::board::{Board, Reason};
+use crate::control::{self, Order, Uplink};
+use crate::direct::Opened;
+use crate::dns::{self, Names};
+use crate::forward::{self, HEAD, Head, Ip, Mac, Pieces, Transport, What};
+use crate::nic::HostNic;
+use crate::orders::{Network, Prepared};
+use crate::port::{MAX_FRAME, Passing, Port, Rest, Stall};
+use crate::port_map::{Owned, Reader};
 use crate::sys::{self, Epoll};
-use crate::uplink::host::HostUplink;
-use net::device::{Capabilities, Device, Full, RxFrame, TxMeta};
-use net::ring::{Link, RingDevice, Role};
-use net::{Config, Endpoint, Shard};
-use platform::time::{Instant, SECOND, now};
-use smoltcp::wire::{ArpPacket, EthernetAddress, EthernetFrame, EthernetProtocol, Ipv4Packet};
+use crate::uplink::segment;
+use net::Endpoint;
+use net::control::Proto;
+use net::device::{Device, Nic};
+use net::ring::Meta;
+use platform::time::{Instant, now};
+use std::collections::HashMap;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -21,16 +31,18 @@ use std::rc::Rc;
 /// Nanoseconds without work before the server sleeps. A sleep costs the next frame a wake (tens of
 /// microseconds); spinning longer takes the core from the guest or the client.
 const SPIN_NS: u64 = 30_000;
-/// How long a guest's last bytes may take to reach slow host sockets after it has gone.
-const LINGER_NS: u64 = 60 * SECOND;
-/// Host events looked at in one turn.
+/// Host events looked at in one round.
 const BATCH: usize = 256;
+/// Frames taken from a guest or the NIC in one round, so that nobody waits for a flood of another.
+const BURST: usize = 64;
 
 /// What an epoll token says: the kind, the port, an index of the kind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Token {
     Orders,
+    Nic,
     Doorbell(u32),
+    Process(u32),
     Listener(u32, u32),
     Flow(u32, u32),
     PublishedUdp(u32, u32),
@@ -46,6 +58,8 @@ impl Token {
             Token::Flow(port, index) => (3, port, index),
             Token::PublishedUdp(port, index) => (4, port, index),
             Token::UdpFlow(port, index) => (5, port, index),
+            Token::Nic => (6, 0, 0),
+            Token::Process(port) => (7, port, 0),
         };
         kind << 56 | u64::from(port) << 32 | u64::from(index)
     }
@@ -59,79 +73,134 @@ impl Token {
             3 => Token::Flow(port, index),
             4 => Token::PublishedUdp(port, index),
             5 => Token::UdpFlow(port, index),
+            6 => Token::Nic,
+            7 => Token::Process(port),
             _ => return None,
         })
     }
 }
 
-/// Serves until the supervisor closes `orders`. Runs in a process of its own.
-pub(crate) fn run(orders: OwnedFd, port_map: &PortMap) -> ! {
-    sys::set_name(c"attacca-server");
-    let outcome = port_map.reader().and_then(|reader| serve(orders, reader));
-    if let Err(error) = &outcome {
-        eprintln!("attacca: network server: {error}");
-    }
-    sys::exit(i32::from(outcome.is_err()))
+/// Serves until the supervisor says otherwise.
+pub(crate) fn serve(orders: OwnedFd, network: Network, guests: Vec<Prepared>) -> io::Result<()> {
+    Server::new(orders, network, guests)?.serve()
 }
 
-/// The server's loop, in this thread.
-pub(crate) fn serve(orders: OwnedFd, reader: Reader) -> io::Result<()> {
-    sys::use_fast_clock();
-    Server::new(orders, reader)?.serve()
+/// Why the server goes on, or does not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Life {
+    Serving,
+    /// No more orders come (the supervisor has died, or said so): it ends with the last guest.
+    Last,
+    Over,
 }
 
 struct Server {
     orders: OwnedFd,
     epoll: Rc<Epoll>,
-    reader: Rc<Reader>,
+    life: Life,
     ports: Vec<Port>,
-    /// The supervisor has closed: no more orders, and the end when all guests are gone.
-    closing: bool,
+    plane: Plane,
+    nic: Option<HostNic>,
+    nic_stall: Stall,
+    board: Board,
+    to_supervisor: OwnedFd,
 }
 
-/// A guest as the server sees it. The fields that use the mapping stand before it: dropped first.
-struct Port {
-    id: u32,
-    /// The guest has gone: what it sent is still delivered, until then at the latest.
-    ends: Option<Instant>,
-    shard: Shard,
-    device: GuestDevice,
-    uplink: HostUplink,
-    doorbell: OwnedFd,
-    _mapping: sys::Mapping,
+/// What decides where a frame goes.
+struct Plane {
+    network: (Ipv4Addr, u8),
+    reader: Reader,
+    /// Uplink `host`: the gateway's Ethernet address.
+    gateway_mac: Option<Mac>,
+    /// Places in `ports` by guest, and by Ethernet address.
+    by_id: HashMap<u32, usize>,
+    by_mac: HashMap<Mac, Vec<usize>>,
+    names: Names,
+    pieces: Pieces,
+}
+
+/// Who is to have a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum To {
+    Guest(usize),
+    /// All guests with this Ethernet address.
+    Sharers(Mac),
+    /// All guests but the sender, as this Ethernet address; behind a NIC its link as well.
+    Many(Mac),
+    /// The engine behind uplink `host`, or the NIC.
+    Uplink,
+    /// A question that the server answers.
+    Names,
 }
 
 impl Server {
-    fn new(orders: OwnedFd, reader: Reader) -> io::Result<Server> {
+    fn new(orders: OwnedFd, network: Network, guests: Vec<Prepared>) -> io::Result<Server> {
+        let Network { network, uplink, uplink_fds, reader, board, to_supervisor } = network;
         let epoll = Rc::new(Epoll::new()?);
         epoll.add(orders.as_raw_fd(), sys::IN, Token::Orders.pack())?;
-        Ok(Server { orders, epoll, reader: Rc::new(reader), ports: Vec::new(), closing: false })
+        let (gateway_mac, nic) = match uplink {
+            Uplink::Host(mac) => (Some(mac), None),
+            Uplink::Nic(queue, mac) => (None, Some(HostNic::new(Opened { queue, fds: uplink_fds, mac })?)),
+        };
+        if let Some(nic) = &nic {
+            epoll.add(nic.wake_fd(), sys::IN, Token::Nic.pack())?;
+        }
+        let plane = Plane {
+            network,
+            reader,
+            gateway_mac,
+            by_id: HashMap::new(),
+            by_mac: HashMap::new(),
+            names: Names::new(),
+            pieces: Pieces::default(),
+        };
+        let mut server = Server {
+            orders,
+            epoll,
+            life: Life::Serving,
+            ports: Vec::new(),
+            plane,
+            nic,
+            nic_stall: Stall::default(),
+            board,
+            to_supervisor,
+        };
+        server.board.begins(now().0);
+        guests.into_iter().for_each(|guest| server.add(guest));
+        Ok(server)
     }
 
     fn serve(&mut self) -> io::Result<()> {
         let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; BATCH];
         let mut last_work = now();
+        self.wakes();
         loop {
+            self.board.beat();
             let mut worked = self.turn();
-            if self.closing && self.forget_orders() {
+            if self.life == Life::Last && self.ports.is_empty() {
                 return Ok(());
             }
             let idle = !worked && now().since(last_work) > SPIN_NS;
-            let asleep = idle && self.ports.iter_mut().all(|p| p.device.ring.announce_sleep());
+            let asleep = idle && self.announce_sleep();
             let timeout = if asleep { self.until_deadline() } else { Some(0) };
             let count = self.epoll.wait(&mut events, timeout)?;
+            if asleep {
+                self.wakes();
+            }
             if idle {
-                self.ports.iter_mut().for_each(|p| p.device.ring.awake());
+                self.ports.iter_mut().for_each(Port::awake);
             }
             for event in &events[..count] {
                 worked = true;
                 let (word, ready) = (event.u64, event.events);
                 match Token::unpack(word) {
-                    Some(Token::Orders) if self.closing => {}
-                    Some(Token::Orders) => self.closing = !self.take_order()?,
+                    Some(Token::Orders) => self.take_order(),
                     Some(token) => self.host_event(token, ready),
                     None => {}
                 }
+            }
+            if self.life == Life::Over {
+                return Ok(());
             }
             if worked {
                 last_work = now();
@@ -139,58 +208,276 @@ impl Server {
         }
     }
 
-    /// No more orders come: guests end as if each had been removed. Whether all have.
-    fn forget_orders(&mut self) -> bool {
-        self.epoll.remove(self.orders.as_raw_fd());
-        self.ports.iter_mut().filter(|p| p.ends.is_none()).for_each(|p| p.guest_gone(now()));
-        self.ports.is_empty()
+    fn announce_sleep(&mut self) -> bool {
+        let asleep = self.ports.iter_mut().all(Port::announce_sleep)
+            && self.nic.as_mut().is_none_or(|nic| nic.announce_sleep());
+        if asleep {
+            for port in &self.ports {
+                port.note_waiting(self.board.slot(port.place.slot));
+            }
+            self.board.sleeps();
+        }
+        asleep
     }
 
-    /// Polls every port once; whether there was work.
-    fn turn(&mut self) -> bool {
-        let time = now();
-        let mut worked = false;
-        let mut forwarded = Vec::new();
-        for port in &mut self.ports {
-            worked |= port.turn(time);
-            forwarded.append(&mut port.device.foreign);
+    fn wakes(&self) {
+        if self.board.wakes() {
+            sys::ring(self.to_supervisor.as_raw_fd());
         }
-        self.ports.retain(|p| !p.has_ended(time));
-        for (to, frame) in forwarded {
-            if let Some(port) = self.ports.iter_mut().find(|p| p.id == to) {
-                port.device.pass(&frame);
-            }
-        }
-        worked
     }
 
     fn until_deadline(&self) -> Option<u64> {
         let time = now();
-        let nearest =
-            |p: &Port| [p.shard.deadline(), p.uplink.deadline(), p.ends].into_iter().flatten().min();
-        self.ports.iter().filter_map(nearest).min().map(|at| at.since(time))
+        self.ports.iter().filter_map(Port::deadline).min().map(|at| at.since(time))
     }
 
-    /// One order of the supervisor; `false` when there will be no more.
-    fn take_order(&mut self) -> io::Result<bool> {
-        match control::receive::<Order>(self.orders.as_fd())? {
-            None => return Ok(false),
-            Some((Order::Add(id, place), fds)) => {
-                // One guest's broken link must not end the others' server.
-                match Port::new(id, &place, fds, &self.epoll, &self.reader) {
-                    Ok(port) => self.ports.push(port),
-                    Err(error) => eprintln!("attacca: network server: guest {id}: {error}"),
+    // --- a round -----------------------------------------------------------------------------------
+
+    /// Looks at every port and the NIC once; whether there was work.
+    fn turn(&mut self) -> bool {
+        let time = now();
+        self.plane.reader.refresh();
+        for at in 0..self.ports.len() {
+            self.take_from_guest(at, time);
+        }
+        let mut worked = self.take_from_nic(time);
+        for port in &mut self.ports {
+            worked |= port.run_proxy(time);
+        }
+        self.ports.iter_mut().for_each(Port::publish);
+        if let Some(nic) = &mut self.nic {
+            nic.flush();
+        }
+        for port in &mut self.ports {
+            worked |= port.release();
+        }
+        self.bury(time);
+        worked
+    }
+
+    /// Passes frames on that a guest has sent.
+    fn take_from_guest(&mut self, at: usize, time: Instant) {
+        let mut head = [0; HEAD];
+        for _ in 0..BURST {
+            let Some(front) = self.ports[at].front(time) else { return };
+            let head = &mut head[..front.len.min(HEAD)];
+            front.copy(0, head);
+            let (len, meta) = (front.len, front.meta);
+            let frame = Passing { head, len, meta, rest: Rest::Ring(&front) };
+            let done = match self.plane.judge(&self.ports[at], &frame) {
+                Ok(to) => self.pass(at, to, &frame, time),
+                Err(why) => Err(why),
+            };
+            match done {
+                Ok(true) => {}
+                // Its receiver's ring is full: the frame stays for the next round.
+                Ok(false) => return,
+                Err(why) => self.slot(at).dropped(why),
+            }
+            let slot = self.board.slot(self.ports[at].place.slot);
+            self.ports[at].done(front, slot);
+        }
+    }
+
+    /// Gives a guest's frame to whom it is for. `Ok(false)`: not yet.
+    fn pass(&mut self, from: usize, to: To, frame: &Passing<'_>, time: Instant) -> Result<bool, Reason> {
+        match to {
+            To::Guest(to) => {
+                let mac = self.ports[to].place.mac;
+                match self.give(to, frame, Some(mac), time) {
+                    Err(true) => Ok(false),
+                    Err(false) => Err(Reason::ReceiverFull),
+                    Ok(()) => Ok(true),
                 }
             }
-            Some((Order::Remove(id), _)) => {
-                self.ports.iter_mut().filter(|p| p.id == id).for_each(|p| p.guest_gone(now()));
+            To::Sharers(mac) => {
+                for to in self.plane.by_mac.get(&mac).cloned().unwrap_or_default() {
+                    let _ = self.give(to, frame, None, time);
+                }
+                Ok(true)
+            }
+            To::Many(mac) => {
+                // Who has no room misses it: a group waits for nobody.
+                for to in (0..self.ports.len()).filter(|&to| to != from) {
+                    let _ = self.give(to, frame, Some(mac), time);
+                }
+                if self.nic.is_some() { self.to_nic(frame, time) } else { Ok(true) }
+            }
+            To::Uplink if self.nic.is_some() => self.to_nic(frame, time),
+            To::Uplink => {
+                self.ports[from].to_proxy(frame);
+                Ok(true)
+            }
+            To::Names => self.answer(from, frame, time),
+        }
+    }
+
+    fn give(&mut self, to: usize, frame: &Passing<'_>, mac: Option<Mac>, time: Instant) -> Result<(), bool> {
+        let port = &mut self.ports[to];
+        let slot = self.board.slot(port.place.slot);
+        port.give(frame, mac, slot, time)
+    }
+
+    /// A query to the name server: ours if it is about a guest.
+    fn answer(&mut self, from: usize, frame: &Passing<'_>, time: Instant) -> Result<bool, Reason> {
+        let mut query = vec![0; frame.len];
+        frame.write(None, &mut query);
+        let Some(reply) = dns::answer_frame(&query, &self.plane.names) else {
+            return match self.plane.beyond_names(&self.ports[from], frame)? {
+                To::Names => Ok(true),
+                to => self.pass(from, to, frame, time),
+            };
+        };
+        let meta = Meta { checksum_done: true, segment_size: 0 };
+        let reply = Passing { head: &reply, len: reply.len(), meta, rest: Rest::Bytes(&reply) };
+        let _ = self.give(from, &reply, None, time);
+        Ok(true)
+    }
+
+    fn to_nic(&mut self, frame: &Passing<'_>, time: Instant) -> Result<bool, Reason> {
+        let Some(nic) = &mut self.nic else { return Err(Reason::NoOwner) };
+        match segment::transmit(nic, frame) {
+            Ok(()) => {
+                let counts = self.board.uplink();
+                crate::board::add(&counts[2], 1);
+                crate::board::add(&counts[3], frame.len as u64);
+                Ok(true)
+            }
+            Err(segment::Fault::Malformed) => Err(Reason::Malformed),
+            // Its queue has no position that we could look at: it gets its time once, until it takes one.
+            Err(segment::Fault::Full) if self.nic_stall.is_patient(0, time) => Ok(false),
+            Err(segment::Fault::Full) => Err(Reason::UplinkFull),
+        }
+    }
+
+    /// Passes frames on that came over the NIC.
+    fn take_from_nic(&mut self, time: Instant) -> bool {
+        let Some(mut nic) = self.nic.take() else { return false };
+        let mut bytes = 0;
+        let count = nic.receive(BURST, &mut |frames| {
+            for frame in frames {
+                bytes += frame.bytes.len() as u64;
+                let head = &frame.bytes[..frame.bytes.len().min(HEAD)];
+                let meta = Meta { checksum_done: frame.checksum_ok, segment_size: 0 };
+                let (len, rest) = (frame.bytes.len(), Rest::Bytes(frame.bytes));
+                self.from_nic(&Passing { head, len, meta, rest }, time);
+            }
+        });
+        if count != 0 {
+            let counts = self.board.uplink();
+            crate::board::add(&counts[0], count as u64);
+            crate::board::add(&counts[1], bytes);
+        }
+        self.nic = Some(nic);
+        count != 0
+    }
+
+    fn from_nic(&mut self, frame: &Passing<'_>, time: Instant) {
+        if frame.len > MAX_FRAME {
+            return;
+        }
+        let Some(head) = Head::parse(frame.head) else { return };
+        if head.is_to_many() {
+            for to in 0..self.ports.len() {
+                let _ = self.give(to, frame, None, time);
+            }
+            return;
+        }
+        match self.plane.neighbor(&head, frame.head) {
+            Some(To::Guest(to)) => {
+                if self.give(to, frame, None, time).is_err() {
+                    self.slot(to).dropped(Reason::ReceiverFull);
+                }
+            }
+            Some(To::Sharers(mac)) => {
+                for to in self.plane.by_mac.get(&mac).cloned().unwrap_or_default() {
+                    let _ = self.give(to, frame, None, time);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn slot(&self, at: usize) -> &crate::board::Slot {
+        self.board.slot(self.ports[at].place.slot)
+    }
+
+    // --- guests come and go ------------------------------------------------------------------------
+
+    fn add(&mut self, guest: Prepared) {
+        let id = guest.id;
+        // One guest's broken link must not end the others' server.
+        match Port::new(guest, self.plane.gateway_mac, &self.epoll, now()) {
+            Ok(port) => {
+                if self.life == Life::Last {
+                    port.watch_process();
+                }
+                self.ports.push(port);
+                self.plane.index(&self.ports);
+            }
+            Err(error) => eprintln!("attacca: network server: guest {id}: {error}"),
+        }
+    }
+
+    /// The guest has gone. Its last frames are in the ring.
+    fn guest_gone(&mut self, id: u32) {
+        let Some(at) = self.ports.iter().position(|p| p.id == id && p.ends.is_none()) else { return };
+        let time = now();
+        // As many rounds as a ring holds of the shortest frames: a hostile one could go on for ever.
+        for _ in 0..1024 {
+            self.take_from_guest(at, time);
+            if !self.ports[at].release() {
+                break;
             }
         }
-        Ok(true)
+        self.ports[at].guest_gone(time);
+    }
+
+    fn bury(&mut self, time: Instant) {
+        let ends = |port: &Port| port.has_ended(time);
+        for at in 0..self.ports.len() {
+            let slot = self.board.slot(self.ports[at].place.slot);
+            if self.ports[at].cut_off(slot) {
+                let name = &self.ports[at].place.name;
+                eprintln!("attacca: network server: guest '{name}' wrote nonsense into its ring: cut off");
+                self.ports[at].guest_gone(time);
+            }
+        }
+        if self.ports.iter().any(ends) {
+            self.ports.retain(|port| !ends(port));
+            self.plane.index(&self.ports);
+        }
+    }
+
+    fn take_order(&mut self) {
+        match control::receive::<Order>(self.orders.as_fd()) {
+            Ok(Some((Order::Add(id, place), fds))) => match Prepared::new(id, *place, fds) {
+                Ok(guest) => self.add(guest),
+                Err(error) => eprintln!("attacca: network server: guest {id}: {error}"),
+            },
+            Ok(Some((Order::Remove(id), _))) => self.guest_gone(id),
+            Ok(Some((Order::Quit, _))) => self.life = Life::Over,
+            Ok(Some((Order::Finish, _))) => self.end_with_guests(true),
+            Ok(Some((Order::Hello { .. } | Order::Go, _))) => {}
+            // The supervisor has died, or talks nonsense. The guests run on.
+            Ok(None) | Err(_) => self.end_with_guests(false),
+        }
+    }
+
+    fn end_with_guests(&mut self, at_once: bool) {
+        self.epoll.remove(self.orders.as_raw_fd());
+        self.life = Life::Last;
+        let ids: Vec<u32> = self.ports.iter().map(|p| p.id).collect();
+        if at_once {
+            ids.into_iter().for_each(|id| self.guest_gone(id));
+        } else {
+            self.ports.iter().filter(|p| p.ends.is_none()).for_each(Port::watch_process);
+        }
     }
 
     fn host_event(&mut self, token: Token, ready: u32) {
         let (Token::Doorbell(id)
+        | Token::Process(id)
         | Token::Listener(id, _)
         | Token::Flow(id, _)
         | Token::PublishedUdp(id, _)
@@ -198,194 +485,122 @@ impl Server {
         else {
             return;
         };
+        if token == Token::Process(id) {
+            return self.guest_gone(id);
+        }
         let Some(port) = self.ports.iter_mut().find(|p| p.id == id) else { return };
-        let time = now();
-        match token {
-            Token::Doorbell(_) => sys::silence(port.doorbell.as_raw_fd()),
-            _ => port.uplink.host_event(&mut port.shard, token, ready, time),
+        match (token, &mut port.proxy) {
+            (Token::Doorbell(_), _) => port.heard(),
+            (_, Some(proxy)) => proxy.uplink.host_event(&mut proxy.shard, token, ready, now()),
+            _ => {}
         }
     }
 }
 
-impl Port {
-    fn new(
-        id: u32,
-        place: &Place,
-        fds: Vec<OwnedFd>,
-        epoll: &Rc<Epoll>,
-        reader: &Rc<Reader>,
-    ) -> io::Result<Port> {
-        let mut fds = fds.into_iter();
-        let mut next = || fds.next().ok_or_else(|| io::Error::other("an order lacks descriptors"));
-        let (link, to_server, to_guest) = (next()?, next()?, next()?);
-        let listeners: Vec<OwnedFd> = fds.collect();
-        let mapping = sys::Mapping::new(link.as_fd(), true)?;
-        // SAFETY: the mapping outlives the link's users (field order of `Port`).
-        let link =
-            unsafe { Link::open(mapping.base, mapping.len) }.map_err(|e| io::Error::other(e.to_string()))?;
-        link.begin_server_generation();
-        // Asleep or not, the guest looks at the generation, and resends if it knew another one.
-        sys::ring(to_guest.as_raw_fd());
-        let wake_guest = Box::new(move || sys::ring(to_guest.as_raw_fd()));
-        // SAFETY: the supervisor runs one server at a time, and this is it.
-        let ring = unsafe { RingDevice::new(link, Role::Server, 0, place.mtu as usize, wake_guest) }
-            .map_err(|e| io::Error::other(e.to_string()))?;
-        epoll.add(to_server.as_raw_fd(), sys::IN, Token::Doorbell(id).pack())?;
-        let shard = Shard::new(shard_config(place)?);
-        let uplink = HostUplink::new(id, place, listeners, epoll.clone())?;
-        let device = GuestDevice {
-            ring,
-            guest: id,
-            mac: place.mac,
-            reader: reader.clone(),
-            foreign: Vec::new(),
-            dropped: 0,
+impl Plane {
+    /// Guests have come or gone.
+    fn index(&mut self, ports: &[Port]) {
+        self.by_id.clear();
+        self.by_mac.clear();
+        self.names.clear();
+        for (at, port) in ports.iter().enumerate() {
+            self.by_id.insert(port.id, at);
+            self.by_mac.entry(port.place.mac).or_default().push(at);
+            let name = port.place.name.to_ascii_lowercase();
+            self.names.entry(name).or_default().push(port.place.address);
+        }
+    }
+
+    /// Who is to have a guest's frame, if it may send it.
+    fn judge(&self, sender: &Port, frame: &Passing<'_>) -> Result<To, Reason> {
+        let head = Head::parse(frame.head).ok_or(Reason::Malformed)?;
+        forward::check_sender(&self.reader, sender.identity, &head)?;
+        if let What::Ip(Ip { dst, transport: Transport::Ports(Proto::Udp, _, 53), .. }) = head.what
+            && Some(dst) == sender.place.dns
+        {
+            return Ok(To::Names);
+        }
+        self.way(sender, &head, frame.head)
+    }
+
+    /// The same for a query that is not about a guest.
+    fn beyond_names(&self, sender: &Port, frame: &Passing<'_>) -> Result<To, Reason> {
+        let head = Head::parse(frame.head).ok_or(Reason::Malformed)?;
+        self.way(sender, &head, frame.head)
+    }
+
+    fn way(&self, sender: &Port, head: &Head, bytes: &[u8]) -> Result<To, Reason> {
+        if self.gateway_mac.is_some() {
+            return self.route(sender, head, bytes);
+        }
+        if head.is_to_many() {
+            return Ok(To::Many(head.to));
+        }
+        match self.neighbor(head, bytes) {
+            Some(To::Guest(at)) if self.by_id.get(&sender.id) == Some(&at) => Err(Reason::NoOwner),
+            Some(to) => Ok(to),
+            None => Ok(To::Uplink),
+        }
+    }
+
+    /// Routed: by IP address.
+    fn route(&self, sender: &Port, head: &Head, bytes: &[u8]) -> Result<To, Reason> {
+        let ip = match &head.what {
+            What::Arp { .. } => return Ok(To::Uplink),
+            What::Ip(ip) => ip,
         };
-        let mut port = Port { id, ends: None, shard, device, uplink, doorbell: to_server, _mapping: mapping };
-        port.uplink.start(&mut port.shard);
-        Ok(port)
-    }
-
-    /// The guest has gone. Its last frames are in the ring, and host sockets may be slow to take them.
-    fn guest_gone(&mut self, time: Instant) {
-        self.ends = Some(time.after(LINGER_NS));
-        self.uplink.stop_listening();
-        while self.shard.poll(time, &mut self.device) != 0 {
-            self.uplink.engine_events(&mut self.shard, time);
+        if forward::is_group(ip.dst, self.network) {
+            return Ok(To::Many(forward::group_mac(ip.dst)));
         }
-        self.uplink.end_flows(&mut self.shard);
-    }
-
-    /// Whether nothing is left to do for it.
-    fn has_ended(&self, time: Instant) -> bool {
-        self.ends.is_some_and(|at| time >= at || self.uplink.is_idle())
-    }
-
-    fn turn(&mut self, time: Instant) -> bool {
-        if self.device.ring.is_corrupt() && self.ends.is_none() {
-            // It breaks the ring's rules: from here on it is served as one that has gone.
-            eprintln!(
-                "attacca: network server: guest {} wrote nonsense into its ring and is cut off",
-                self.id
-            );
-            self.guest_gone(time);
-        }
-        let frames = self.shard.poll(time, &mut self.device);
-        let work = self.uplink.engine_events(&mut self.shard, time);
-        if self.shard.wants_flush() {
-            self.shard.flush(time, &mut self.device);
-        }
-        frames != 0 || work
-    }
-}
-
-/// The server's engine plays the whole world towards one guest.
-fn shard_config(place: &Place) -> io::Result<Config> {
-    let mut seed = [0; 32];
-    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut seed)?;
-    let mut config = Config::new(place.gateway_mac, seed).address(place.gateway, place.prefix);
-    config.peer_mac = Some(place.mac);
-    config.mtu = place.mtu as usize;
-    config.any_ip = true;
-    config.ask_incoming = true;
-    Ok(config)
-}
-
-/// A guest's ring behind the port map: frames that the guest may not send are dropped here.
-struct GuestDevice {
-    ring: RingDevice,
-    guest: u32,
-    mac: [u8; 6],
-    reader: Rc<Reader>,
-    /// Frames for other guests of the network.
-    foreign: Vec<(u32, Vec<u8>)>,
-    dropped: u64,
-}
-
-enum Verdict {
-    Uplink,
-    Guest(u32),
-    Drop,
-}
-
-impl GuestDevice {
-    fn judge(reader: &Reader, guest: u32, mac: [u8; 6], bytes: &[u8]) -> Verdict {
-        let Ok(frame) = EthernetFrame::new_checked(bytes) else { return Verdict::Drop };
-        if frame.src_addr() != EthernetAddress(mac) {
-            return Verdict::Drop;
-        }
-        match frame.ethertype() {
-            EthernetProtocol::Ipv4 => {
-                let Ok(packet) = Ipv4Packet::new_checked(frame.payload()) else { return Verdict::Drop };
-                if !reader.may_send(guest, packet.src_addr()) {
-                    return Verdict::Drop;
-                }
-                match reader.owner(packet.dst_addr()) {
-                    Some(other) if other != guest => Verdict::Guest(other),
-                    Some(_) => Verdict::Drop,
-                    None => Verdict::Uplink,
-                }
+        match self.reader.owner(ip.dst) {
+            None if ip.dst.is_ipv4() => Ok(To::Uplink),
+            None => Err(Reason::NoOwner),
+            Some(owned) => {
+                let guest = self.receiver(owned, ip, bytes).ok_or(Reason::NoOwner)?;
+                let at = self.by_id.get(&guest).ok_or(Reason::NoOwner)?;
+                if guest == sender.id { Err(Reason::NoOwner) } else { Ok(To::Guest(*at)) }
             }
-            EthernetProtocol::Arp => {
-                let Ok(arp) = ArpPacket::new_checked(frame.payload()) else { return Verdict::Drop };
-                let sender: Option<[u8; 4]> = arp.source_protocol_addr().try_into().ok();
-                match sender.map(Ipv4Addr::from) {
-                    Some(from) if reader.may_send(guest, from) => Verdict::Uplink,
-                    _ => Verdict::Drop,
-                }
-            }
-            _ => Verdict::Drop,
         }
     }
 
-    /// A frame of another guest.
-    fn pass(&mut self, frame: &[u8]) {
-        let meta = TxMeta { checksum_offload: true, ..TxMeta::default() };
-        if self.ring.transmit(frame.len(), meta, &mut |buffer| buffer.copy_from_slice(frame)).is_ok() {
-            self.ring.flush();
-        } else {
-            self.dropped += 1;
+    /// Bridged: by Ethernet address, and among those who share it by port. `None`: no guest's.
+    fn neighbor(&self, head: &Head, bytes: &[u8]) -> Option<To> {
+        let candidates = self.by_mac.get(&head.to)?;
+        if let [only] = candidates[..] {
+            return Some(To::Guest(only));
+        }
+        let What::Ip(ip) = &head.what else { return Some(To::Sharers(head.to)) };
+        match self.reader.owner(ip.dst) {
+            Some(owned) => {
+                let guest = self.receiver(owned, ip, bytes)?;
+                self.by_id.get(&guest).map(|at| To::Guest(*at))
+            }
+            None => Some(To::Sharers(head.to)),
         }
     }
-}
 
-impl Device for GuestDevice {
-    fn capabilities(&self) -> Capabilities {
-        self.ring.capabilities()
-    }
-
-    fn receive(&mut self, budget: usize, sink: &mut dyn FnMut(&[RxFrame<'_>])) -> usize {
-        let (reader, guest, mac) = (&self.reader, self.guest, self.mac);
-        let (foreign, dropped) = (&mut self.foreign, &mut self.dropped);
-        self.ring.receive(budget, &mut |frames| {
-            let mut ours = [RxFrame { bytes: &[], checksum_ok: false }; 32];
-            let mut count = 0;
-            for frame in frames {
-                match GuestDevice::judge(reader, guest, mac, frame.bytes) {
-                    Verdict::Uplink => {
-                        ours[count] = *frame;
-                        count += 1;
-                        if count == ours.len() {
-                            sink(&ours);
-                            count = 0;
-                        }
-                    }
-                    Verdict::Guest(other) => foreign.push((other, frame.bytes.to_vec())),
-                    Verdict::Drop => *dropped += 1,
+    /// Which of those who share an address a packet is for.
+    fn receiver(&self, owned: Owned, ip: &Ip, bytes: &[u8]) -> Option<u32> {
+        let (first, table) = match owned {
+            Owned::Whole(guest) => return Some(guest),
+            Owned::Shared(first, table) => (first, table),
+        };
+        let of = |proto, port| match self.reader.port_owner(table, proto, port) {
+            0 => first,
+            guest => guest,
+        };
+        match ip.transport {
+            Transport::Ports(proto, _, port) => {
+                let guest = of(proto, port);
+                if let Some(ident) = forward::datagram_of(bytes) {
+                    self.pieces.note((ip.src, ip.dst, ident), guest);
                 }
+                Some(guest)
             }
-            if count != 0 {
-                sink(&ours[..count]);
-            }
-        })
-    }
-
-    fn transmit(&mut self, len: usize, meta: TxMeta, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), Full> {
-        self.ring.transmit(len, meta, fill)
-    }
-
-    fn flush(&mut self) {
-        self.ring.flush();
+            Transport::About(proto, port) => Some(of(proto, port)),
+            Transport::Fragment(_, ident) => self.pieces.find((ip.src, ip.dst, ident)),
+            Transport::Plain => Some(first),
+        }
     }
 }
 

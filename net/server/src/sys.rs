@@ -4,6 +4,7 @@
 use std::io;
 use std::mem::{size_of, zeroed};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
 
 /// Descriptors in one message at most.
 pub(crate) const MAX_FDS: usize = 64;
@@ -104,6 +105,15 @@ impl Mapping {
     }
 }
 
+impl Mapping {
+    /// Has the pages mapped now and not at their first use. Only speed depends on it.
+    pub(crate) fn populate(&self) {
+        const MADV_POPULATE_WRITE: libc::c_int = 23;
+        // SAFETY: our own mapping; its content stays.
+        unsafe { libc::madvise(self.base.cast(), self.len, MADV_POPULATE_WRITE) };
+    }
+}
+
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: the owner drops what uses the memory before (field order in `server::Port`).
@@ -113,6 +123,20 @@ impl Drop for Mapping {
 
 /// Sends one message with descriptors.
 pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    send_with(socket, bytes, fds, 0)
+}
+
+/// As [`send`], without waiting for a receiver that does not take.
+pub(crate) fn post(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    send_with(socket, bytes, fds, libc::MSG_DONTWAIT)
+}
+
+fn send_with(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    fds: &[BorrowedFd<'_>],
+    flags: libc::c_int,
+) -> io::Result<()> {
     assert!(fds.len() <= MAX_FDS);
     let mut part = libc::iovec { iov_base: bytes.as_ptr() as *mut _, iov_len: bytes.len() };
     // u64: aligned for cmsghdr.
@@ -141,11 +165,20 @@ pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>])
         }
     }
     // SAFETY: the message points at live memory of these lengths.
-    check_len(unsafe { libc::sendmsg(socket.as_raw_fd(), &message, libc::MSG_NOSIGNAL) }).map(drop)
+    check_len(unsafe { libc::sendmsg(socket.as_raw_fd(), &message, flags | libc::MSG_NOSIGNAL) }).map(drop)
 }
 
 /// Receives one message with descriptors; empty bytes mean that the peer has closed.
 pub(crate) fn receive(socket: BorrowedFd<'_>) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+    receive_with(socket, 0)
+}
+
+/// As [`receive`], without waiting.
+pub(crate) fn receive_now(socket: BorrowedFd<'_>) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+    receive_with(socket, libc::MSG_DONTWAIT)
+}
+
+fn receive_with(socket: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     let mut bytes = vec![0u8; MAX_MESSAGE];
     let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     let mut control = [0u64; 4 + MAX_FDS / 2];
@@ -155,8 +188,9 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> io::Result<(Vec<u8>, Vec<OwnedF
     message.msg_iovlen = 1;
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = size_of::<[u64; 4 + MAX_FDS / 2]>();
+    let flags = flags | libc::MSG_CMSG_CLOEXEC;
     // SAFETY: the message points at live memory of these lengths.
-    let len = check_len(unsafe { libc::recvmsg(socket.as_raw_fd(), &mut message, libc::MSG_CMSG_CLOEXEC) })?;
+    let len = check_len(unsafe { libc::recvmsg(socket.as_raw_fd(), &mut message, flags) })?;
     let mut fds = Vec::new();
     // SAFETY: the kernel wrote well-formed headers into `control`; each descriptor is fresh and ours.
     unsafe {
@@ -389,4 +423,184 @@ pub(crate) fn poll_readable(fds: &[RawFd], timeout_ms: i32) -> io::Result<Vec<bo
         Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
         _ => Ok(polled.iter().map(|p| p.revents != 0).collect()),
     }
+}
+
+/// A Unix socket's address; names that are too long are refused.
+fn unix_address(path: &Path) -> io::Result<(libc::sockaddr_un, u32)> {
+    use std::os::unix::ffi::OsStrExt;
+    // SAFETY: all-zero is a valid sockaddr_un.
+    let mut address: libc::sockaddr_un = unsafe { zeroed() };
+    address.sun_family = libc::AF_UNIX as u16;
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.len() >= address.sun_path.len() || bytes.contains(&0) {
+        let words = format!("{}: too long for a socket's path (set XDG_RUNTIME_DIR)", path.display());
+        return Err(io::Error::other(words));
+    }
+    for (to, from) in address.sun_path.iter_mut().zip(bytes) {
+        *to = *from as libc::c_char;
+    }
+    let len = std::mem::offset_of!(libc::sockaddr_un, sun_path) + bytes.len() + 1;
+    Ok((address, len as u32))
+}
+
+fn seqpacket() -> io::Result<OwnedFd> {
+    // SAFETY: no memory arguments.
+    owned(unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0) })
+}
+
+/// Listens at a path, which nobody else listens at; never blocks in accept.
+pub(crate) fn listen_at(path: &Path) -> io::Result<OwnedFd> {
+    let (address, len) = unix_address(path)?;
+    let fd = seqpacket()?;
+    let _ = std::fs::remove_file(path);
+    // SAFETY: the address is `len` bytes long.
+    check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), len) })?;
+    // SAFETY: no memory arguments.
+    check(unsafe { libc::listen(fd.as_raw_fd(), 128) })?;
+    // SAFETY: no memory arguments.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) })?;
+    Ok(fd)
+}
+
+/// The next connection.
+pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let none = std::ptr::null_mut();
+    // SAFETY: no address is asked for.
+    owned(unsafe { libc::accept4(listener.as_raw_fd(), none, none.cast(), libc::SOCK_CLOEXEC) })
+}
+
+/// Connects to a path.
+pub(crate) fn connect_to(path: &Path) -> io::Result<OwnedFd> {
+    let (address, len) = unix_address(path)?;
+    let fd = seqpacket()?;
+    // SAFETY: the address is `len` bytes long.
+    check(unsafe { libc::connect(fd.as_raw_fd(), (&raw const address).cast(), len) })?;
+    Ok(fd)
+}
+
+/// The process at the other end of a Unix socket, when it connected.
+pub(crate) fn peer_pid(socket: BorrowedFd<'_>) -> io::Result<libc::pid_t> {
+    let mut who = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut len = size_of::<libc::ucred>() as u32;
+    // SAFETY: a ucred and its length.
+    check(unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut who).cast(),
+            &mut len,
+        )
+    })?;
+    Ok(who.pid)
+}
+
+/// A descriptor for a process: readable when it has ended.
+pub(crate) fn pidfd(pid: libc::pid_t) -> io::Result<OwnedFd> {
+    // SAFETY: no memory arguments.
+    owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) } as libc::c_int)
+}
+
+/// Kills the process behind a pidfd.
+pub(crate) fn kill(pidfd: BorrowedFd<'_>) {
+    let none = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: no memory is read.
+    unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), libc::SIGKILL, none, 0) };
+}
+
+/// A descriptor that is readable when a child has ended or stopped. SIGCHLD is blocked from now on.
+pub(crate) fn child_signals() -> io::Result<OwnedFd> {
+    // SAFETY: the set is ours; only the signal mask changes.
+    unsafe {
+        let mut set: libc::sigset_t = zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, libc::SIGCHLD);
+        libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+        owned(libc::signalfd(-1, &set, libc::SFD_NONBLOCK | libc::SFD_CLOEXEC))
+    }
+}
+
+/// Takes what a signalfd or eventfd holds.
+pub(crate) fn drain(fd: RawFd) {
+    let mut bytes = [0u8; 128];
+    // SAFETY: memory of ours. (A signalfd gives one record of 128 bytes at a time.)
+    while unsafe { libc::read(fd, bytes.as_mut_ptr().cast(), bytes.len()) } == 128 {}
+}
+
+/// What became of a child.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fate {
+    Ended(i32),
+    Stopped,
+}
+
+/// The next child that ended (it is reaped) or stopped.
+pub(crate) fn next_fate() -> Option<(libc::pid_t, Fate)> {
+    let mut status = 0;
+    // SAFETY: an int.
+    match unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG | libc::WUNTRACED) } {
+        pid if pid > 0 && libc::WIFSTOPPED(status) => Some((pid, Fate::Stopped)),
+        pid if pid > 0 => Some((pid, Fate::Ended(status))),
+        _ => None,
+    }
+}
+
+/// Closes all descriptors but the standard streams and these.
+pub(crate) fn close_others(keep: &[RawFd]) {
+    let mut keep: Vec<u32> = keep.iter().map(|&fd| fd as u32).filter(|&fd| fd > 2).collect();
+    keep.sort_unstable();
+    let mut from = 3;
+    for fd in keep.into_iter().chain([u32::MAX]) {
+        if fd > from {
+            let last = if fd == u32::MAX { fd } else { fd - 1 };
+            // SAFETY: the caller, a fresh child, uses only what it keeps.
+            unsafe { libc::syscall(libc::SYS_close_range, from, last, 0) };
+        }
+        from = fd.saturating_add(1);
+    }
+}
+
+/// Lets a descriptor survive exec.
+pub(crate) fn keep_over_exec(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: no memory arguments.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, 0) }).map(drop)
+}
+
+/// Back to the default for signals that a daemon ignores or blocks: what exec would hand on.
+pub(crate) fn unblock_signals() {
+    // SAFETY: the set is ours; only the signal mask changes.
+    unsafe {
+        let mut set: libc::sigset_t = zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &set, std::ptr::null_mut());
+    }
+}
+
+/// A file in memory, which may grow.
+pub(crate) fn open_memfd(name: &std::ffi::CStr) -> io::Result<std::fs::File> {
+    // SAFETY: the name is NUL-terminated.
+    owned(unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) }).map(std::fs::File::from)
+}
+
+/// Whether nobody can change the size of this memory.
+pub(crate) fn check_sealed(memory: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: no memory arguments.
+    let seals = check(unsafe { libc::fcntl(memory.as_raw_fd(), libc::F_GET_SEALS) })?;
+    let wanted = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW;
+    if seals & wanted == wanted { Ok(()) } else { Err(io::Error::other("its memory is not sealed")) }
+}
+
+/// Whether this is an eventfd, on which a write does not block for long.
+pub(crate) fn check_eventfd(bell: BorrowedFd<'_>) -> io::Result<()> {
+    let link = std::fs::read_link(format!("/proc/self/fd/{}", bell.as_raw_fd()))?;
+    if link.as_os_str() != "anon_inode:[eventfd]" {
+        return Err(io::Error::other("a bell is no eventfd"));
+    }
+    // SAFETY: no memory arguments.
+    check(unsafe { libc::fcntl(bell.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) }).map(drop)
+}
+
+/// Another descriptor for the same; used where the old one's owner never comes to drop it.
+pub(crate) fn duplicate(fd: &OwnedFd) -> OwnedFd {
+    fd.try_clone().expect("a process that has just begun has descriptors left")
 }

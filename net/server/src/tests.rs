@@ -1,9 +1,8 @@
 //! The server as a whole: an engine in the place of a guest, real host sockets at the other end.
 
 use crate::control::{self, Order};
-use crate::port_map::PortMap;
-use crate::supervisor::testing::place;
-use crate::{Publish, server, sys};
+use crate::supervisor::testing::{held, hello, place};
+use crate::{Publish, orders, sys};
 use net::ring::{Link, RingDevice, Role};
 use net::{Bind, Config, Endpoint, Error, Ready, Shard, SocketId, TcpFlags};
 use platform::time::now;
@@ -32,12 +31,16 @@ impl Guest {
         let (place, link, listeners) = place(&publish);
         let (to_server, to_guest) = (sys::eventfd().unwrap(), sys::eventfd().unwrap());
         let (orders, theirs) = sys::seqpacket_pair().unwrap();
-        let mut map = PortMap::create().unwrap();
-        map.own_address(place.address, 1);
-        std::thread::spawn(move || server::serve(theirs, map.reader().unwrap()).unwrap());
-        let mut fds = vec![link.as_fd(), to_server.as_fd(), to_guest.as_fd()];
+        let mut held = held((Ipv4Addr::new(10, 0, 2, 0), 24));
+        assert!(held.port_map.own_address(place.address, 1));
+        std::thread::spawn(move || orders::live(theirs).unwrap());
+        let first = [held.port_map.fd(), held.board.fd(), held.bell.as_fd()];
+        control::send(orders.as_fd(), &hello(&held), &first).unwrap();
+        let process = sys::pidfd(std::process::id() as i32).unwrap();
+        let mut fds = vec![link.as_fd(), to_server.as_fd(), to_guest.as_fd(), process.as_fd()];
         fds.extend(listeners.iter().map(|l| l.as_fd()));
-        control::send(orders.as_fd(), &Order::Add(1, place.clone()), &fds).unwrap();
+        control::send(orders.as_fd(), &Order::Add(1, Box::new(place.clone())), &fds).unwrap();
+        control::send(orders.as_fd(), &Order::Go, &[]).unwrap();
         let mapping = sys::Mapping::new(link.as_fd(), true).unwrap();
         // SAFETY: the mapping outlives the device (field order), and the guest's end is used here only.
         let device = unsafe {
@@ -45,9 +48,10 @@ impl Guest {
             let bell = Box::new(move || sys::ring(to_server.as_raw_fd()));
             RingDevice::new(link, Role::Guest, 0, place.mtu as usize, bell).unwrap()
         };
-        let mut config =
-            Config::new(place.mac, [7; 32]).address(place.address, place.prefix).gateway(place.gateway);
-        config.peer_mac = Some(place.gateway_mac);
+        let mut config = Config::new(place.mac, [7; 32])
+            .address(place.address, place.prefix)
+            .gateway(place.gateway.unwrap());
+        config.peer_mac = place.peer_mac;
         config.mtu = place.mtu as usize;
         let published = place.publish.iter().map(|p| p.host).collect();
         Guest { shard: Shard::new(config), device, orders, published, _mapping: mapping }

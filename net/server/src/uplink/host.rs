@@ -88,6 +88,7 @@ impl HostUplink {
     pub(crate) fn new(
         port: u32,
         place: &Place,
+        gateway: IpAddr,
         listeners: Vec<OwnedFd>,
         epoll: Rc<Epoll>,
     ) -> io::Result<HostUplink> {
@@ -101,7 +102,7 @@ impl HostUplink {
         Ok(HostUplink {
             port,
             epoll,
-            gateway: place.gateway,
+            gateway,
             guest: place.address,
             listeners: published,
             flows: Slab::new(),
@@ -130,6 +131,13 @@ impl HostUplink {
 
     /// The guest has gone: nobody comes in any more.
     pub(crate) fn stop_listening(&mut self) {
+        // The supervisor has them open as well: closing alone would not end the events.
+        for published in &self.listeners {
+            self.epoll.remove(match &published.socket {
+                Listening::Tcp(listener) => listener.as_raw_fd(),
+                Listening::Udp(socket) => socket.as_raw_fd(),
+            });
+        }
         self.listeners.clear();
     }
 
@@ -190,7 +198,7 @@ impl HostUplink {
             Token::Flow(_, index) => self.flow_event(shard, index as usize, ready),
             Token::PublishedUdp(_, index) => self.datagrams_in(shard, index as usize, now),
             Token::UdpFlow(_, index) => self.replies(shard, index as usize, now),
-            Token::Orders | Token::Doorbell(_) => {}
+            Token::Orders | Token::Nic | Token::Doorbell(_) | Token::Process(_) => {}
         }
     }
 

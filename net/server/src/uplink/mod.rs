@@ -1,3 +1,4 @@
 //! What the server uses as its way to the world.
 
 pub(crate) mod host;
+pub(crate) mod segment;

@@ -1,0 +1,339 @@
+//! The supervisor: holds what must outlive a server, starts servers, and is small enough to trust.
+//!
+//! It keeps each guest's link memory, doorbells and published host sockets, the NIC's queue, the board and
+//! the port map. It looks into no frame. [`servers`] has the lives of servers, [`guests`] those of guests.
+//!
+//! Two kinds of network: a guest's own, which begins with `attacca run` and ends with the guest, and one
+//! with a name, which has a folder, takes visitors at a socket there, and ends when it is told to.
+
+mod adopt;
+mod guests;
+mod servers;
+mod status;
+
+use crate::board::Board;
+use crate::control::{self, Reply, Request, Uplink};
+use crate::direct::{self, NicSpec, Opened, XdpSteering};
+use crate::plan::{GATEWAY_MAC, Plan};
+use crate::port_map::PortMap;
+use crate::{NetworkConfig, UplinkSpec, sys};
+use guests::Guest;
+use net::control::ToGuest;
+use servers::Servers;
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+pub(crate) use adopt::control_path;
+
+/// How many messages of one guest are read before others have their turn.
+const MESSAGES: usize = 16;
+
+/// A network's supervisor.
+pub(crate) struct Supervisor {
+    config: NetworkConfig,
+    plan: Plan,
+    guests: Vec<Guest>,
+    next_id: u32,
+    last_address: Option<Ipv4Addr>,
+    held: Held,
+    servers: Servers,
+    /// Named networks.
+    door: Option<Door>,
+    adoption: Option<adopt::Adoption>,
+    stopping: bool,
+}
+
+/// What every server is given.
+pub(crate) struct Held {
+    pub(crate) network: (Ipv4Addr, u8),
+    pub(crate) uplink: Uplink,
+    pub(crate) uplink_fds: Vec<OwnedFd>,
+    pub(crate) port_map: PortMap,
+    pub(crate) board: Board,
+    /// A server that wakes rings it, if we do not look at its pulse.
+    pub(crate) bell: OwnedFd,
+    /// Which addresses of the NIC's link come to our queue.
+    steering: Option<(XdpSteering, u32)>,
+}
+
+/// Where visitors come in.
+struct Door {
+    dir: PathBuf,
+    listener: OwnedFd,
+    visitors: Vec<OwnedFd>,
+}
+
+/// Serves one guest's own network until the guest is gone.
+pub(crate) fn run_private(control: OwnedFd, name: &str, log: &Path) -> ! {
+    sys::become_daemon(c"attacca-net", Some(log));
+    let config = NetworkConfig { name: name.into(), ..NetworkConfig::default() };
+    let outcome = Supervisor::new(config).and_then(|mut s| s.run_for(control));
+    finish(outcome, log)
+}
+
+/// Serves a network with a name. Whoever starts it hears at `started` whether it is up.
+pub(crate) fn run_named(config: NetworkConfig, dir: &Path, started: OwnedFd) -> ! {
+    let log = dir.join("log");
+    sys::become_daemon(c"attacca-net", Some(&log));
+    let answer = |reply: Reply| drop(control::send(started.as_fd(), &reply, &[]));
+    let outcome = Supervisor::new(config).and_then(|mut s| {
+        s.open_door(dir)?;
+        s.start_network()?;
+        answer(Reply::Done);
+        s.serve()
+    });
+    if let Err(error) = &outcome {
+        answer(Reply::Failed(error.to_string()));
+    }
+    finish(outcome, &log)
+}
+
+fn finish(outcome: io::Result<()>, log: &Path) -> ! {
+    if let Err(error) = &outcome {
+        eprintln!("attacca: network supervisor: {error}");
+    }
+    // A log that says nothing is litter.
+    if std::fs::metadata(log).is_ok_and(|m| m.len() == 0) {
+        let _ = std::fs::remove_file(log);
+    }
+    sys::exit(i32::from(outcome.is_err()))
+}
+
+/// What woke us.
+enum Source {
+    Child,
+    Bell,
+    Door,
+    Visitor(usize),
+    Guest(u32),
+}
+
+impl Supervisor {
+    fn new(config: NetworkConfig) -> io::Result<Supervisor> {
+        let plan = Plan::new(&config)?;
+        let (uplink, uplink_fds, steering) = open_uplink(&config)?;
+        let held = Held {
+            network: plan.network,
+            uplink,
+            uplink_fds,
+            port_map: PortMap::create()?,
+            board: Board::create()?,
+            bell: sys::eventfd()?,
+            steering,
+        };
+        Ok(Supervisor {
+            config,
+            plan,
+            guests: Vec::new(),
+            next_id: 1,
+            last_address: None,
+            held,
+            servers: Servers::new()?,
+            door: None,
+            adoption: None,
+            stopping: false,
+        })
+    }
+
+    fn run_for(&mut self, first: OwnedFd) -> io::Result<()> {
+        let Ok(Some((Request::Attach(request), _))) = control::receive(first.as_fd()) else {
+            return Ok(());
+        };
+        // The server begins its life while the guest begins its own.
+        if self.admit(first, &request) {
+            self.servers.start(&self.held, &self.guests)?;
+            self.serve()?;
+        }
+        Ok(())
+    }
+
+    fn start_network(&mut self) -> io::Result<()> {
+        self.begin_adoption();
+        if self.adoption.is_none() {
+            self.servers.start(&self.held, &self.guests)?;
+            self.servers.await_first(&self.held.board)?;
+        }
+        self.keep_record();
+        Ok(())
+    }
+
+    /// The loop: until the only guest has gone, or somebody says stop.
+    fn serve(&mut self) -> io::Result<()> {
+        while !self.stopping && (self.door.is_some() || !self.guests.is_empty()) {
+            let sources = self.sources();
+            let fds: Vec<_> = sources.iter().map(|(fd, _)| *fd).collect();
+            let deadline = [self.servers.deadline(), self.adoption.as_ref().map(|a| a.until)];
+            let timeout = deadline.into_iter().flatten().min().map_or(-1, |at| {
+                at.saturating_duration_since(Instant::now()).as_micros().div_ceil(1000) as i32
+            });
+            let ready = sys::poll_readable(&fds, timeout)?;
+            // From the back: what is handled may remove an entry, and those before it stay where they are.
+            for (_, source) in
+                sources.into_iter().zip(ready).rev().filter(|(_, ready)| *ready).map(|(s, _)| s)
+            {
+                self.handle(source);
+            }
+            self.servers.run_timers(&self.held, &self.guests);
+            self.end_adoption_if_due()?;
+        }
+        self.close();
+        Ok(())
+    }
+
+    fn sources(&self) -> Vec<(i32, Source)> {
+        let mut sources = vec![
+            (self.servers.signals.as_raw_fd(), Source::Child),
+            (self.held.bell.as_raw_fd(), Source::Bell),
+        ];
+        if let Some(door) = &self.door {
+            sources.push((door.listener.as_raw_fd(), Source::Door));
+            let visitors = door.visitors.iter().enumerate();
+            sources.extend(visitors.map(|(at, v)| (v.as_raw_fd(), Source::Visitor(at))));
+        }
+        sources.extend(self.guests.iter().map(|g| (g.control.as_raw_fd(), Source::Guest(g.id))));
+        sources
+    }
+
+    fn handle(&mut self, source: Source) {
+        match source {
+            Source::Child => {
+                self.servers.children(&self.held, &self.guests);
+                self.keep_record();
+            }
+            Source::Bell => {
+                sys::silence(self.held.bell.as_raw_fd());
+                self.servers.watch(&self.held.board);
+            }
+            Source::Door => self.let_in(),
+            Source::Visitor(at) => {
+                let Some(door) = &mut self.door else { return };
+                let visitor = door.visitors.swap_remove(at);
+                self.visit(visitor);
+            }
+            Source::Guest(id) => self.hear_guest(id),
+        }
+    }
+
+    fn open_door(&mut self, dir: &Path) -> io::Result<()> {
+        let listener = sys::listen_at(&control_path(dir))?;
+        self.door = Some(Door { dir: dir.into(), listener, visitors: Vec::new() });
+        Ok(())
+    }
+
+    fn let_in(&mut self) {
+        let Some(door) = &mut self.door else { return };
+        while let Ok(visitor) = sys::accept(door.listener.as_fd()) {
+            door.visitors.push(visitor);
+        }
+    }
+
+    /// A visitor has said something: one question each, but a guest stays.
+    fn visit(&mut self, visitor: OwnedFd) {
+        let Ok((bytes, fds)) = sys::receive(visitor.as_fd()) else { return };
+        let request = match serde_json::from_slice(&bytes) {
+            Ok(request) => request,
+            // A guest that lost its supervisor speaks its own language.
+            Err(_) => return self.rejoin(visitor, &bytes, fds),
+        };
+        let outcome = match request {
+            Request::Attach(request) => {
+                self.admit(visitor, &request);
+                return;
+            }
+            Request::Status => return self.tell_status(visitor.as_fd()),
+            Request::Restart => self.servers.restart(&self.held, &self.guests),
+            Request::Upgrade(program) => self.servers.upgrade(&self.held, &self.guests, program),
+            Request::Stop => {
+                self.stopping = true;
+                self.close();
+                Ok(())
+            }
+        };
+        self.keep_record();
+        let reply = outcome.map_or_else(|error| Reply::Failed(error.to_string()), |()| Reply::Done);
+        let _ = control::post(visitor.as_fd(), &reply, &[]);
+    }
+
+    /// Takes the network down.
+    fn close(&mut self) {
+        for guest in &self.guests {
+            guest.tell(0, ToGuest::Shutdown);
+        }
+        self.guests.clear();
+        self.servers.stop(self.door.is_none());
+        if let Some(door) = self.door.take() {
+            let _ = std::fs::remove_file(control_path(&door.dir));
+            adopt::forget_record(&door.dir);
+        }
+    }
+}
+
+/// Opens the NIC. With privileges, if it needs some: servers get the descriptors.
+fn open_uplink(config: &NetworkConfig) -> io::Result<(Uplink, Vec<OwnedFd>, Option<(XdpSteering, u32)>)> {
+    let spec = match &config.uplink {
+        UplinkSpec::Host => return Ok((Uplink::Host(GATEWAY_MAC), Vec::new(), None)),
+        UplinkSpec::Nic(spec) => spec,
+    };
+    let (opened, steering) = match spec {
+        NicSpec::Tap(name, _) => {
+            // Several queues only if some are for guests in direct mode.
+            (direct::open_tap(name, config.direct_queues > 0, [0; 6])?, None)
+        }
+        NicSpec::Xdp(name, queue) => {
+            let opened = direct::open_xdp(name, *queue, false)?;
+            let steering = XdpSteering::attach(name)?;
+            steering.add_socket(*queue, opened.fds[0].as_fd())?;
+            (opened, Some((steering, *queue)))
+        }
+        NicSpec::Wire(_) => {
+            return Err(io::Error::other(
+                "--uplink wire: joins two guests without a network; use host, tap or xdp",
+            ));
+        }
+    };
+    let Opened { queue, fds, mac } = opened;
+    Ok((Uplink::Nic(queue, mac), fds, steering))
+}
+
+/// Borrowed forms of descriptors, for messages.
+pub(crate) fn borrow(fds: &[OwnedFd]) -> impl Iterator<Item = BorrowedFd<'_>> {
+    fds.iter().map(|fd| fd.as_fd())
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! A guest's place without a supervisor around it.
+
+    use super::*;
+    use crate::control::{ORDERS_VERSION, Order, Place};
+    use crate::{GuestRequest, Publish};
+
+    /// The place of a first guest, its link, and the host's listeners.
+    pub(crate) fn place(publish: &[Publish]) -> (Place, OwnedFd, Vec<OwnedFd>) {
+        let request = GuestRequest { name: "test".into(), publish: publish.to_vec(), ..Default::default() };
+        let mut supervisor = Supervisor::new(NetworkConfig::default()).unwrap();
+        let guest = supervisor.make_guest(&request, std::process::id() as i32).unwrap();
+        (guest.place, guest.link, guest.listeners)
+    }
+
+    /// What a server is given, without servers.
+    pub(crate) fn held(network: (Ipv4Addr, u8)) -> Held {
+        Held {
+            network,
+            uplink: Uplink::Host(GATEWAY_MAC),
+            uplink_fds: Vec::new(),
+            port_map: PortMap::create().unwrap(),
+            board: Board::create().unwrap(),
+            bell: sys::eventfd().unwrap(),
+            steering: None,
+        }
+    }
+
+    /// The first order.
+    pub(crate) fn hello(held: &Held) -> Order {
+        Order::Hello { version: ORDERS_VERSION, network: held.network, uplink: held.uplink.clone() }
+    }
+}
