@@ -11,8 +11,9 @@ use std::time::{Duration, SystemTime};
 /// Lists older than this are asked for anew before something is fetched.
 const LISTS_FRESH_FOR: Duration = Duration::from_secs(24 * 3600);
 
-/// Packages that every Debian system has and others count on without saying so.
-const BASE: [&str; 3] = ["base-files", "base-passwd", "netbase"];
+/// Packages that every Debian system has and others count on without saying so: dash is /bin/sh, which
+/// system(3) and popen(3) start.
+const BASE: [&str; 4] = ["base-files", "base-passwd", "dash", "netbase"];
 
 /// Fetches a package and its dependencies; answers the package files.
 pub(super) fn fetch(state: &Path, package: &str) -> Result<Vec<PathBuf>> {
