@@ -1,15 +1,15 @@
 //! Descriptors themselves: dup, close, fcntl, flock.
 //!
-//! File locks are the host's, so they hold against other programs too. POSIX locks belong to the
-//! host process: threads of a guest share them, as they should; between processes of one guest they
-//! do not exclude each other yet, because those share a host descriptor table.
+//! Locks of open file descriptions (flock(2), F_OFD_SETLK) are the host's, so they hold against other
+//! programs too; those of processes are in [`crate::record_lock`].
 
 use crate::args::{FcntlCommand, Fd, OpenFlags};
 use crate::context::Ctx;
 use crate::fd;
 use crate::file::{O_APPEND, O_NONBLOCK, OpenFile};
 use crate::host_file::{HostFile, blocking};
-use crate::process::RLIMIT_NOFILE;
+use crate::process::{RLIMIT_NOFILE, root};
+use crate::record_lock::{self, Flock};
 use crate::tree_file::InnerFile;
 use crate::user::{UserPtr, in_user_space};
 use crate::{Errno, Result};
@@ -86,33 +86,11 @@ pub fn close(ctx: &Ctx, fd: Fd) -> Result {
 /// A descriptor was closed: its process's POSIX locks on the file go (fcntl(2)), then perhaps the
 /// description.
 pub fn let_go(open: Arc<OpenFile>) {
-    if let Some(host) = open.downcast::<HostFile>()
-        && host.note_locks(false)
-    {
-        unlock_all(&host.fd);
-    }
     if let Some(ctx) = Ctx::try_current() {
+        root().record_locks.closed(ctx.process.pid, &open);
         crate::mqueue::flushed(&open, ctx.process.pid);
     }
     fd::release(open);
-}
-
-/// The kernel's `struct flock`.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct Flock {
-    kind: i16,
-    whence: i16,
-    start: i64,
-    len: i64,
-    pid: i32,
-}
-
-fn unlock_all(fd: &HostFd) {
-    const F_UNLCK: i16 = 2;
-    let lock = Flock { kind: F_UNLCK, ..Flock::default() };
-    // SAFETY: a struct flock of ours. An error means that there was no lock to give up.
-    let _ = unsafe { host!(fcntl, fd.raw(), F_SETLK, &raw const lock) };
 }
 
 /// close_range(2).
@@ -149,7 +127,7 @@ pub fn fcntl(ctx: &Ctx, fd: Fd, command: FcntlCommand, argument: usize) -> Resul
         _ if path_only => Err(Errno::EBADF),
         F_SETFL => set_flags(&open, argument as u32),
         F_GETLK | F_SETLK | F_SETLKW | F_OFD_GETLK | F_OFD_SETLK | F_OFD_SETLKW => {
-            lock(&open, command.0, argument)
+            lock(ctx, &open, command.0, argument)
         }
         F_SETOWN => {
             open.owner.store(argument as i32, Ordering::Relaxed);
@@ -225,20 +203,18 @@ fn lock_fd(open: &OpenFile) -> Result<Arc<HostFd>> {
     open.downcast::<InnerFile>().ok_or(Errno::EBADF)?.lock_fd()
 }
 
-fn lock(open: &OpenFile, command: i32, argument: usize) -> Result {
+fn lock(ctx: &Ctx, open: &OpenFile, command: i32, argument: usize) -> Result {
     let fd = lock_fd(open)?;
+    if matches!(command, F_GETLK | F_SETLK | F_SETLKW) {
+        return record_lock::fcntl(ctx, open, fd, command, UserPtr::new(argument));
+    }
     if !in_user_space(argument, core::mem::size_of::<Flock>()) {
         return Err(Errno::EFAULT);
-    }
-    if matches!(command, F_SETLK | F_SETLKW)
-        && let Some(host) = open.downcast::<HostFile>()
-    {
-        host.note_locks(true);
     }
     let fd = fd.raw();
     // SAFETY: the host checks the structure, which lies outside kernel state.
     let call = || unsafe { host!(fcntl, fd, command, argument) };
-    if matches!(command, F_SETLKW | F_OFD_SETLKW) { blocking(call) } else { call() }
+    if command == F_OFD_SETLKW { blocking(call) } else { call() }
 }
 
 /// flock(2).

@@ -120,7 +120,9 @@ impl FdTable {
         for chunk in &self.chunks {
             // SAFETY: as in `slot`.
             let slots = unsafe { chunk.load(Ordering::Acquire).as_ref() };
-            slots.into_iter().flatten().for_each(|slot| drop(slot.0.fetch_and(!LOCKED, Ordering::AcqRel)));
+            slots.into_iter().flatten().for_each(|slot| {
+                slot.0.fetch_and(!LOCKED, Ordering::AcqRel);
+            });
         }
     }
 

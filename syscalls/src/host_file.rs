@@ -39,7 +39,7 @@ pub struct HostFile {
     kind: Kind,
     /// A terminal: its sessions and groups are the guest's ([`crate::tty`]).
     terminal: bool,
-    /// The host has refused RWF_NOWAIT here; or POSIX locks were taken.
+    /// The host has refused RWF_NOWAIT here.
     notes: AtomicU32,
     ready: Arc<Ready>,
 }
@@ -54,7 +54,6 @@ enum Kind {
 }
 
 const NO_NOWAIT: u32 = 1;
-const LOCKED: u32 = 2;
 
 impl HostFile {
     /// Takes a descriptor that was opened for the guest; a stream must be O_NONBLOCK on the host.
@@ -176,16 +175,6 @@ impl HostFile {
     pub fn seek(&self, offset: i64, whence: i32) -> Result {
         // SAFETY: plain numbers.
         unsafe { host!(lseek, self.fd.raw(), offset, whence) }
-    }
-
-    /// Whether POSIX locks were taken through this description; says it from now on if `taken`.
-    pub fn note_locks(&self, taken: bool) -> bool {
-        let old = if taken {
-            self.notes.fetch_or(LOCKED, Ordering::Relaxed)
-        } else {
-            self.notes.load(Ordering::Relaxed)
-        };
-        old & LOCKED != 0
     }
 
     /// Asks the host now. `events` and the answer are poll(2)'s bits.

@@ -59,6 +59,7 @@ pub mod posix_timer;
 pub mod proc;
 pub mod process;
 pub mod reap;
+pub mod record_lock;
 pub mod rt;
 pub mod rw;
 pub mod script;

@@ -70,6 +70,8 @@ pub struct Root {
     pub hostname: Lock<String>,
     /// Held while an epoll is put into an epoll.
     pub epoll_nesting: Lock<()>,
+    /// Record locks (fcntl(2)).
+    pub record_locks: crate::record_lock::Table,
     missed: [AtomicU64; MISSED_WORDS],
 }
 
@@ -117,6 +119,7 @@ pub fn start(config: &Config) -> Arc<Process> {
         ipc: crate::ipc::Ipc::default(),
         hostname: Lock::new(String::from(config.hostname)),
         epoll_nesting: Lock::new(()),
+        record_locks: crate::record_lock::Table::default(),
         missed: [const { AtomicU64::new(0) }; MISSED_WORDS],
     });
     let fresh = Box::into_raw(root);

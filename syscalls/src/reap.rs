@@ -143,6 +143,7 @@ fn end_host(status: u32) -> ! {
 /// Gives back what a process has, and makes it a zombie.
 fn leave(process: &Arc<Process>, status: u32, usage: Usage) {
     process.timers.stop();
+    root().record_locks.ended(process.pid);
     crate::ipc::exited(process);
     process.fds.close_all();
     leave_children(process);
@@ -312,7 +313,9 @@ fn end_borrowers(host: &rt::HostRef) {
     };
     for process in root().processes_that(lost) {
         process.begin_exit(SIGKILL as u32);
-        process.tasks().iter().for_each(|task| drop(process.remove_task(task.tid)));
+        process.tasks().iter().for_each(|task| {
+            process.remove_task(task.tid);
+        });
         leave(&process, SIGKILL as u32, Usage::default());
         root().one_less();
     }
