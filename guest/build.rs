@@ -18,7 +18,8 @@ fn main() {
     }
     // Where gdb looks in a static executable: see loader/src/debug.rs.
     if std::env::var_os("CARGO_FEATURE_PROGRAM").is_some() {
-        for (theirs, ours) in [("_r_debug", "attacca_r_debug"), ("_dl_debug_state", "attacca_dl_debug_state")] {
+        for (theirs, ours) in [("_r_debug", "attacca_r_debug"), ("_dl_debug_state", "attacca_dl_debug_state")]
+        {
             println!("cargo:rustc-link-arg-bins=-Wl,--defsym={theirs}={ours}");
         }
     }
