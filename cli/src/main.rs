@@ -17,6 +17,7 @@ mod publish;
 mod pull;
 mod run;
 mod server;
+mod switch;
 mod syscall_sites;
 
 use clap::{Parser, Subcommand};
@@ -55,6 +56,8 @@ enum Command {
     /// List running guests
     #[command(after_help = help::PS)]
     Ps(ps::Args),
+    /// Move a guest between the network's server and a NIC queue of its own
+    Switch(switch::Args),
     /// Send a signal to a guest (SIGTERM unless told otherwise)
     #[command(after_help = help::KILL)]
     Kill(kill::Args),
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Command::Pull(args) => pull::run(&args),
         Command::Server(args) => server::run(args),
         Command::Ps(args) => ps::run(&args),
+        Command::Switch(args) => switch::run(&args),
         Command::Kill(args) => kill::run(&args),
     };
     result.unwrap_or_else(Failure::report)

@@ -57,6 +57,9 @@ struct Start {
     /// Queues of the NIC for guests in direct mode
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=63))]
     direct_queues: u32,
+    /// Give those queues to the guests that gain most by them
+    #[arg(long, requires = "direct_queues")]
+    auto: bool,
     /// Limit for each guest: frames sent in a second
     #[arg(long, value_name = "N", default_value_t = 0)]
     guest_frames: u64,
@@ -143,6 +146,7 @@ fn begin(start: Start) -> Result<ExitCode> {
         address: start.ip,
         gateway: start.gateway,
         direct_queues: start.direct_queues,
+        auto: start.auto,
         limits,
     };
     done(client::start(&guests::runtime_dir()?, &config))

@@ -88,6 +88,29 @@ pub fn upgrade(runtime_dir: &Path, network: &str, program: &Path) -> Result<(), 
     ask(runtime_dir, network, &Request::Upgrade(program.into())).map(drop)
 }
 
+/// Moves a guest to a direct queue (of `nic`, or of the network's own) or back; what there is to say of it.
+pub fn switch(
+    runtime_dir: &Path,
+    network: &str,
+    guest: &str,
+    direct: bool,
+    nic: Option<crate::direct::NicSpec>,
+) -> Result<String, Error> {
+    said(ask(runtime_dir, network, &Request::Switch { guest: guest.into(), direct, nic })?)
+}
+
+/// How a guest reaches the network, since when and why.
+pub fn explain(runtime_dir: &Path, network: &str, guest: &str) -> Result<String, Error> {
+    said(ask(runtime_dir, network, &Request::Explain(guest.into()))?)
+}
+
+fn said((reply, _): (Reply, Vec<OwnedFd>)) -> Result<String, Error> {
+    match reply {
+        Reply::Said(words) => Ok(words),
+        _ => Ok(String::new()),
+    }
+}
+
 /// Takes the network down; its guests run on without.
 pub fn stop(runtime_dir: &Path, network: &str) -> Result<(), Error> {
     ask(runtime_dir, network, &Request::Stop).map(drop)
@@ -132,7 +155,7 @@ fn attach(control: OwnedFd, request: &GuestRequest) -> Result<Attached, Error> {
     let place = match reply {
         Reply::Failed(why) => return Err(io::Error::other(why)),
         Reply::Attached(place) => place,
-        Reply::Done => return Err(lost()),
+        Reply::Done | Reply::Said(_) => return Err(lost()),
     };
     let [link, to_server, to_guest] = <[OwnedFd; 3]>::try_from(fds).map_err(|_| lost())?;
     Ok(Attached {

@@ -1,7 +1,7 @@
 //! Control messages: JSON over SOCK_SEQPACKET, descriptors beside it. A message from a guest is
 //! hostile until parsed; one that does not parse ends its connection and nothing else.
 
-use crate::direct::Queue;
+use crate::direct::{NicSpec, Queue};
 use crate::{GuestRequest, Limits, Publish, sys};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io;
@@ -19,6 +19,10 @@ pub(crate) enum Request {
     Attach(GuestRequest),
     /// What there is, as JSON.
     Status,
+    /// Move a guest to a direct queue (of this NIC, or of the network's), or back to the server.
+    Switch { guest: String, direct: bool, nic: Option<NicSpec> },
+    /// How a guest reaches the network, since when and why.
+    Explain(String),
     /// Let the standby take over.
     Restart,
     /// Let a server take over that is this program.
@@ -34,6 +38,8 @@ pub(crate) enum Reply {
     Attached(Place),
     /// Done. (A status comes as a memfd.)
     Done,
+    /// Done, and this is to be said.
+    Said(String),
     /// Not done, and why.
     Failed(String),
 }

@@ -100,6 +100,9 @@ pub struct NetworkConfig {
     pub gateway: Option<Ipv4Addr>,
     /// Queues of the NIC for guests in direct mode.
     pub direct_queues: u32,
+    /// They are given to guests by measure ([`policy`]).
+    #[serde(default)]
+    pub auto: bool,
     /// Limits of guests that bring none of their own.
     pub limits: Limits,
 }

@@ -98,7 +98,9 @@ impl Supervisor {
             eprintln!("attacca: network supervisor: guest '{}' cannot be reached: {error}", guest.place.name);
         }
         self.servers.add(&guest);
+        let address = guest.place.address;
         self.guests.push(guest);
+        self.steer_anew(address);
         self.keep_record();
     }
 
@@ -319,23 +321,27 @@ impl Supervisor {
 
     fn obey(&mut self, at: usize, request: u32, message: ToSupervisor) {
         let answer = match message {
-            ToSupervisor::Bind(claim) => self.bind(at, claim),
-            ToSupervisor::Unbind(claim) => return self.unbind(at, claim),
+            ToSupervisor::Bind(claim) => {
+                let answer = self.bind(at, claim);
+                self.steer_port(at, claim, answer == ToGuest::Granted);
+                answer
+            }
+            ToSupervisor::Unbind(claim) => {
+                self.unbind(at, claim);
+                return self.steer_port(at, claim, false);
+            }
             ToSupervisor::Lease { address, .. } => self.lease(at, address),
-            ToSupervisor::Switched { mode, .. } => {
-                self.guests[at].mode = mode;
-                return;
+            ToSupervisor::Switched { mode, gap_ns, .. } => return self.switched(at, request, mode, gap_ns),
+            ToSupervisor::SwitchFailed { errno, stage } => {
+                return self.switch_failed(at, request, errno, stage);
             }
             ToSupervisor::Counters(counters) => {
                 self.guests[at].counters = Some(counters);
-                return;
+                return self.counted(at);
             }
             ToSupervisor::Stuck { .. } => return self.servers.watch(&self.held.board),
-            // Groups are replicated to all; a failed switch changes nothing; who is here need not come back.
-            ToSupervisor::Joined(_)
-            | ToSupervisor::Left(_)
-            | ToSupervisor::SwitchFailed { .. }
-            | ToSupervisor::Rejoin { .. } => return,
+            // Groups are replicated to all; who is here need not come back.
+            ToSupervisor::Joined(_) | ToSupervisor::Left(_) | ToSupervisor::Rejoin { .. } => return,
         };
         self.guests[at].tell(request, answer);
     }
@@ -344,6 +350,7 @@ impl Supervisor {
     pub(super) fn remove(&mut self, at: usize) {
         let guest = self.guests.remove(at);
         self.servers.remove(guest.id);
+        self.switching.forget(guest.id);
         let address = guest.place.address;
         let next = self.guests.iter().find(|g| g.place.address == address).map(|g| g.id);
         let map = &mut self.held.port_map;

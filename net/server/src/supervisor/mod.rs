@@ -10,6 +10,7 @@ mod adopt;
 mod guests;
 mod servers;
 mod status;
+mod switching;
 
 use crate::board::Board;
 use crate::control::{self, Reply, Request, Uplink};
@@ -25,6 +26,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+use switching::Switching;
 
 pub(crate) use adopt::control_path;
 
@@ -40,6 +42,7 @@ pub(crate) struct Supervisor {
     last_address: Option<Ipv4Addr>,
     held: Held,
     servers: Servers,
+    switching: Switching,
     /// Named networks.
     door: Option<Door>,
     adoption: Option<adopt::Adoption>,
@@ -115,6 +118,7 @@ impl Supervisor {
     fn new(config: NetworkConfig) -> io::Result<Supervisor> {
         let plan = Plan::new(&config)?;
         let (uplink, uplink_fds, steering) = open_uplink(&config)?;
+        let switching = Switching::new(&config, &uplink_fds)?;
         let held = Held {
             network: plan.network,
             uplink,
@@ -132,6 +136,7 @@ impl Supervisor {
             last_address: None,
             held,
             servers: Servers::new()?,
+            switching,
             door: None,
             adoption: None,
             stopping: false,
@@ -165,7 +170,8 @@ impl Supervisor {
         while !self.stopping && (self.door.is_some() || !self.guests.is_empty()) {
             let sources = self.sources();
             let fds: Vec<_> = sources.iter().map(|(fd, _)| *fd).collect();
-            let deadline = [self.servers.deadline(), self.adoption.as_ref().map(|a| a.until)];
+            let adoption = self.adoption.as_ref().map(|a| a.until);
+            let deadline = [self.servers.deadline(), self.switching.deadline(), adoption];
             let timeout = deadline.into_iter().flatten().min().map_or(-1, |at| {
                 at.saturating_duration_since(Instant::now()).as_micros().div_ceil(1000) as i32
             });
@@ -176,6 +182,7 @@ impl Supervisor {
             {
                 self.handle(source);
             }
+            self.run_switching();
             self.servers.run_timers(&self.held, &self.guests);
             self.end_adoption_if_due()?;
         }
@@ -241,6 +248,11 @@ impl Supervisor {
         let outcome = match request {
             Request::Attach(request) => {
                 self.admit(visitor, &request);
+                return;
+            }
+            Request::Switch { guest, direct, nic } => return self.visit_switch(visitor, &guest, direct, nic),
+            Request::Explain(guest) => {
+                let _ = control::post(visitor.as_fd(), &self.explain(&guest), &[]);
                 return;
             }
             Request::Status => return self.tell_status(visitor.as_fd()),

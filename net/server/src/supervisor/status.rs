@@ -42,6 +42,8 @@ struct GuestStatus {
     shared: bool,
     mac: String,
     mode: &'static str,
+    switching: Option<super::switching::SwitchStatus>,
+    counters: Option<[u64; 14]>,
     cut_off: bool,
     frames_from: u64,
     frames_to: u64,
@@ -110,6 +112,27 @@ impl Supervisor {
             address: place.address.to_string(),
             shared: matches!(self.held.port_map.owner(place.address), Some(Owned::Shared(..))),
             mac: place.mac.map(|b| format!("{b:02x}")).join(":"),
+            switching: self.switching.status(guest.id),
+            counters: guest.counters.map(|c| {
+                let [a, b, d, e] = c.frames;
+                let [f, g, h, i] = c.bytes;
+                [
+                    a,
+                    b,
+                    d,
+                    e,
+                    f,
+                    g,
+                    h,
+                    i,
+                    c.drops,
+                    c.retransmissions,
+                    c.switches,
+                    c.recoveries,
+                    c.last_gap_ns,
+                    c.cpu_ns,
+                ]
+            }),
             mode: if guest.mode == Mode::Direct { "direct" } else { "server" },
             cut_off: slot.cut_off.load(Relaxed) != 0,
             frames_from: slot.frames_from.load(Relaxed),

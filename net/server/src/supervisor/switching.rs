@@ -1,0 +1,414 @@
+//! The live switch: which guests have a queue of their own, and how they get and lose it.
+//!
+//! *To direct:* the queue is opened and handed over; the guest uses it and says so; then steering moves. *To the
+//! server:* steering moves first, the guest follows, and the queue is closed when what was under way has arrived. In
+//! both cases the guest hears at both devices while frames may come at either, so none is lost.
+//!
+//! A guest that falls back by itself (its device died) is believed. One that does not answer keeps what it has:
+//! steering is where it was.
+
+use super::Supervisor;
+use super::guests::Guest;
+use crate::bpf::Rule;
+use crate::control::{self, Reply};
+use crate::direct::NicSpec;
+use crate::policy::{Policy, Sample, Tuning};
+use crate::port_map::Owned;
+use crate::queues::Queues;
+use crate::{NetworkConfig, UplinkSpec, sys};
+use net::control::{Claim, Mode, Proto, Stage, ToGuest};
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// A guest answers within this time, or its switch has failed.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// From the guest's return to the closing of its queue. The guest itself listens for 20 ms.
+const LINGER: Duration = Duration::from_millis(100);
+/// Between two decisions of the policy.
+const DECIDE: Duration = Duration::from_secs(1);
+
+/// What the supervisor knows of all guests' modes.
+pub(super) struct Switching {
+    queues: Queues,
+    guests: HashMap<u32, State>,
+    /// Given away by measure.
+    policy: Option<Policy>,
+    decide_at: Option<Instant>,
+    began: Instant,
+    next_request: u32,
+}
+
+/// One guest's.
+struct State {
+    since: Instant,
+    why: String,
+    /// The user chose.
+    pinned: bool,
+    pending: Option<Pending>,
+    close_at: Option<Instant>,
+    switches: u64,
+    last_gap_ns: u64,
+    /// Frames and processor time when last counted, and when.
+    counted: Option<(Instant, u64, u64)>,
+    rate: (f64, f64),
+}
+
+/// A switch under way.
+struct Pending {
+    request: u32,
+    direct: bool,
+    why: String,
+    until: Instant,
+    /// Who waits for the outcome.
+    visitor: Option<OwnedFd>,
+}
+
+/// For `attacca server status` and `attacca ps`.
+#[derive(Clone, Debug, serde::Serialize)]
+pub(super) struct SwitchStatus {
+    since_ms: u128,
+    why: String,
+    switches: u64,
+    last_gap_us: f64,
+    frames_per_second: f64,
+}
+
+impl Default for State {
+    fn default() -> State {
+        State {
+            since: Instant::now(),
+            why: "guests begin with the server".into(),
+            pinned: false,
+            pending: None,
+            close_at: None,
+            switches: 0,
+            last_gap_ns: 0,
+            counted: None,
+            rate: (0.0, 0.0),
+        }
+    }
+}
+
+impl Switching {
+    pub(super) fn new(config: &NetworkConfig, uplink_fds: &[OwnedFd]) -> io::Result<Switching> {
+        let uplink = match (&config.uplink, uplink_fds.first()) {
+            (UplinkSpec::Nic(NicSpec::Tap(name, _)), Some(fd)) => Some((name.as_str(), fd)),
+            _ => None,
+        };
+        let queues = Queues::new(uplink, config.direct_queues as usize)?;
+        let policy = config.auto.then(|| Policy::new(Tuning::default()));
+        let decide_at = policy.as_ref().map(|_| Instant::now() + DECIDE);
+        let guests = HashMap::new();
+        Ok(Switching { queues, guests, policy, decide_at, began: Instant::now(), next_request: 1 })
+    }
+
+    /// A guest has gone.
+    pub(super) fn forget(&mut self, guest: u32) {
+        self.queues.close(guest);
+        self.guests.remove(&guest);
+    }
+
+    /// When [`Supervisor::run_switching`] has something to do.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let of = |state: &State| [state.close_at, state.pending.as_ref().map(|p| p.until)];
+        let all = self.guests.values().flat_map(of).flatten();
+        all.chain(self.decide_at).min()
+    }
+
+    pub(super) fn status(&self, guest: u32) -> Option<SwitchStatus> {
+        let state = self.guests.get(&guest)?;
+        Some(SwitchStatus {
+            since_ms: state.since.elapsed().as_millis(),
+            why: state.why.clone(),
+            switches: state.switches,
+            last_gap_us: state.last_gap_ns as f64 / 1000.0,
+            frames_per_second: state.rate.0,
+        })
+    }
+
+    fn state(&mut self, guest: u32) -> &mut State {
+        self.guests.entry(guest).or_default()
+    }
+}
+
+impl Supervisor {
+    /// `attacca switch`: answered when it is done, or has failed.
+    pub(super) fn visit_switch(&mut self, visitor: OwnedFd, guest: &str, direct: bool, nic: Option<NicSpec>) {
+        let found = self.guests.iter().position(|g| g.place.name == guest);
+        let Some(at) = found else {
+            let words = format!("the network has no guest called '{guest}'");
+            let _ = control::post(visitor.as_fd(), &Reply::Failed(words), &[]);
+            return;
+        };
+        let id = self.guests[at].id;
+        self.switching.state(id).pinned = true;
+        self.switch(at, direct, nic.as_ref(), "the user said so".into(), Some(visitor));
+    }
+
+    /// `attacca switch --explain`.
+    pub(super) fn explain(&self, guest: &str) -> Reply {
+        let Some(guest) = self.guests.iter().find(|g| g.place.name == guest) else {
+            return Reply::Failed(format!("the network has no guest called '{guest}'"));
+        };
+        let mode = if guest.mode == Mode::Direct { "direct" } else { "server" };
+        let Some(state) = self.switching.guests.get(&guest.id) else {
+            return Reply::Said(format!("{}: {mode}, from its start", guest.place.name));
+        };
+        let mut text = format!(
+            "{}: {mode} for {:.1} s, since {}; {} switches",
+            guest.place.name,
+            state.since.elapsed().as_secs_f64(),
+            state.why,
+            state.switches
+        );
+        if state.switches != 0 {
+            text += &format!(", the last with {:.0} us of silence", state.last_gap_ns as f64 / 1000.0);
+        }
+        if let Some(policy) = &self.switching.policy {
+            let gain = policy.gain(guest.id);
+            text +=
+                &format!("; gain {gain:.0}, {:.0} frames/s, {:.0} % cpu", state.rate.0, state.rate.1 * 100.0);
+        }
+        if state.pinned {
+            text += "; pinned: the policy does not move it";
+        }
+        Reply::Said(text)
+    }
+
+    fn switch(
+        &mut self,
+        at: usize,
+        direct: bool,
+        nic: Option<&NicSpec>,
+        why: String,
+        visitor: Option<OwnedFd>,
+    ) {
+        let Err(error) = self.try_switch(at, direct, nic, why, &visitor) else {
+            let id = self.guests[at].id;
+            if let Some(pending) = &mut self.switching.state(id).pending {
+                pending.visitor = visitor;
+            } else if let Some(visitor) = visitor {
+                let _ =
+                    control::post(visitor.as_fd(), &Reply::Said("nothing to do: it is there".into()), &[]);
+            }
+            return;
+        };
+        if let Some(visitor) = visitor {
+            let _ = control::post(visitor.as_fd(), &Reply::Failed(error.to_string()), &[]);
+        }
+    }
+
+    fn try_switch(
+        &mut self,
+        at: usize,
+        direct: bool,
+        nic: Option<&NicSpec>,
+        why: String,
+        _visitor: &Option<OwnedFd>,
+    ) -> io::Result<()> {
+        let guest = &self.guests[at];
+        let (id, mac) = (guest.id, guest.place.mac);
+        if direct == (guest.mode == Mode::Direct) {
+            return Ok(());
+        }
+        if self.switching.state(id).pending.is_some() {
+            return Err(io::Error::other("the guest is being switched"));
+        }
+        self.close_queue(id, true);
+        let request = self.switching.next_request;
+        self.switching.next_request = request.checked_add(1).unwrap_or(1);
+        let control = self.guests[at].control.as_fd();
+        if direct {
+            let (opened, number) = self.switching.queues.open(id, mac, nic)?;
+            let message = ToGuest::GoDirect(opened.direct(number, mac)).encode(request);
+            let fds: Vec<_> = super::borrow(&opened.fds).collect();
+            if let Err(error) = sys::post(control, message.bytes(), &fds) {
+                self.switching.queues.close(id);
+                return Err(error);
+            }
+        } else {
+            self.switching.queues.unsteer(id);
+            sys::post(control, ToGuest::GoServer.encode(request).bytes(), &[])?;
+        }
+        let until = Instant::now() + PATIENCE;
+        self.switching.state(id).pending = Some(Pending { request, direct, why, until, visitor: None });
+        Ok(())
+    }
+
+    /// The guest uses another device.
+    pub(super) fn switched(&mut self, at: usize, request: u32, mode: Mode, gap_ns: u64) {
+        let id = self.guests[at].id;
+        let state = self.switching.state(id);
+        let pending = state.pending.take_if(|pending| pending.request == request && request != 0);
+        if pending.is_none() && mode == Mode::Direct {
+            // Nobody asked for that, or too late: it is steered nowhere.
+            return;
+        }
+        state.since = Instant::now();
+        state.switches += 1;
+        state.last_gap_ns = gap_ns;
+        state.why = match &pending {
+            Some(pending) => pending.why.clone(),
+            None => "its direct device went away".into(),
+        };
+        self.guests[at].mode = mode;
+        if mode == Mode::Direct {
+            let rules = self.rules(&self.guests[at]);
+            if let Err(error) = self.switching.queues.steer(id, &rules) {
+                eprintln!("attacca: network supervisor: {}: {error}", self.guests[at].place.name);
+            }
+        } else {
+            self.switching.queues.unsteer(id);
+            self.switching.state(id).close_at = Some(Instant::now() + LINGER);
+        }
+        if pending.is_none() {
+            eprintln!(
+                "attacca: network supervisor: guest '{}' lost its direct device and uses the server",
+                self.guests[at].place.name
+            );
+        }
+        if let Some(visitor) = pending.and_then(|pending| pending.visitor) {
+            let words = format!("{:.0} us of silence", gap_ns as f64 / 1000.0);
+            let _ = control::post(visitor.as_fd(), &Reply::Said(words), &[]);
+        }
+    }
+
+    /// The guest could not.
+    pub(super) fn switch_failed(&mut self, at: usize, request: u32, errno: i32, stage: Stage) {
+        let id = self.guests[at].id;
+        let state = self.switching.state(id);
+        let Some(pending) = state.pending.take_if(|pending| pending.request == request) else { return };
+        let error = io::Error::from_raw_os_error(errno);
+        self.give_up(at, pending, format!("the guest could not ({stage:?}): {error}"));
+    }
+
+    fn give_up(&mut self, at: usize, pending: Pending, words: String) {
+        let id = self.guests[at].id;
+        if pending.direct {
+            self.switching.queues.close(id);
+        } else {
+            // It stays direct.
+            let rules = self.rules(&self.guests[at]);
+            let _ = self.switching.queues.steer(id, &rules);
+        }
+        eprintln!("attacca: network supervisor: guest '{}': {words}", self.guests[at].place.name);
+        if let Some(visitor) = pending.visitor {
+            let _ = control::post(visitor.as_fd(), &Reply::Failed(words), &[]);
+        }
+    }
+
+    /// Everything that is the guest's: its address, or its ports of a shared one, and what it leased.
+    fn rules(&self, guest: &Guest) -> Vec<Rule> {
+        let address = guest.place.address;
+        let mut rules: Vec<Rule> = guest.leases.iter().map(|lease| Rule::address(*lease)).collect();
+        if !matches!(self.held.port_map.owner(address), Some(Owned::Shared(..))) {
+            rules.push(Rule::address(address));
+            return rules;
+        }
+        let claimed = guest.claims.iter().map(|(proto, port)| (*proto, *port));
+        let (low, high) = guest.place.ephemeral;
+        let both = (low..=high).flat_map(|port| [(Proto::Tcp, port), (Proto::Udp, port)]);
+        rules.extend(claimed.chain(both).map(|(proto, port)| port_rule(address, proto, port)));
+        rules
+    }
+
+    /// A port of a shared address has a new owner, or none.
+    pub(super) fn steer_port(&mut self, at: usize, claim: Claim, owned: bool) {
+        let guest = &self.guests[at];
+        let address = guest.place.address;
+        let shared = matches!(self.held.port_map.owner(address), Some(Owned::Shared(..)));
+        if guest.mode != Mode::Direct || !shared {
+            return;
+        }
+        let rule = port_rule(address, claim.proto, claim.port);
+        if owned {
+            let _ = self.switching.queues.steer(guest.id, &[rule]);
+        } else {
+            self.switching.queues.unsteer_one(guest.id, rule);
+        }
+    }
+
+    /// An address came to be shared, or is a guest's own again: what was steered as a whole is steered by ports.
+    pub(super) fn steer_anew(&mut self, address: std::net::IpAddr) {
+        let direct: Vec<usize> = (0..self.guests.len())
+            .filter(|at| self.guests[*at].place.address == address && self.guests[*at].mode == Mode::Direct)
+            .collect();
+        for at in direct {
+            let rules = self.rules(&self.guests[at]);
+            let id = self.guests[at].id;
+            self.switching.queues.unsteer(id);
+            let _ = self.switching.queues.steer(id, &rules);
+        }
+    }
+
+    fn close_queue(&mut self, id: u32, now: bool) {
+        let state = self.switching.state(id);
+        if state.close_at.is_some_and(|at| now || at <= Instant::now()) {
+            state.close_at = None;
+            self.switching.queues.close(id);
+        }
+    }
+
+    /// What is due.
+    pub(super) fn run_switching(&mut self) {
+        let now = Instant::now();
+        let ids: Vec<u32> = self.switching.guests.keys().copied().collect();
+        for id in ids {
+            self.close_queue(id, false);
+            let late = self.switching.state(id).pending.take_if(|pending| pending.until <= now);
+            if let (Some(pending), Some(at)) = (late, self.guests.iter().position(|g| g.id == id)) {
+                self.give_up(at, pending, "the guest does not answer".into());
+            }
+        }
+        if self.switching.decide_at.is_some_and(|at| at <= now) {
+            self.switching.decide_at = Some(now + DECIDE);
+            self.decide();
+        }
+    }
+
+    fn decide(&mut self) {
+        // What the guests said after the last time; the answers to this question are for the next.
+        let samples: Vec<Sample> = self.guests.iter().map(|guest| self.switching.sample(guest)).collect();
+        self.guests.iter().for_each(|guest| guest.tell(0, ToGuest::Report));
+        let (most, now) = (self.switching.queues.most(), self.switching.began.elapsed());
+        let Some(policy) = &mut self.switching.policy else { return };
+        for step in policy.decide(most, &samples, now) {
+            if let Some(at) = self.guests.iter().position(|g| g.id == step.guest) {
+                self.switch(at, step.direct, None, step.why, None);
+            }
+        }
+    }
+
+    /// A guest has counted.
+    pub(super) fn counted(&mut self, at: usize) {
+        let (id, counters) = (self.guests[at].id, self.guests[at].counters);
+        if let Some(counters) = counters {
+            self.switching.counted(id, counters.frames.iter().sum(), counters.cpu_ns);
+        }
+    }
+}
+
+impl Switching {
+    fn counted(&mut self, guest: u32, frames: u64, cpu_ns: u64) {
+        let now = Instant::now();
+        let state = self.state(guest);
+        if let Some((at, before, cpu_before)) = state.counted.replace((now, frames, cpu_ns)) {
+            let seconds = now.duration_since(at).as_secs_f64().max(0.001);
+            let cpu = cpu_ns.saturating_sub(cpu_before) as f64 / 1e9;
+            state.rate = (frames.saturating_sub(before) as f64 / seconds, cpu / seconds);
+        }
+    }
+
+    fn sample(&self, guest: &Guest) -> Sample {
+        let state = self.guests.get(&guest.id);
+        let (frames, cpu) = state.map_or((0.0, 0.0), |state| state.rate);
+        let pinned = state.is_some_and(|state| state.pinned || state.pending.is_some());
+        Sample { guest: guest.id, frames, cpu, direct: guest.mode == Mode::Direct, pinned }
+    }
+}
+
+fn port_rule(address: std::net::IpAddr, proto: Proto, port: u16) -> Rule {
+    Rule { address, protocol: if proto == Proto::Tcp { 6 } else { 17 }, port }
+}
