@@ -1,7 +1,9 @@
 //! `attacca ps [--json]`: the running guests.
 
 use crate::error::{OrFail, Result};
-use crate::guests;
+use crate::guests::{self, Guest};
+use netserver::client;
+use serde_json::Value;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,10 +17,16 @@ pub(crate) struct Args {
 
 /// Prints the running guests.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let guests = guests::running()?;
+    let mut guests = guests::running()?;
+    let networks = networks();
+    for guest in &mut guests {
+        // The record says how it began; its network knows how it is.
+        if let Some(mode) = of(&networks, guest).and_then(|known| known["mode"].as_str()) {
+            guest.mode = mode.into();
+        }
+    }
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&guests).or_fail("cannot print")?);
-        return Ok(ExitCode::SUCCESS);
+        return print_json(&guests, &networks);
     }
     let header = ["NAME", "PID", "UP", "NETWORK", "MODE", "ADDRESS", "PORTS", "COMMAND"].map(String::from);
     let mut rows = vec![header];
@@ -35,6 +43,37 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         ]);
     }
     print_table(&rows);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What each network with a name says of itself.
+fn networks() -> Vec<Value> {
+    let Ok(dir) = guests::runtime_dir() else { return Vec::new() };
+    let names = client::networks(&dir).into_iter();
+    names.filter_map(|name| serde_json::from_str(&client::status(&dir, &name).ok()?).ok()).collect()
+}
+
+/// What a guest's network says of it.
+fn of<'a>(networks: &'a [Value], guest: &Guest) -> Option<&'a Value> {
+    let network = networks.iter().find(|network| network["name"] == *guest.network)?;
+    network["guests"].as_array()?.iter().find(|known| known["name"] == *guest.name)
+}
+
+/// The records, with what the networks add: since when and why the mode is what it is, counters.
+fn print_json(guests: &[Guest], networks: &[Value]) -> Result<ExitCode> {
+    let mut all = Vec::new();
+    for guest in guests {
+        let mut value = serde_json::to_value(guest).or_fail("cannot print")?;
+        if let Some(known) = of(networks, guest) {
+            for key in
+                ["switching", "counters", "frames_from", "frames_to", "bytes_from", "bytes_to", "drops"]
+            {
+                value[key] = known[key].clone();
+            }
+        }
+        all.push(value);
+    }
+    println!("{}", serde_json::to_string_pretty(&all).or_fail("cannot print")?);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -38,6 +38,9 @@ pub(crate) struct Args {
     /// or wire:NAME (another guest with the same wire)
     #[arg(long, value_name = "NIC", conflicts_with_all = ["net", "publish"], requires = "ip")]
     nic: Option<NicSpec>,
+    /// How the guest reaches its network: over the network server, or over a queue of its own
+    #[arg(long, value_name = "MODE", value_parser = ["server", "direct"], default_value = "server")]
+    mode: String,
     /// The guest's address: in its network, where one that another guest has is shared with it
     /// [default: the next free one], or on its NIC, with the length of the network's prefix
     #[arg(long, value_name = "ADDR[/LEN]", value_parser = parse_ip)]
@@ -364,6 +367,7 @@ fn attach(args: &Args, name: &str) -> Result<Option<Attached>> {
         address: args.ip.map(|(address, _)| address.into()),
         gateway: args.gateway.map(IpAddr::V4),
         queues: 1,
+        direct: args.mode == "direct",
         limits,
     };
     let dir = guests::runtime_dir()?;
@@ -376,6 +380,9 @@ fn attach(args: &Args, name: &str) -> Result<Option<Attached>> {
         Some(net) => {
             server::check_name(net)?;
             netserver::client::join(&dir, net, &request).map(Some).map_err(Failure::new)
+        }
+        None if args.mode == "direct" => {
+            Err(Failure::new("--mode direct goes with --net NAME (or give --nic)"))
         }
         None if args.ip.is_some() => Err(Failure::new("--ip goes with --net NAME or --nic")),
         None => netserver::client::private_network(&dir, name, &request).map(Some).map_err(Failure::new),

@@ -58,6 +58,9 @@ pub struct GuestRequest {
     pub address: Option<IpAddr>,
     /// Another way out than the network's.
     pub gateway: Option<IpAddr>,
+    /// A direct queue from the start, if one can be had.
+    #[serde(default)]
+    pub direct: bool,
     /// Queue pairs (one for each engine shard).
     pub queues: u32,
     /// What it may use at most.

@@ -86,6 +86,10 @@ impl Supervisor {
             self.remove(self.guests.len() - 1);
             return false;
         }
+        if request.direct {
+            // It waits in the guest's socket until the guest has come up.
+            self.switch_at_start(self.guests.len() - 1);
+        }
         true
     }
 

@@ -24,6 +24,8 @@ use std::time::{Duration, Instant};
 
 /// A guest answers within this time, or its switch has failed.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// A guest that begins has so much more.
+const START: Duration = Duration::from_secs(10);
 /// From the guest's return to the closing of its queue. The guest itself listens for 20 ms.
 const LINGER: Duration = Duration::from_millis(100);
 /// Between two decisions of the policy.
@@ -147,6 +149,22 @@ impl Supervisor {
         self.switch(at, direct, nic.as_ref(), "the user said so".into(), Some(visitor));
     }
 
+    /// `attacca run --mode direct`.
+    pub(super) fn switch_at_start(&mut self, at: usize) {
+        let id = self.guests[at].id;
+        self.switching.state(id).pinned = true;
+        if let Err(error) = self.try_switch(at, true, None, "its start said so".into()) {
+            eprintln!(
+                "attacca: network supervisor: guest '{}' begins with the server: {error}",
+                self.guests[at].place.name
+            );
+            self.switching.state(id).why = format!("no direct queue could be had: {error}");
+        }
+        if let Some(pending) = &mut self.switching.state(id).pending {
+            pending.until += START;
+        }
+    }
+
     /// `attacca switch --explain`.
     pub(super) fn explain(&self, guest: &str) -> Reply {
         let Some(guest) = self.guests.iter().find(|g| g.place.name == guest) else {
@@ -185,7 +203,7 @@ impl Supervisor {
         why: String,
         visitor: Option<OwnedFd>,
     ) {
-        let Err(error) = self.try_switch(at, direct, nic, why, &visitor) else {
+        let Err(error) = self.try_switch(at, direct, nic, why) else {
             let id = self.guests[at].id;
             if let Some(pending) = &mut self.switching.state(id).pending {
                 pending.visitor = visitor;
@@ -200,14 +218,7 @@ impl Supervisor {
         }
     }
 
-    fn try_switch(
-        &mut self,
-        at: usize,
-        direct: bool,
-        nic: Option<&NicSpec>,
-        why: String,
-        _visitor: &Option<OwnedFd>,
-    ) -> io::Result<()> {
+    fn try_switch(&mut self, at: usize, direct: bool, nic: Option<&NicSpec>, why: String) -> io::Result<()> {
         let guest = &self.guests[at];
         let (id, mac) = (guest.id, guest.place.mac);
         if direct == (guest.mode == Mode::Direct) {
