@@ -82,16 +82,21 @@ fn wait_for(address: &str) {
     }
 }
 
-/// One connection that is never closed: an exchange after the other, each checked. The moments of all answers.
+fn connect(address: &str) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream
+}
+
+/// One connection (nginx: a new one now and then): an exchange after the other, each checked. The moments of all answers.
 fn client(
     address: &'static str,
     stop: Arc<AtomicBool>,
     mut exchange: impl FnMut(&mut TcpStream, u64) + Send + 'static,
 ) -> JoinHandle<Vec<Instant>> {
     std::thread::spawn(move || {
-        let mut stream = TcpStream::connect(address).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut stream = connect(address);
         let mut answers = Vec::new();
         while !stop.load(Ordering::Relaxed) {
             exchange(&mut stream, answers.len() as u64);
@@ -102,7 +107,11 @@ fn client(
 }
 
 fn http_exchange(body: usize) -> impl FnMut(&mut TcpStream, u64) + Send {
-    move |stream, _| {
+    move |stream, number| {
+        if number % 900 == 899 {
+            // nginx ends a connection after a thousand requests (keepalive_requests).
+            *stream = connect("10.9.0.20:80");
+        }
         stream.write_all(b"GET /data HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
         let mut answer = Vec::new();
         let mut buffer = [0; 65536];
