@@ -9,17 +9,34 @@ use core::sync::atomic::{AtomicI32, Ordering};
 use net::control::{Counters, MAX_MESSAGE, Mode, Stage, ToGuest, ToSupervisor};
 use platform::errno::{Errno, Result};
 use platform::host;
-use sched::host_fd::{self, HostReady};
+use platform::sync::Lock;
+use platform::time::Instant;
+use sched::host_fd::{self, HostReady, WatchId};
+use sched::timer::Expire;
 use syscalls::net_device::Notice;
-use syscalls::net_poll;
+use syscalls::{net_claim, net_poll};
 
 /// The socket, or -1: a constant once the guest has started.
 static SOCKET: AtomicI32 = AtomicI32::new(-1);
 
+/// How a guest of a network with a name comes back to a supervisor that was started anew.
+pub(crate) struct ComeBack {
+    /// Where it listens.
+    pub(crate) path: Vec<u8>,
+    /// Who we are.
+    pub(crate) message: ToSupervisor,
+    /// Our link and its bells.
+    pub(crate) fds: [i32; 3],
+}
+
+/// Between two knocks at the door of a supervisor that has died.
+const KNOCK_NS: u64 = 200_000_000;
+
 /// Begins to listen.
-pub(crate) fn start(fd: i32) -> Result<()> {
+pub(crate) fn start(fd: i32, come_back: Option<ComeBack>) -> Result<()> {
     SOCKET.store(fd, Ordering::Relaxed);
-    host_fd::watch(fd, host_fd::IN | host_fd::EDGE, Arc::new(Control { fd })).map(drop)
+    let control = Arc::new(Control { fd, come_back, watch: Lock::new(None) });
+    control.clone().listen()
 }
 
 /// Sends a message; whether it went. One that the supervisor has no room for is lost, as if it had died.
@@ -53,14 +70,86 @@ pub(crate) fn report(notice: Notice) {
 
 struct Control {
     fd: i32,
+    come_back: Option<ComeBack>,
+    watch: Lock<Option<WatchId>>,
 }
 
-impl HostReady for Control {
+impl Control {
+    fn listen(self: Arc<Control>) -> Result<()> {
+        let id = host_fd::watch(self.fd, host_fd::IN | host_fd::EDGE, Arc::new(Listening(self.clone())))?;
+        *self.watch.lock() = Some(id);
+        Ok(())
+    }
+
+    /// The supervisor has gone. What runs, runs on: frames need none.
+    fn lost(self: Arc<Control>) {
+        net_claim::nobody_answers();
+        if let Some(id) = self.watch.lock().take() {
+            host_fd::unwatch(id);
+        }
+        if self.come_back.is_some() {
+            crate::message::note(format_args!(
+                "the network's supervisor is gone: this guest runs on; ports, switches and a server that ends \
+                 wait for 'attacca server start' of the same network"
+            ));
+            sched::timer::add(platform::time::now().after(KNOCK_NS), Arc::new(Knock(self)));
+        }
+    }
+
+    /// Knocks at the network's door. Whether somebody opened.
+    fn knock(&self, come_back: &ComeBack) -> Result<()> {
+        const AF_UNIX: u16 = 1;
+        const SOCK_SEQPACKET: usize = 5;
+        const SOCK_NONBLOCK_CLOEXEC: usize = 0x800 | 0x8_0000;
+        // struct sockaddr_un
+        let mut address = [0u8; 110];
+        address[..2].copy_from_slice(&AF_UNIX.to_ne_bytes());
+        let path = address[2..109].get_mut(..come_back.path.len()).ok_or(Errno::ENAMETOOLONG)?;
+        path.copy_from_slice(&come_back.path);
+        let len = 2 + come_back.path.len() + 1;
+        let flags = SOCK_SEQPACKET | SOCK_NONBLOCK_CLOEXEC;
+        // SAFETY: no memory arguments.
+        let fd = unsafe { host!(socket, usize::from(AF_UNIX), flags, 0) }? as i32;
+        // SAFETY: the address is `len` bytes of ours.
+        let connected = unsafe { host!(connect, fd, address.as_ptr(), len) }
+            .and_then(|_| send_with(fd, come_back.message.encode(0).bytes(), &come_back.fds))
+            // SAFETY: the old socket is dead and not watched any more; its number stays what others know.
+            .and_then(|()| unsafe { host!(dup2, fd, self.fd) });
+        close(fd);
+        connected.map(drop)
+    }
+}
+
+/// Tries again until it gets in.
+struct Knock(Arc<Control>);
+
+impl Expire for Knock {
+    fn expire(&self, now: Instant) {
+        let control = &self.0;
+        let Some(come_back) = &control.come_back else { return };
+        if control.knock(come_back).and_then(|()| control.clone().listen()).is_err() {
+            sched::timer::add(now.after(KNOCK_NS), Arc::new(Knock(control.clone())));
+            return;
+        }
+        net_claim::tell_again();
+    }
+}
+
+/// The watch of a connection.
+struct Listening(Arc<Control>);
+
+impl HostReady for Listening {
     fn ready(&self, _events: u32) {
         let mut buffer = [0; MAX_MESSAGE + 1];
-        while let Ok((len, fds)) = receive(self.fd, &mut buffer) {
+        loop {
+            let (len, fds) = match receive(self.0.fd, &mut buffer) {
+                Ok(got) => got,
+                Err(Errno::EAGAIN | Errno::EINTR) => return,
+                // ECONNRESET: it died with words of ours unread.
+                Err(_) => return self.0.clone().lost(),
+            };
             if len == 0 {
-                return; // The supervisor has gone. (Edge-triggered: this is said once.)
+                return self.0.clone().lost();
             }
             match ToGuest::decode(&buffer[..len]) {
                 Ok((request, message)) => handle(request, message, fds),
@@ -103,7 +192,9 @@ fn handle(request: u32, message: ToGuest, fds: Vec<i32>) {
             let counters = Counters { cpu_ns: cpu_ns(), ..net_poll::access().counters() };
             send(&ToSupervisor::Counters(counters), request);
         }
-        // What is no question to this file: answers to claims, hints that the link's header gives as well.
+        ToGuest::Granted => net_claim::answered(request, Ok(())),
+        ToGuest::Refused(errno) => net_claim::answered(request, Err(Errno(errno))),
+        // Hints that the link's header gives as well.
         _ => fds.iter().for_each(|fd| close(*fd)),
     }
 }
@@ -132,6 +223,27 @@ struct MsgHdr {
     control: *mut u64,
     control_len: usize,
     flags: u32,
+}
+
+/// Sends a record with descriptors.
+fn send_with(fd: i32, bytes: &[u8], fds: &[i32; 3]) -> Result<()> {
+    const MSG_NOSIGNAL: usize = 0x4000;
+    const SOL_SOCKET_RIGHTS: u64 = 1 | 1 << 32;
+    let word = |a: i32, b: i32| u64::from(a as u32) | u64::from(b as u32) << 32;
+    // struct cmsghdr with three descriptors: 28 bytes, padded to words.
+    let mut control = [28, SOL_SOCKET_RIGHTS, word(fds[0], fds[1]), word(fds[2], 0)];
+    let mut part = [bytes.as_ptr() as usize, bytes.len()];
+    let message = MsgHdr {
+        name: 0,
+        name_len: 0,
+        parts: &raw mut part,
+        part_count: 1,
+        control: control.as_mut_ptr(),
+        control_len: size_of_val(&control),
+        flags: 0,
+    };
+    // SAFETY: the message points at live memory of these lengths.
+    unsafe { host!(sendmsg, fd, &raw const message, MSG_NOSIGNAL) }.map(drop)
 }
 
 /// The next record: its length (0: the other side has closed) and descriptors.

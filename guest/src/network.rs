@@ -10,7 +10,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr};
 use net::Shard;
-use net::control::{Direct, Mode, ToGuest};
+use net::control::{Direct, Mode, Name, ToGuest, ToSupervisor};
 use net::ring::{Link, RingDevice, Role};
 use platform::host;
 use sched::host_fd::{self, HostReady};
@@ -47,11 +47,28 @@ pub(crate) fn start(config: &Config) {
     } else {
         net_poll::init(Shard::new(loopback_only()), Backend::none(), control::report);
     }
+    if net.claims {
+        syscalls::net_claim::start(control::send);
+    }
     if let Some(fd) = config.control_fd
-        && let Err(error) = control::start(fd)
+        && let Err(error) = control::start(fd, come_back(config))
     {
         die(format_args!("the network's control socket cannot be watched: {error}"));
     }
+}
+
+/// What a guest of a network with a name says when its supervisor has died and another one has come.
+fn come_back(config: &Config) -> Option<control::ComeBack> {
+    let net = &config.net;
+    let (ip, _) = net.ip?;
+    let message = ToSupervisor::Rejoin {
+        mac: net.mac?,
+        address: Ipv4Addr::from(ip).into(),
+        name: Name::new(config.name)?,
+        ephemeral: net.ephemeral?,
+    };
+    let fds = [net.ring_fd?, net.doorbell_out?, net.doorbell_in?];
+    Some(control::ComeBack { path: net.control?.to_vec(), message, fds })
 }
 
 fn loopback_only() -> net::Config {

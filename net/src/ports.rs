@@ -105,6 +105,11 @@ impl<A: Address> Ports<A> {
         entry.owners.iter().all(|other| may_share(other, owner))
     }
 
+    /// Whether anybody has or uses `port`.
+    pub(crate) fn is_used(&self, port: u16) -> bool {
+        self.entries.contains_key(&port)
+    }
+
     pub(crate) fn bind(&mut self, port: u16, owner: Owner<A>) {
         self.entries.entry(port).or_default().owners.push(owner);
     }

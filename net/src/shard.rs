@@ -460,6 +460,11 @@ impl Shard {
         rows
     }
 
+    /// Whether a socket is bound to the port, or a connection uses it (its TIME-WAIT included).
+    pub fn is_port_used(&self, udp: bool, port: u16) -> bool {
+        if udp { self.udp.ports.is_used(port) } else { self.tcp.ports.is_used(port) }
+    }
+
     /// Sockets of each kind, and records in TIME-WAIT: TCP, UDP, raw, TIME-WAIT.
     pub fn counts(&self) -> [usize; 4] {
         [self.tcp.sockets.len(), self.udp.sockets.len(), self.raw.sockets.len(), self.tcp.time_wait.len()]

@@ -18,12 +18,13 @@ use crate::socket::{
     SOCK_RAW, SOCK_STREAM, Socket, Timeouts,
 };
 use crate::user;
-use crate::{Errno, Result, inet_message, inet_option};
+use crate::{Errno, Result, inet_message, inet_option, net_claim};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, Ordering};
+use net::control::Proto;
 use net::{Bind, Endpoint, RawProtocol, Shutdown, SocketId, TcpFlags, UdpOption};
 use platform::sync::Lock;
 use platform::time;
@@ -61,6 +62,8 @@ pub(crate) struct InetSocket {
     unfinished: Lock<Option<Endpoint>>,
     /// IP_BIND_ADDRESS_NO_PORT.
     pub(crate) late_port: AtomicBool,
+    /// The port that was asked for at the network's supervisor, or 0.
+    claimed: AtomicU16,
     phase: AtomicU8,
     /// How the socket claims its address (SO_REUSEADDR, SO_REUSEPORT, IP_TRANSPARENT).
     pub(crate) bind: Lock<Bind>,
@@ -110,6 +113,15 @@ pub(crate) fn open(ctx: &Ctx, v6: bool, kind: i32, protocol: i32) -> Result<Box<
 }
 
 impl InetSocket {
+    /// What its ports are ports of.
+    fn proto(&self) -> Option<Proto> {
+        match self.kind {
+            Kind::Tcp => Some(Proto::Tcp),
+            Kind::Udp => Some(Proto::Udp),
+            Kind::Ping | Kind::Raw(_) => None,
+        }
+    }
+
     fn new(id: SocketId, cookie: u64, kind: Kind, v6: bool, hub: Arc<Hub>, phase: u8) -> InetSocket {
         InetSocket {
             id,
@@ -119,6 +131,7 @@ impl InetSocket {
             v6_only: AtomicBool::new(false),
             unfinished: Lock::new(None),
             late_port: AtomicBool::new(false),
+            claimed: AtomicU16::new(0),
             phase: AtomicU8::new(phase),
             bind: Lock::new(Bind::default()),
             hub,
@@ -300,7 +313,7 @@ impl InetSocket {
 }
 
 impl Socket for InetSocket {
-    fn bind(&self, _ctx: &Ctx, to: &SockAddr) -> Result<()> {
+    fn bind(&self, ctx: &Ctx, to: &SockAddr) -> Result<()> {
         let local = match (to.family(), self.v6) {
             // ip(7): an all-zero AF_UNSPEC address binds to any, for old programs.
             (AF_UNSPEC, false) if to.bytes().len() >= 16 && to.bytes()[4..8] == [0; 4] => {
@@ -323,12 +336,23 @@ impl Socket for InetSocket {
             *self.unfinished.lock() = Some(local);
             return Ok(());
         }
+        let claimed = match self.proto() {
+            Some(proto) => net_claim::claim(ctx, proto, local.addr, local.port)?,
+            None => false,
+        };
         let mut stack = access();
-        match self.kind {
+        let bound = match self.kind {
             Kind::Tcp => stack.shard.tcp_bind(self.id, local, bind).linux(),
             Kind::Udp => stack.shard.udp_bind(self.id, local, bind).linux(),
             Kind::Ping | Kind::Raw(_) => stack.shard.raw_bind(self.id, local).linux(),
+        };
+        drop(stack);
+        match (claimed, bound.is_ok(), self.proto()) {
+            (true, true, _) => self.claimed.store(local.port, Ordering::Relaxed),
+            (true, false, Some(proto)) => net_claim::release(proto, local.port),
+            _ => {}
         }
+        bound
     }
 
     fn listen(&self, _ctx: &Ctx, backlog: i32) -> Result<()> {
@@ -571,6 +595,9 @@ impl File for InetSocket {
 impl Drop for InetSocket {
     fn drop(&mut self) {
         net_poll::close(self.id, self.cookie);
+        if let Some(proto) = self.proto() {
+            net_claim::release(proto, self.claimed.load(Ordering::Relaxed));
+        }
     }
 }
 

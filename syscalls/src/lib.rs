@@ -48,6 +48,7 @@ pub mod maps;
 pub mod memory;
 pub mod mounts;
 pub mod mqueue;
+pub mod net_claim;
 pub mod net_device;
 pub mod net_interface;
 pub mod net_poll;

@@ -1,6 +1,8 @@
 //! The server as a whole: an engine in the place of a guest, real host sockets at the other end.
 
 use crate::control::{self, Order};
+use crate::board::REASONS;
+use crate::supervisor::Held;
 use crate::supervisor::testing::{held, hello, place};
 use crate::{Publish, orders, sys};
 use net::ring::{Link, RingDevice, Role};
@@ -19,6 +21,7 @@ struct Guest {
     device: RingDevice,
     orders: OwnedFd,
     published: Vec<SocketAddr>,
+    held: Held,
     _mapping: sys::Mapping,
 }
 
@@ -54,7 +57,7 @@ impl Guest {
         config.peer_mac = place.peer_mac;
         config.mtu = place.mtu as usize;
         let published = place.publish.iter().map(|p| p.host).collect();
-        Guest { shard: Shard::new(config), device, orders, published, _mapping: mapping }
+        Guest { shard: Shard::new(config), device, orders, published, held, _mapping: mapping }
     }
 
     /// Drives the engine until `done` says so.
@@ -246,4 +249,142 @@ fn frames_that_are_not_the_guests_are_dropped() {
     let _ = guest.shard.tcp_connect(id, Endpoint::new(Ipv4Addr::new(10, 0, 2, 2), port), now());
     guest.until(|shard| shard.tcp_send(id, b"x", TcpFlags::empty()) == Ok(1));
     drop(guest.orders);
+}
+
+/// Another guest of the same network, without an engine: its rings' memory, and its bell.
+struct Neighbor {
+    device: Option<RingDevice>,
+    bell: OwnedFd,
+    mapping: sys::Mapping,
+    mac: [u8; 6],
+}
+
+impl Guest {
+    fn add_neighbor(&mut self, id: u32, host: u8) -> Neighbor {
+        let (mut place, link, _) = place(&[]);
+        place.address = Ipv4Addr::new(10, 0, 2, host).into();
+        place.mac = [2, 0xa7, 10, 0, 2, host];
+        place.slot = id;
+        place.name = format!("neighbor-{id}");
+        let (to_server, to_guest) = (sys::eventfd().unwrap(), sys::eventfd().unwrap());
+        assert!(self.held.port_map.own_address(place.address, id));
+        let process = sys::pidfd(std::process::id() as i32).unwrap();
+        let fds = [link.as_fd(), to_server.as_fd(), to_guest.as_fd(), process.as_fd()];
+        control::send(self.orders.as_fd(), &Order::Add(id, Box::new(place.clone())), &fds).unwrap();
+        let mapping = sys::Mapping::new(link.as_fd(), true).unwrap();
+        let bell = to_server.try_clone().unwrap();
+        // SAFETY: the mapping outlives the device (field order of `Neighbor`); one guest's end.
+        let device = unsafe {
+            let link = Link::open(mapping.base, mapping.len).unwrap();
+            let ring = Box::new(move || sys::ring(to_server.as_raw_fd()));
+            RingDevice::new(link, Role::Guest, 0, place.mtu as usize, ring).unwrap()
+        };
+        Neighbor { device: Some(device), bell, mapping, mac: place.mac }
+    }
+
+    /// The gateway still serves this guest.
+    fn is_served(&mut self) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let id = self.shard.tcp_open().unwrap();
+        let _ = self.shard.tcp_connect(id, Endpoint::new(Ipv4Addr::new(10, 0, 2, 2), port), now());
+        self.until(|shard| shard.tcp_send(id, b"x", TcpFlags::empty()) == Ok(1));
+        self.shard.close(id);
+    }
+
+    fn drops(&self, slot: u32, reason: &str) -> u64 {
+        let at = REASONS.iter().position(|r| *r == reason).unwrap();
+        self.held.board.slot(slot).drops()[at]
+    }
+}
+
+/// An IPv4 frame with a UDP head.
+fn datagram(to: [u8; 6], from: [u8; 6], src: [u8; 4], dst: [u8; 4]) -> Vec<u8> {
+    let mut frame = [&to[..], &from[..], &[8, 0, 0x45, 0, 0, 46, 0, 1, 0, 0, 64, 17, 0, 0]].concat();
+    frame.extend_from_slice(&src);
+    frame.extend_from_slice(&dst);
+    frame.extend_from_slice(&[0x30, 0x39, 0, 9, 0, 26, 0, 0]);
+    frame.resize(60, 7);
+    frame
+}
+
+impl Neighbor {
+    fn send(&mut self, frame: &[u8]) {
+        use net::device::{Device, TxMeta};
+        let device = self.device.as_mut().unwrap();
+        let _ = device.transmit(frame.len(), TxMeta::default(), &mut |to| to.copy_from_slice(frame));
+        device.flush();
+    }
+}
+
+#[test]
+fn foreign_senders_are_dropped_and_counted() {
+    let mut guest = Guest::start(&[]);
+    let mut neighbor = guest.add_neighbor(2, 16);
+    let (mac, gateway) = (neighbor.mac, [2, 0xa7, 0xac, 0xca, 0, 2]);
+    neighbor.send(&datagram(gateway, [2, 9, 9, 9, 9, 9], [10, 0, 2, 16], [10, 0, 2, 15]));
+    neighbor.send(&datagram(gateway, mac, [10, 0, 2, 15], [10, 0, 2, 2]));
+    neighbor.send(&datagram(gateway, mac, [8, 8, 8, 8], [10, 0, 2, 15]));
+    neighbor.send(&[0; 60]);
+    neighbor.send(&datagram(gateway, mac, [10, 0, 2, 16], [10, 0, 2, 15]));
+    guest.is_served();
+    let deadline = Instant::now() + PATIENCE;
+    while guest.held.board.slot(2).frames_from.load(std::sync::atomic::Ordering::Relaxed) < 5 {
+        assert!(Instant::now() < deadline);
+    }
+    assert_eq!(guest.drops(2, "foreign_mac"), 1);
+    assert_eq!(guest.drops(2, "foreign_address"), 2);
+    assert_eq!(guest.drops(2, "malformed"), 1);
+}
+
+#[test]
+fn hostile_memory_costs_its_owner_alone() {
+    let mut guest = Guest::start(&[]);
+    let mut random = 0x9e37_79b9u64;
+    let mut next = move |limit: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as usize % limit
+    };
+    for round in 0..20u32 {
+        let mut hostile = guest.add_neighbor(10 + round, 30 + round as u8);
+        hostile.device = None;
+        for _ in 0..200 {
+            // Positions and flags most often, then anything, the constant head included.
+            let at = match next(4) {
+                0 => 4096 + next(64) * 4,
+                1 => 4096 + 4096 + next(512) * 8,
+                2 => 4096 + (4096 + (1 << 19)) + next(64) * 4,
+                _ => next(hostile.mapping.len / 4) * 4,
+            };
+            let value = [next(1 << 20) as u32 & !15, u32::MAX, 16, next(1 << 32) as u32][next(4)];
+            // SAFETY: inside the mapping, aligned; as another process would write.
+            unsafe { hostile.mapping.base.add(at).cast::<u32>().write_volatile(value) };
+            sys::ring(hostile.bell.as_raw_fd());
+        }
+        // Half-way through a record it dies.
+        control::send(guest.orders.as_fd(), &Order::Remove(10 + round), &[]).unwrap();
+        guest.held.port_map.forget(Ipv4Addr::new(10, 0, 2, 30 + round as u8).into());
+    }
+    guest.is_served();
+    // Its address and slot serve the next one.
+    let mut heir = guest.add_neighbor(10, 30);
+    let mac = heir.mac;
+    heir.send(&datagram([2, 0xa7, 0xac, 0xca, 0, 2], mac, [10, 0, 2, 30], [10, 0, 2, 15]));
+    guest.is_served();
+    assert_eq!(guest.drops(10, "foreign_address"), 0);
+}
+
+#[test]
+fn a_guest_that_takes_nothing_costs_the_others_nothing() {
+    let mut guest = Guest::start(&[]);
+    let mut flooder = guest.add_neighbor(2, 16);
+    let _sleeper = guest.add_neighbor(3, 17);
+    let (mac, gateway) = (flooder.mac, [2, 0xa7, 0xac, 0xca, 0, 2]);
+    let frame = datagram(gateway, mac, [10, 0, 2, 16], [10, 0, 2, 17]);
+    let deadline = Instant::now() + PATIENCE;
+    while guest.drops(2, "receiver_full") == 0 {
+        assert!(Instant::now() < deadline);
+        (0..200).for_each(|_| flooder.send(&frame));
+        guest.is_served();
+    }
 }

@@ -98,11 +98,18 @@ fn finish(outcome: io::Result<()>, log: &Path) -> ! {
     if let Err(error) = &outcome {
         eprintln!("attacca: network supervisor: {error}");
     }
-    // A log that says nothing is litter.
+    // (That of a network with a name was looked at before its end was told: another may write there by now.)
+    if log.extension().is_some() {
+        tidy_log(log);
+    }
+    sys::exit(i32::from(outcome.is_err()))
+}
+
+/// A log that says nothing is litter.
+fn tidy_log(log: &Path) {
     if std::fs::metadata(log).is_ok_and(|m| m.len() == 0) {
         let _ = std::fs::remove_file(log);
     }
-    sys::exit(i32::from(outcome.is_err()))
 }
 
 /// What woke us.
@@ -279,6 +286,7 @@ impl Supervisor {
         if let Some(door) = self.door.take() {
             let _ = std::fs::remove_file(control_path(&door.dir));
             adopt::forget_record(&door.dir);
+            tidy_log(&door.dir.join("log"));
         }
     }
 }

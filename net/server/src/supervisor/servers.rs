@@ -428,3 +428,32 @@ fn describe(status: i32) -> String {
         format!("status {}", libc::WEXITSTATUS(status))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crash_loop_is_slowed_down_and_mended() {
+        let held = crate::supervisor::testing::held((std::net::Ipv4Addr::new(10, 0, 2, 0), 24));
+        let mut servers = Servers::new().unwrap();
+        // A program that ends at once is no server.
+        servers.program = Some("/bin/false".into());
+        let _ = servers.start(&held, &[]);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while servers.backoff() < FIRST_BACKOFF * 4 {
+            assert!(Instant::now() < deadline, "{} quick deaths", servers.quick);
+            servers.children(&held, &[]);
+            servers.run_timers(&held, &[]);
+            if servers.server.is_none() && servers.begin_at.is_none() {
+                servers.go_on(&held, &[]);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(servers.quick > ACCIDENTS && servers.restarts > 0);
+        servers.stop(false);
+        // The longest wait is bounded.
+        servers.quick = u32::MAX;
+        assert_eq!(servers.backoff(), LONGEST_BACKOFF);
+    }
+}
