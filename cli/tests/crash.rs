@@ -158,7 +158,12 @@ fn deal(network: &Network, blow: Blow, count: usize, random: &mut Random) -> Vec
     let (mut times, mut last) = (Vec::new(), 0);
     let deadline = Instant::now() + Duration::from_secs(60) + Duration::from_millis(400) * count as u32;
     while times.len() < count {
-        assert!(Instant::now() < deadline, "no server comes after {} blows: {}", times.len(), network.status());
+        assert!(
+            Instant::now() < deadline,
+            "no server comes after {} blows: {}",
+            times.len(),
+            network.status()
+        );
         std::thread::sleep(Duration::from_micros(25_000 + random.below(60_000)));
         let pid = network.status()["pid"].as_i64().unwrap_or(0) as i32;
         if pid == 0 || pid == last {
@@ -213,7 +218,8 @@ fn under_load(name: &str, talk: &str, blows: &[(Blow, usize)]) {
     let mut client = network.run("client", &[talker, talk, "server", "7", &length]);
     assert!(eventually(PATIENCE, || client.output().contains("talking")), "{}", client.output());
     let mut random = Random(0x5eed ^ total as u64);
-    let dealt: Vec<_> = blows.iter().map(|&(blow, count)| (blow, deal(&network, blow, count, &mut random))).collect();
+    let dealt: Vec<_> =
+        blows.iter().map(|&(blow, count)| (blow, deal(&network, blow, count, &mut random))).collect();
     let status = client.wait();
     let output = client.output();
     assert!(status.success() && output.contains("checked"), "{status}: {output}\n{}", server.output());

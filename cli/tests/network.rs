@@ -5,7 +5,7 @@ mod support;
 
 use std::fs;
 use std::path::PathBuf;
-use support::{Guest, PATIENCE, attacca, compile, eventually, run_limited, text};
+use support::{Guest, PATIENCE, alone, attacca, compile, eventually, run_limited, text};
 
 /// A network of this test's own; taken down when dropped.
 struct Network(String);
@@ -25,7 +25,8 @@ impl Network {
 
     fn status(&self) -> serde_json::Value {
         let mut command = attacca();
-        let words = text(run_limited(command.args(["server", "status", "--json", "--net", &self.0]), PATIENCE));
+        let words =
+            text(run_limited(command.args(["server", "status", "--json", "--net", &self.0]), PATIENCE));
         assert!(words.starts_with("{\"pid\":"), "{words}");
         serde_json::from_str(&words).unwrap()
     }
@@ -144,6 +145,7 @@ fn up(guest: &Guest) -> &Guest {
 
 #[test]
 fn guests_find_each_other_by_address_and_by_name() {
+    let _alone = alone(); // guests' names are taken once in a runtime directory
     let tool = tool();
     let tool = tool.to_str().unwrap();
     let network = Network::start("names", &["--ip", "10.77.3.0/24"]);
@@ -169,6 +171,7 @@ fn guests_find_each_other_by_address_and_by_name() {
 
 #[test]
 fn guests_share_an_address_by_ports() {
+    let _alone = alone(); // guests' names are taken once in a runtime directory
     let tool = tool();
     let tool = tool.to_str().unwrap();
     let network = Network::start("shared", &[]);
@@ -201,6 +204,7 @@ fn guests_share_an_address_by_ports() {
 
 #[test]
 fn limits_hold_for_the_one_who_has_them() {
+    let _alone = alone(); // guests' names are taken once in a runtime directory
     let tool = tool();
     let tool = tool.to_str().unwrap();
     let network = Network::start("limits", &["--guest-ports", "1"]);
@@ -220,6 +224,7 @@ fn limits_hold_for_the_one_who_has_them() {
 
 #[test]
 fn restart_upgrade_stop_and_status() {
+    let _alone = alone(); // guests' names are taken once in a runtime directory
     let tool = tool();
     let tool = tool.to_str().unwrap();
     let network = Network::start("lives", &[]);
@@ -256,6 +261,7 @@ fn restart_upgrade_stop_and_status() {
 
 #[test]
 fn a_supervisor_that_died_is_succeeded() {
+    let _alone = alone(); // guests' names are taken once in a runtime directory
     let tool = tool();
     let tool = tool.to_str().unwrap();
     let network = Network::start("orphans", &[]);
@@ -280,4 +286,65 @@ fn a_supervisor_that_died_is_succeeded() {
     }
     // Ports are known again.
     assert_eq!(network.ask("three", &same, &[tool, "bind", "81"]), "Address already in use\n");
+}
+
+/// $1: attacca, $2: the tool, $3: the network's name. In a namespace of its own.
+const BEHIND_A_TAP: &str = r#"
+ip link set lo up
+"$1" server start --net "$3" --uplink tap:at0 --ip 10.66.0.10/24 --gateway 10.66.0.1
+attacca=$1 tool=$2 net=$3
+trap '"$attacca" server stop --net "$net"; kill $(jobs -p) 2>/dev/null || :' EXIT
+ip addr add 10.66.0.1/24 dev at0
+guest() { name=$1; shift; "$attacca" run --cpus 1 --net "$net" --name "$name" "$@"; }
+up() { for i in $(seq 200); do "$tool" ask "$1" "$2" >/dev/null 2>&1 && return; sleep 0.05; done; exit 9; }
+guest one "$tool" serve 80 one >/dev/null &
+up 10.66.0.10 80
+guest two "$tool" serve 80 two >/dev/null &
+up 10.66.0.11 80
+guest three --ip 10.66.0.10 "$tool" serve 81 three >/dev/null &
+up 10.66.0.10 81
+"$tool" serve 90 host >/dev/null &
+ask() { echo "$1 $("$tool" ask "$2" "$3")"; }
+ask host-to-one 10.66.0.10 80
+ask host-to-two 10.66.0.11 80
+ask host-to-three 10.66.0.10 81
+echo "two-by-name $(guest four "$tool" ask two 80)"
+echo "shared-to-host $(guest four --ip 10.66.0.10 "$tool" ask 10.66.0.1 90)"
+pid=$("$1" server status --net "$3" --json | sed 's/^{"pid":\([0-9]*\),.*/\1/')
+kill -9 "$pid"
+ask after-a-crash 10.66.0.11 80
+"$1" server status --net "$3" --json
+"#;
+
+#[test]
+fn guests_are_neighbours_behind_a_tap_device() {
+    let _alone = alone(); // guests' names are taken once in a runtime directory
+    let tool = tool();
+    // SAFETY: no preconditions.
+    let root = unsafe { libc::getuid() } == 0;
+    let net = format!("tap-{}", std::process::id());
+    let inside = |script: &str| {
+        let mut command = std::process::Command::new("unshare");
+        command.arg(if root { "-n" } else { "-rn" }).args(["sh", "-euc", script, "sh"]);
+        command.arg(env!("CARGO_BIN_EXE_attacca")).arg(&tool).arg(&net);
+        command.env("XDG_RUNTIME_DIR", support::runtime_dir()).stdin(std::process::Stdio::null());
+        run_limited(&mut command, PATIENCE * 2)
+    };
+    let able = inside("ip tuntap add dev at1 mode tap");
+    if !able.status.success() {
+        eprintln!("skipped: no namespace with a TAP device here: {}", String::from_utf8_lossy(&able.stderr));
+        return;
+    }
+    let words = text(inside(BEHIND_A_TAP));
+    for line in [
+        "host-to-one one",
+        "host-to-two two",
+        "host-to-three three",
+        "two-by-name two",
+        "shared-to-host host",
+        "after-a-crash two",
+    ] {
+        assert!(words.lines().any(|l| l == line), "{line}: {words}");
+    }
+    assert!(words.contains("\"restarts\":1"), "{words}");
 }
