@@ -8,7 +8,7 @@
 //!   announces its addresses there; nothing of the network's NIC is steered.
 //!
 //! A guest that keeps a queue that it should have closed keeps nothing but the queue: no rule leads there. That it is
-//! still open shows in the device's count of queues; its place in the list is given up then.
+//! still open shows in the device's count of queues; it stays in the list then, until the guest ends.
 //!
 //! Left out: queues of the network's AF_XDP interface. Frames reach a socket on the queue at which the NIC received
 //! them, and moving flows between queues (ntuple rules) is not there yet.
@@ -37,7 +37,7 @@ struct TapQueue {
     guest: Option<u32>,
     rules: Vec<Rule>,
     /// Ours: the queue goes when the guest's and this one are closed.
-    _fd: OwnedFd,
+    fd: Option<OwnedFd>,
 }
 
 /// A NIC that was given to one guest.
@@ -156,6 +156,18 @@ impl Queues {
         }
     }
 
+    /// Whether queues that were given back are still open.
+    pub fn is_closing(&self) -> bool {
+        self.tap.iter().flat_map(|tap| &tap.queues).any(|queue| queue.guest.is_none())
+    }
+
+    /// Looks whether they are closed now.
+    pub fn sweep(&mut self) {
+        if let Some(tap) = &mut self.tap {
+            tap.sweep();
+        }
+    }
+
     /// The guest has closed its queue, or is gone.
     pub fn close(&mut self, guest: u32) {
         self.unsteer(guest);
@@ -163,44 +175,50 @@ impl Queues {
         if let Some(tap) = &mut self.tap
             && let Some(at) = tap.queues.iter().position(|queue| queue.guest == Some(guest))
         {
-            tap.close(at);
+            tap.queues[at].guest = None;
+            tap.sweep();
         }
     }
 }
 
 impl TapQueues {
     fn open(&mut self, guest: u32, mac: [u8; 6]) -> io::Result<(Opened, u32)> {
-        if self.queues.iter().filter(|queue| queue.guest.is_some()).count() >= self.most {
+        if self.queues.len() >= self.most {
             return Err(io::Error::other(format!("all {} direct queues are taken", self.most)));
         }
         let opened = direct::open_tap(&self.name, true, mac)?;
-        self.queues.push(TapQueue { guest: Some(guest), rules: Vec::new(), _fd: opened.fds[0].try_clone()? });
+        self.queues.push(TapQueue {
+            guest: Some(guest),
+            rules: Vec::new(),
+            fd: Some(opened.fds[0].try_clone()?),
+        });
         Ok((opened, self.queues.len() as u32))
     }
 
-    fn close(&mut self, at: usize) {
-        // The kernel counts the server's as well.
-        let before = self.count();
-        let queue = &mut self.queues[at];
-        queue.guest = None;
-        let ours = std::mem::replace(
-            &mut queue._fd,
-            match std::fs::File::open("/dev/null") {
-                Ok(nothing) => nothing.into(),
-                // Not a descriptor left: the queue stays ours, which costs a queue.
-                Err(_) => return,
-            },
-        );
-        drop(ours);
-        if self.count() >= before {
-            eprintln!("attacca: network supervisor: a guest keeps the direct queue that it gave back");
-            return;
-        }
-        // As tun.c does: the last takes the place of the one that went.
-        self.queues.swap_remove(at);
-        if let Some(moved) = self.queues.get(at) {
-            for rule in &moved.rules {
-                let _ = self.steering.set(*rule, at as u32 + 1);
+    /// Lets one queue go that its guest has given back. The others wait with our descriptor open, so that the kernel
+    /// takes them out in the order in which we do. A guest that does not close its own holds up those behind it.
+    fn sweep(&mut self) {
+        while let Some(at) = self.queues.iter().position(|queue| queue.guest.is_none()) {
+            // As tun.c does, the last takes the place of the one that goes. Its frames go to the server meanwhile.
+            let last = self.queues.len() - 1;
+            if self.queues[at].fd.is_some() {
+                self.queues[last].rules.iter().for_each(|rule| drop(self.steering.clear(*rule)));
+                self.queues[at].fd = None;
+            }
+            let gone = self.count() <= self.queues.len();
+            let place = if gone {
+                self.queues.swap_remove(at);
+                at
+            } else {
+                last
+            };
+            if let Some(moved) = self.queues.get(place) {
+                for rule in &moved.rules {
+                    let _ = self.steering.set(*rule, place as u32 + 1);
+                }
+            }
+            if !gone {
+                return;
             }
         }
     }

@@ -459,6 +459,12 @@ fn queues_come_and_go() {
         // Guest 2 gives its queue back and keeps it all the same.
         queues.close(2);
         assert_eq!(hears(&mut nics), [0, 0, 3]);
+        // It counts, until the guest closes it or ends.
+        assert!(queues.is_closing());
+        nics[2] = None;
+        queues.sweep();
+        assert!(!queues.is_closing());
+        assert_eq!(hears(&mut nics), [0, 0, 3]);
         let (opened, _) = queues.open(5, MAC, None).unwrap();
         nics.push(Some(HostNic::new(opened).unwrap()));
         queues.steer(5, &[Rule { address: ENGINE.into(), protocol: 17, port: 701 }]).unwrap();

@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const START: Duration = Duration::from_secs(10);
 /// From the guest's return to the closing of its queue. The guest itself listens for 20 ms.
 const LINGER: Duration = Duration::from_millis(100);
+/// Between two looks at queues that a guest has not closed yet.
+const SWEEP: Duration = Duration::from_millis(10);
 /// Between two decisions of the policy.
 const DECIDE: Duration = Duration::from_secs(1);
 
@@ -50,6 +52,8 @@ struct State {
     pinned: bool,
     pending: Option<Pending>,
     close_at: Option<Instant>,
+    /// A switch that begins when the last queue is closed.
+    waiting: Option<(Option<NicSpec>, String, Option<OwnedFd>)>,
     switches: u64,
     last_gap_ns: u64,
     /// Frames and processor time when last counted, and when.
@@ -85,6 +89,7 @@ impl Default for State {
             pinned: false,
             pending: None,
             close_at: None,
+            waiting: None,
             switches: 0,
             last_gap_ns: 0,
             counted: None,
@@ -116,7 +121,8 @@ impl Switching {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let of = |state: &State| [state.close_at, state.pending.as_ref().map(|p| p.until)];
         let all = self.guests.values().flat_map(of).flatten();
-        all.chain(self.decide_at).min()
+        let sweep = self.queues.is_closing().then(|| Instant::now() + SWEEP);
+        all.chain(self.decide_at).chain(sweep).min()
     }
 
     pub(super) fn status(&self, guest: u32) -> Option<SwitchStatus> {
@@ -203,6 +209,11 @@ impl Supervisor {
         why: String,
         visitor: Option<OwnedFd>,
     ) {
+        let state = self.switching.state(self.guests[at].id);
+        if direct && state.close_at.is_some() && state.waiting.is_none() {
+            state.waiting = Some((nic.cloned(), why, visitor));
+            return;
+        }
         let Err(error) = self.try_switch(at, direct, nic, why) else {
             let id = self.guests[at].id;
             if let Some(pending) = &mut self.switching.state(id).pending {
@@ -227,7 +238,6 @@ impl Supervisor {
         if self.switching.state(id).pending.is_some() {
             return Err(io::Error::other("the guest is being switched"));
         }
-        self.close_queue(id, true);
         let request = self.switching.next_request;
         self.switching.next_request = request.checked_add(1).unwrap_or(1);
         let control = self.guests[at].control.as_fd();
@@ -354,20 +364,27 @@ impl Supervisor {
         }
     }
 
-    fn close_queue(&mut self, id: u32, now: bool) {
+    fn close_queue(&mut self, id: u32) {
         let state = self.switching.state(id);
-        if state.close_at.is_some_and(|at| now || at <= Instant::now()) {
+        if state.close_at.is_some_and(|at| at <= Instant::now()) {
             state.close_at = None;
+            let waiting = state.waiting.take();
             self.switching.queues.close(id);
+            if let (Some((nic, why, visitor)), Some(at)) =
+                (waiting, self.guests.iter().position(|g| g.id == id))
+            {
+                self.switch(at, true, nic.as_ref(), why, visitor);
+            }
         }
     }
 
     /// What is due.
     pub(super) fn run_switching(&mut self) {
         let now = Instant::now();
+        self.switching.queues.sweep();
         let ids: Vec<u32> = self.switching.guests.keys().copied().collect();
         for id in ids {
-            self.close_queue(id, false);
+            self.close_queue(id);
             let late = self.switching.state(id).pending.take_if(|pending| pending.until <= now);
             if let (Some(pending), Some(at)) = (late, self.guests.iter().position(|g| g.id == id)) {
                 self.give_up(at, pending, "the guest does not answer".into());
