@@ -52,3 +52,17 @@ Examples:
   attacca kill web                       ask it to end
   attacca kill -s HUP web                let it read its configuration again
   attacca kill -s KILL web cache         end both at once";
+
+/// `attacca server --help`.
+pub(crate) const SERVER: &str = "\
+Guests of a network reach each other by address, and by name (NAME or NAME.attacca). A server that dies or
+hangs is replaced at once; connections between guests live on. 'start' of a network whose supervisor has
+died takes its guests over.
+
+Examples:
+  attacca server start --net web                        host sockets as its NIC: no privileges
+  attacca run --net web --name db debian:redis-server
+  attacca run --net web debian:redis-tools:redis-cli -h db
+  attacca server start --net lan --uplink tap:tap0 --ip 10.9.0.10/24 --gateway 10.9.0.1
+  attacca server status --net web --json
+  attacca server restart --net web";

@@ -52,6 +52,7 @@ enum Command {
     #[command(after_help = help::PULL)]
     Pull(pull::Args),
     /// Networks with a name: start, restart, upgrade, stop, status
+    #[command(after_help = help::SERVER)]
     Server(server::Args),
     /// List running guests
     #[command(after_help = help::PS)]
