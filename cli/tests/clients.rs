@@ -21,7 +21,7 @@ fn guest(args: &[&str]) -> Output {
 /// A guest on a published port.
 fn serve(port: u16, inner: u16, args: &[&str]) -> Guest {
     let publish = format!("127.0.0.1:{port}:{inner}");
-    let mut guest = Guest::start(&[&["-p", &publish], args].concat());
+    let guest = Guest::start(&[&["-p", &publish], args].concat());
     assert!(eventually(PATIENCE, || listens(port)), "nobody listens:\n{}", guest.output());
     guest
 }
@@ -267,8 +267,10 @@ fn haproxy_before_three_nginx() {
     let port = free_port();
     let volume = format!("{}:/etc/test:ro", dir.display());
     let mut proxy = serve(port, 80, &["-v", &volume, "debian:haproxy", "-db", "-f", "/etc/test/haproxy.cfg"]);
+    let request = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    assert!(eventually(PATIENCE, || !http(port, request).is_empty()), "{}", proxy.output());
     let get = || {
-        let answer = http(port, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let answer = http(port, request);
         String::from_utf8_lossy(split_http(&answer).1).into_owned()
     };
     let mut seen: Vec<String> = (0..9).map(|_| get()).collect();

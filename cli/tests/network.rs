@@ -293,17 +293,18 @@ const BEHIND_A_TAP: &str = r#"
 ip link set lo up
 "$1" server start --net "$3" --uplink tap:at0 --ip 10.66.0.10/24 --gateway 10.66.0.1
 attacca=$1 tool=$2 net=$3
-trap '"$attacca" server stop --net "$net"; kill $(jobs -p) 2>/dev/null || :' EXIT
+pids=
+trap '"$attacca" server stop --net "$net"; kill $pids || :' EXIT
 ip addr add 10.66.0.1/24 dev at0
-guest() { name=$1; shift; "$attacca" run --cpus 1 --net "$net" --name "$name" "$@"; }
+guest() { name=$1; shift; exec "$attacca" run --cpus 1 --net "$net" --name "$name" "$@"; }
 up() { for i in $(seq 200); do "$tool" ask "$1" "$2" >/dev/null 2>&1 && return; sleep 0.05; done; exit 9; }
-guest one "$tool" serve 80 one >/dev/null &
+guest one "$tool" serve 80 one >/dev/null & pids="$pids $!"
 up 10.66.0.10 80
-guest two "$tool" serve 80 two >/dev/null &
+guest two "$tool" serve 80 two >/dev/null & pids="$pids $!"
 up 10.66.0.11 80
-guest three --ip 10.66.0.10 "$tool" serve 81 three >/dev/null &
+guest three --ip 10.66.0.10 "$tool" serve 81 three >/dev/null & pids="$pids $!"
 up 10.66.0.10 81
-"$tool" serve 90 host >/dev/null &
+"$tool" serve 90 host >/dev/null & pids="$pids $!"
 ask() { echo "$1 $("$tool" ask "$2" "$3")"; }
 ask host-to-one 10.66.0.10 80
 ask host-to-two 10.66.0.11 80

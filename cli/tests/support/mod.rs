@@ -5,6 +5,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -18,6 +19,17 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub fn attacca() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_attacca"));
     command.env("XDG_RUNTIME_DIR", runtime_dir()).stdin(Stdio::null());
+    // A shell starts its background jobs with SIGINT and SIGQUIT ignored, and programs inherit that: the tests
+    // would then see another guest than with the same command in the foreground.
+    let signals_as_in_the_foreground = || {
+        for signal in [libc::SIGINT, libc::SIGQUIT] {
+            // SAFETY: async-signal-safe, between fork and exec.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+        Ok(())
+    };
+    // SAFETY: the closure makes async-signal-safe calls alone.
+    unsafe { command.pre_exec(signals_as_in_the_foreground) };
     command
 }
 
@@ -60,8 +72,9 @@ impl Guest {
         };
         let stderr = scratch("logs").join(format!("{}-{number}.stderr", std::process::id()));
         let log = fs::File::create(&stderr).unwrap();
-        let child =
-            attacca().arg("run").args(args).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        let mut command = attacca();
+        command.arg("run").args(args).stdout(log.try_clone().unwrap()).stderr(log).process_group(0);
+        let child = command.spawn().unwrap();
         Guest { child, stderr }
     }
 
@@ -125,11 +138,16 @@ impl Guest {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
+        end_group(&self.child);
+        let _ = self.child.wait();
     }
+}
+
+/// Ends what a child started in a process group of its own has left behind, too: a guest's first process may die
+/// before its others, as nginx's master may before its workers.
+fn end_group(child: &Child) {
+    // SAFETY: no preconditions; the group is named after our own child and lives while a member does.
+    unsafe { libc::killpg(child.id() as i32, libc::SIGKILL) };
 }
 
 /// Whether somebody answers a line: memcached with its version, nginx with a complaint, an echo with itself.
@@ -140,11 +158,12 @@ pub fn answers(port: u16) -> bool {
     stream.write_all(b"version\r\n").is_ok() && matches!(stream.read(&mut [0; 64]), Ok(1..))
 }
 
-/// A published port accepts even before the guest listens; it is up when the connection is kept.
+/// A published port accepts even before the guest listens; it is up when the connection is kept. A guest that is
+/// still being loaded looks like one that waits for us to speak, so this is given longer than loading takes.
 pub fn listens(port: u16) -> bool {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) else { return false };
-    stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(400))).unwrap();
     // Refused by the guest: a reset. Otherwise the server waits for us to speak.
     match stream.read(&mut [0; 1]) {
         Ok(0) => false,
@@ -173,7 +192,7 @@ pub fn native(package: &str, program: &str) -> Command {
 
 /// Runs a command to its end, at most `limit`.
 pub fn run_limited(command: &mut Command, limit: Duration) -> Output {
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn().unwrap();
     let mut stdout = child.stdout.take().unwrap();
     let mut stderr = child.stderr.take().unwrap();
     let out = std::thread::spawn(move || read_all(&mut stdout));
@@ -184,7 +203,7 @@ pub fn run_limited(command: &mut Command, limit: Duration) -> Output {
             break status;
         }
         if Instant::now() >= deadline {
-            let _ = child.kill();
+            end_group(&child);
             break child.wait().unwrap();
         }
         std::thread::sleep(Duration::from_millis(5));

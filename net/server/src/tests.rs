@@ -1,7 +1,7 @@
 //! The server as a whole: an engine in the place of a guest, real host sockets at the other end.
 
-use crate::control::{self, Order};
 use crate::board::REASONS;
+use crate::control::{self, Order};
 use crate::supervisor::Held;
 use crate::supervisor::testing::{held, hello, place};
 use crate::{Publish, orders, sys};
