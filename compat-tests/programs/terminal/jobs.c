@@ -60,6 +60,12 @@ static void session(int report)
     int tty = open("/dev/tty", O_RDWR);
     CHECK(tty >= 0 && isatty(tty) && tcgetpgrp(tty) == self);
     close(tty);
+    /* Linux sends a key's signal first and empties the terminal's queues then: what we write as soon as the signal has
+       done its work could be lost. */
+    struct termios keep;
+    CHECK(tcgetattr(0, &keep) == 0);
+    keep.c_lflag |= NOFLSH;
+    CHECK(tcsetattr(0, TCSANOW, &keep) == 0);
     signal(SIGWINCH, on_winch);
     puts("ready");
     CHECK(fgets(text, sizeof text, stdin) && strcmp(text, "a line\n") == 0);
