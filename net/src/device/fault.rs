@@ -137,14 +137,30 @@ impl<D: Device> Fault<D> {
 
 /// "Congestion experienced" in an IPv4 packet that says ECT, with its header's checksum (RFC 1624).
 fn mark_congestion(frame: &mut [u8]) {
-    let Some(packet) = frame.get_mut(14..34) else { return };
-    if packet[0] != 0x45 || packet[1] & 3 == 0 || packet[1] & 3 == 3 {
-        return;
+    match frame.get(14) {
+        Some(0x45) => mark_ipv4(&mut frame[14..]),
+        Some(byte) if byte >> 4 == 6 => mark_ipv6(&mut frame[14..]),
+        _ => {}
     }
-    packet[1] |= 3;
-    packet[10..12].fill(0);
-    let sum = !smoltcp::wire::checksum::data(packet);
-    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+}
+
+fn mark_ipv4(packet: &mut [u8]) {
+    let Some(header) = packet.get_mut(..20).filter(|header| may_be_marked(header[1])) else { return };
+    header[1] |= 3;
+    header[10..12].fill(0);
+    let sum = !smoltcp::wire::checksum::data(header);
+    header[10..12].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// The traffic class lies across the first two bytes (RFC 8200 §3), and no checksum covers it.
+fn mark_ipv6(packet: &mut [u8]) {
+    let Some(header) = packet.get_mut(..40).filter(|header| may_be_marked(header[1] >> 4)) else { return };
+    header[1] |= 3 << 4;
+}
+
+/// ECT(0) or ECT(1) in the last two bits of a traffic class, not yet CE (RFC 3168 §5).
+fn may_be_marked(traffic_class: u8) -> bool {
+    matches!(traffic_class & 3, 1 | 2)
 }
 
 impl<D: Device> Device for Fault<D> {
