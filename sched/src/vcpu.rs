@@ -290,10 +290,12 @@ pub fn init(config: Config, hooks: Hooks) -> Result<()> {
 
 /// Starts the other vCPUs and runs guest threads on this one (vCPU 0) for good.
 pub fn run() -> ! {
+    // Before another vCPU runs: it may take the first thread, which may fork at once, and the child's loop
+    // stands on its copy of this stack (`adopt_forked`).
+    let stack = map_stack(0).unwrap_or_else(|error| panic!("vCPU 0 has no stack: {error}"));
     for _ in 1..count() {
         start_vcpu();
     }
-    let stack = map_stack(0).unwrap_or_else(|error| panic!("vCPU 0 has no stack: {error}"));
     // SAFETY: the stack is fresh; nothing of the initial one is used again.
     unsafe { arch::run_on(stack + LOOP_STACK, loop_for_good, 0) }
 }
@@ -445,7 +447,7 @@ impl Block {
     pub(crate) fn adopt_forked(&self) {
         self.adopt(self.process.get());
         let top = layout::stack_slot(0) + LOOP_STACK;
-        // SAFETY: slot 0 is mapped in every process; the copy of the parent's frames there is dead.
+        // SAFETY: slot 0 is mapped in every process (`run`); the copy of the parent's frames there is dead.
         self.idle_stack_pointer.set(unsafe { arch::prepare_loop(top, loop_for_good) });
     }
 
