@@ -55,7 +55,13 @@ mod with_loader {
             before_sleep: |_| syscalls::net_poll::before_sleep(),
             after_sleep: |_| syscalls::net_poll::after_sleep(),
             before_fork: crate::heap::before_fork,
-            after_fork: crate::heap::after_fork,
+            after_fork: |parents_cache| {
+                crate::heap::after_fork(parents_cache);
+                if parents_cache.is_some() {
+                    // Before the child opens its signal mask: what comes from then on is its own.
+                    syscalls::host_signal::forget();
+                }
+            },
             ..sched::Hooks::none()
         };
         syscalls::hooks(network)

@@ -384,7 +384,6 @@ fn elsewhere(ctx: &Ctx, request: Box<Request>, loader: &'static Loader) -> Resul
 extern "C" fn launched(request: *mut ()) -> ! {
     let process = Ctx::current().process;
     crate::process::set_own(process);
-    crate::host_signal::forget();
     // SAFETY: `elsewhere` gave it up.
     renew(process, unsafe { &*request.cast::<Request>() });
     load(request as usize)

@@ -7,7 +7,6 @@
 //! them for the instruction.
 
 use crate::context::Ctx;
-use crate::host_signal;
 use crate::hub::Events;
 use crate::process::{self, root};
 use crate::task::Task;
@@ -407,7 +406,6 @@ extern "C" fn begin(start: *mut ()) -> ! {
     // SAFETY: `fork` passes its own; this is the copy of that stack.
     let start = unsafe { &*start.cast::<Start<'_>>() };
     process::set_own(&start.task.process);
-    host_signal::forget();
     // The copy of what the parent holds.
     TURN.store(false, Ordering::Release);
     if start.args.flags & CLONE_CHILD_SETTID != 0 {

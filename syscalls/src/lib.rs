@@ -106,7 +106,14 @@ pub fn init(config: &Config) {
         let action = signal::Action { handler: signal::SIG_IGN, ..Default::default() };
         process.actions.set(signal, action);
     }
-    task::Task::first(&process).attach();
+    let task = task::Task::first(&process);
+    task.clone().attach();
+    // The host's signals that came before there was a process to take them: whoever delivered them found
+    // nobody, and nothing tells of them again.
+    host_signal::deliver();
+    if task.has_signal() {
+        rt::request_attention(rt::current());
+    }
 }
 
 /// Fills in the personality's part of the scheduler's hooks.
