@@ -5,9 +5,10 @@ use crate::error::{Failure, OrFail, Result};
 use crate::guest::Config;
 use crate::guests;
 use net::control::ToGuest;
+use netserver::Want6;
 use netserver::bpf::Rule;
 use netserver::direct::{self, NicSpec, Opened, TapSteering, XdpSteering};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 
 /// `A/LEN`
@@ -21,23 +22,45 @@ pub(crate) fn parse_prefix(text: &str) -> std::result::Result<(Ipv4Addr, u8), St
 /// The words for `nic` and its address.
 pub(crate) struct Place {
     pub(crate) spec: NicSpec,
-    pub(crate) address: (Ipv4Addr, u8),
+    /// The guest's name.
+    pub(crate) name: String,
+    /// `None`: a DHCP server is asked.
+    pub(crate) address: Option<(Ipv4Addr, u8)>,
     pub(crate) gateway: Option<Ipv4Addr>,
+    pub(crate) address6: Want6,
+    pub(crate) gateway6: Option<Ipv6Addr>,
     pub(crate) busy: bool,
 }
 
 /// Opens the queue, has its frames steered to it, and describes it for the guest.
 pub(crate) fn describe(config: &mut Config, place: &Place) -> Result<()> {
-    let (address, length) = place.address;
-    if let Some(gateway) = place.gateway
-        && !same_network(address, gateway, length)
-    {
-        return Err(Failure::new(format_args!("--gateway {gateway} is not in {address}/{length}")));
+    match (place.address, place.gateway) {
+        (Some((address, length)), Some(gateway)) if !same_network(address, gateway, length) => {
+            return Err(Failure::new(format_args!("--gateway {gateway} is not in {address}/{length}")));
+        }
+        (None, Some(_)) => return Err(Failure::new("--gateway: with --ip dhcp the DHCP server tells it")),
+        (None, None) if matches!(place.spec, NicSpec::Wire(_)) => {
+            return Err(Failure::new("--ip dhcp: on a wire there is another guest and no DHCP server"));
+        }
+        _ => {}
     }
     let (opened, number) = open(config, place)?;
     let direct = opened.direct(number, opened.mac);
     config.add("net.mac", opened.mac.map(|b| format!("{b:02x}")).join(":"))?;
-    config.add("net.ip", format!("{address}/{length}"))?;
+    match place.address {
+        Some((address, length)) => config.add("net.ip", format!("{address}/{length}"))?,
+        None => config.add("net.dhcp", "1")?,
+    }
+    match place.address6 {
+        Want6::Address(address, length) => {
+            config.add("net.ip6", format!("{address}/{}", length.unwrap_or(64)))?
+        }
+        Want6::Auto | Want6::Default if place.routers_tell() => config.add("net.auto6", "1")?,
+        _ => {}
+    }
+    if let Some(gateway) = place.gateway6 {
+        config.add("net.gateway6", gateway.to_string())?;
+    }
     if let Some(gateway) = place.gateway {
         config.add("net.gateway", gateway.to_string())?;
         config.add("net.dns", name_server().unwrap_or(gateway).to_string())?;
@@ -50,17 +73,53 @@ pub(crate) fn describe(config: &mut Config, place: &Place) -> Result<()> {
     opened.fds.into_iter().try_for_each(|fd| config.add_fd("net.direct_fd", fd))
 }
 
+impl Place {
+    /// Whether what routers say to all of the link comes to the guest: on a queue beside others, only if it asks for
+    /// that, because nobody else hears it then.
+    fn routers_tell(&self) -> bool {
+        let all = matches!(self.spec, NicSpec::Tap(_, 0));
+        all || self.address6 == Want6::Auto && !matches!(self.spec, NicSpec::Wire(_))
+    }
+
+    /// What of the NIC's frames is the guest's from the start.
+    fn rules(&self) -> Vec<Rule> {
+        let v4 = match self.address {
+            Some((address, _)) => Rule::address(address.into()),
+            // A DHCP server's answers.
+            None => Rule { address: Ipv4Addr::BROADCAST.into(), protocol: 17, port: 68 },
+        };
+        let v6 = match self.address6 {
+            Want6::Address(address, _) => Some(address),
+            // All nodes (RFC 4291 section 2.7.1).
+            Want6::Auto => Some(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1)),
+            Want6::Default | Want6::Off => None,
+        };
+        std::iter::once(v4).chain(v6.map(|v6| Rule::address(v6.into()))).collect()
+    }
+
+    fn changes(&self) -> bool {
+        self.address.is_none() || self.address6 == Want6::Auto
+    }
+}
+
 fn open(config: &mut Config, place: &Place) -> Result<(Opened, u32)> {
-    let address = IpAddr::from(place.address.0);
     let what = format!("--nic {}", place.spec);
     match &place.spec {
         NicSpec::Tap(name, queue) => {
-            let mac = direct::mac_for(address);
+            let mac = match place.address {
+                Some((address, _)) => direct::mac_for(address.into()),
+                None => direct::mac_named("", &place.name),
+            };
+            if *queue != 0 && place.changes() {
+                return Err(Failure::new(format_args!(
+                    "{what}: on a queue beside others write the addresses: --ip A/LEN, --ip6 A/LEN"
+                )));
+            }
             let opened = direct::open_tap(name, *queue != 0, mac).or_fail(&what)?;
             if *queue != 0 {
                 // The device keeps the program and its rules when we have gone.
                 let steering = TapSteering::attach(opened.fds[0].as_fd()).or_fail(&what)?;
-                steering.set(Rule::address(address), *queue).or_fail(&what)?;
+                place.rules().into_iter().try_for_each(|rule| steering.set(rule, *queue)).or_fail(&what)?;
             }
             Ok((opened, *queue))
         }
@@ -68,9 +127,18 @@ fn open(config: &mut Config, place: &Place) -> Result<(Opened, u32)> {
             let opened = direct::open_xdp(interface, *queue, place.busy).or_fail(&what)?;
             let steering = XdpSteering::attach(interface).or_fail(&what)?;
             steering.add_socket(*queue, opened.fds[0].as_fd()).or_fail(&what)?;
-            steering.set(Rule::address(address), *queue).or_fail(&what)?;
-            // Steering ends with the guest, which has nothing to do with it but to hold it.
-            config.hold(steering.into_fd()).or_fail(&what)?;
+            place.rules().into_iter().try_for_each(|rule| steering.set(rule, *queue)).or_fail(&what)?;
+            if place.changes() {
+                // By which the guest finds its queue (`guest/src/nic.rs`).
+                let answers = Rule { address: Ipv4Addr::BROADCAST.into(), protocol: 17, port: 68 };
+                steering.set(answers, *queue).or_fail(&what)?;
+            }
+            // Steering ends with the guest, which has little to do with it but to hold it.
+            let (link, rules) = steering.into_fds();
+            config.hold(link).or_fail(&what)?;
+            if place.changes() {
+                config.add_fd("net.rules_fd", rules)?;
+            }
             Ok((opened, *queue))
         }
         NicSpec::Wire(name) => Ok((direct::open_wire(&guests::runtime_dir()?, name).or_fail(&what)?, 0)),

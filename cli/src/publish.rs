@@ -1,7 +1,7 @@
 //! `-p [ADDR:]HOST:GUEST[/udp|/tcp]`, as `docker run` takes it. An IPv6 address stands in brackets.
 
 use netserver::Publish;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// Reads one `-p` value.
 pub(crate) fn parse(text: &str) -> Result<Publish, String> {
@@ -13,7 +13,8 @@ pub(crate) fn parse(text: &str) -> Result<Publish, String> {
     };
     let (rest, guest) = ports.rsplit_once(':').ok_or("give HOST:GUEST, for example 8080:80")?;
     let (address, host) = match rest.rsplit_once(':') {
-        None => (IpAddr::V4(Ipv4Addr::UNSPECIFIED), rest),
+        // Which takes IPv4 as well.
+        None => (IpAddr::V6(Ipv6Addr::UNSPECIFIED), rest),
         Some((address, host)) => (parse_address(address)?, host),
     };
     let host = SocketAddr::new(address, parse_port(host, true)?);

@@ -5,11 +5,10 @@ use crate::guest::{self, Config};
 use crate::guests::{self, Guest};
 use crate::{debian, nic, publish, server};
 use netserver::direct::NicSpec;
-use netserver::{Attached, GuestRequest, Limits, Publish};
+use netserver::{Attached, GuestRequest, Limits, Publish, Want6};
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::net::IpAddr;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -42,12 +41,20 @@ pub(crate) struct Args {
     #[arg(long, value_name = "MODE", value_parser = ["server", "direct"], default_value = "server")]
     mode: String,
     /// The guest's address: in its network, where one that another guest has is shared with it
-    /// [default: the next free one], or on its NIC, with the length of the network's prefix
-    #[arg(long, value_name = "ADDR[/LEN]", value_parser = parse_ip)]
-    ip: Option<(Ipv4Addr, Option<u8>)>,
+    /// [default: the next free one], or on its NIC, with the length of the network's prefix; or what a DHCP server
+    /// behind that NIC says
+    #[arg(long, value_name = "ADDR[/LEN]|dhcp", value_parser = parse_ip)]
+    ip: Option<Ip>,
     /// The way out of that network
     #[arg(long, value_name = "A", requires = "ip")]
     gateway: Option<Ipv4Addr>,
+    /// The guest's IPv6 address; what routers behind a TAP device or NIC say; or none
+    /// [default: one of the network's prefix, behind tap: what routers say]
+    #[arg(long, value_name = "ADDR[/LEN]|auto|none", value_parser = parse_ip6)]
+    ip6: Option<Want6>,
+    /// The way out by IPv6 on a NIC of the guest's own [default: what routers say]
+    #[arg(long, value_name = "A", requires = "nic", requires = "ip6")]
+    gateway6: Option<Ipv6Addr>,
     /// Virtual CPUs, each a host thread [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     cpus: Option<u32>,
@@ -95,6 +102,13 @@ pub(crate) struct Args {
     command: Vec<OsString>,
 }
 
+/// `--ip`
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ip {
+    Address(Ipv4Addr, Option<u8>),
+    Dhcp,
+}
+
 /// A host path shown inside the guest.
 #[derive(Clone, Debug)]
 struct Volume {
@@ -132,13 +146,24 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         announce(&attached);
         describe_network(&mut config, &args, attached)?;
     }
-    if let (Some(spec), Some((address, length))) = (&args.nic, args.ip) {
-        let Some(length) = length else {
-            return Err(Failure::new(format_args!("--ip {address}: with --nic write {address}/LENGTH")));
+    if let (Some(spec), Some(ip)) = (&args.nic, args.ip) {
+        let address = match ip {
+            Ip::Dhcp => None,
+            Ip::Address(address, Some(length)) => Some((address, length)),
+            Ip::Address(address, None) => {
+                return Err(Failure::new(format_args!("--ip {address}: with --nic write {address}/LENGTH")));
+            }
         };
-        let address = (address, length);
-        let busy = args.poll == "busy";
-        nic::describe(&mut config, &nic::Place { spec: spec.clone(), address, gateway: args.gateway, busy })?;
+        let place = nic::Place {
+            spec: spec.clone(),
+            name: name.clone(),
+            address,
+            gateway: args.gateway,
+            address6: args.ip6.unwrap_or_default(),
+            gateway6: args.gateway6,
+            busy: args.poll == "busy",
+        };
+        nic::describe(&mut config, &place)?;
     }
     match guest::become_guest(&config)? {}
 }
@@ -364,7 +389,12 @@ fn attach(args: &Args, name: &str) -> Result<Option<Attached>> {
     let request = GuestRequest {
         name: name.into(),
         publish: args.publish.clone(),
-        address: args.ip.map(|(address, _)| address.into()),
+        address: match args.ip {
+            Some(Ip::Address(address, _)) => Some(address.into()),
+            _ => None,
+        },
+        dhcp: args.ip == Some(Ip::Dhcp),
+        address6: args.ip6.unwrap_or_default(),
         gateway: args.gateway.map(IpAddr::V4),
         queues: 1,
         direct: args.mode == "direct",
@@ -374,6 +404,9 @@ fn attach(args: &Args, name: &str) -> Result<Option<Attached>> {
     match args.net.as_deref() {
         Some("none") if !args.publish.is_empty() => {
             Err(Failure::new("-p needs a network: leave --net none away"))
+        }
+        Some("none") if args.ip6.is_some() => {
+            Err(Failure::new("--ip6 needs a network: leave --net none away"))
         }
         Some("none") if args.ip.is_some() => Err(Failure::new("--ip needs a network: leave --net none away")),
         Some("none") => Ok(None),
@@ -389,19 +422,50 @@ fn attach(args: &Args, name: &str) -> Result<Option<Attached>> {
     }
 }
 
-/// "10.0.2.20" or "10.0.2.20/24".
-fn parse_ip(text: &str) -> std::result::Result<(Ipv4Addr, Option<u8>), String> {
-    if text.contains('/') {
-        return nic::parse_prefix(text).map(|(address, length)| (address, Some(length)));
+/// "10.0.2.20", "10.0.2.20/24" or "dhcp".
+fn parse_ip(text: &str) -> std::result::Result<Ip, String> {
+    if text == "dhcp" {
+        return Ok(Ip::Dhcp);
     }
-    let address = text.parse().map_err(|_| format!("'{text}': write ADDRESS or ADDRESS/LENGTH"))?;
-    Ok((address, None))
+    if text.contains('/') {
+        return nic::parse_prefix(text).map(|(address, length)| Ip::Address(address, Some(length)));
+    }
+    let address = text.parse().map_err(|_| format!("'{text}': write ADDRESS, ADDRESS/LENGTH or dhcp"))?;
+    Ok(Ip::Address(address, None))
+}
+
+/// "fd00::20", "fd00::20/64", "auto" or "none".
+fn parse_ip6(text: &str) -> std::result::Result<Want6, String> {
+    let wrong = || format!("'{text}': write ADDRESS, ADDRESS/LENGTH, auto or none");
+    let (address, length) = match text {
+        "auto" => return Ok(Want6::Auto),
+        "none" => return Ok(Want6::Off),
+        _ => text.split_once('/').map_or((text, None), |(address, length)| (address, Some(length))),
+    };
+    let length = match length {
+        None => None,
+        Some(digits) => Some(digits.parse().ok().filter(|&l| l <= 128).ok_or_else(wrong)?),
+    };
+    Ok(Want6::Address(address.parse().map_err(|_| wrong())?, length))
 }
 
 fn describe_network(config: &mut Config, args: &Args, attached: Attached) -> Result<()> {
     let mac = |mac: [u8; 6]| mac.map(|b| format!("{b:02x}")).join(":");
     config.add("net.mac", mac(attached.mac))?;
-    config.add("net.ip", format!("{}/{}", attached.address.0, attached.address.1))?;
+    if attached.dhcp {
+        config.add("net.dhcp", "1")?;
+    } else {
+        config.add("net.ip", format!("{}/{}", attached.address.0, attached.address.1))?;
+    }
+    if let Some((address, length)) = attached.address6 {
+        config.add("net.ip6", format!("{address}/{length}"))?;
+    }
+    if let Some(gateway) = attached.gateway6 {
+        config.add("net.gateway6", gateway.to_string())?;
+    }
+    if attached.auto6 {
+        config.add("net.auto6", "1")?;
+    }
     if let Some(gateway) = attached.gateway {
         config.add("net.gateway", gateway.to_string())?;
     }
@@ -459,9 +523,10 @@ fn write_record(args: &Args, name: &str, program: &Program, attached: Option<&At
             (None, None) => "none",
         }
         .into(),
-        address: attached
-            .map(|a| a.address.0.to_string())
-            .or(args.ip.map(|(address, _)| address.to_string())),
+        address: attached.filter(|a| !a.dhcp).map(|a| a.address.0.to_string()).or(match args.ip {
+            Some(Ip::Address(address, _)) => Some(address.to_string()),
+            _ => None,
+        }),
         ports: ports.collect(),
     })
 }
@@ -498,7 +563,20 @@ pub(crate) fn parse_size(text: &str) -> std::result::Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{parse_size, parse_volume};
+    use super::{Ip, Want6, parse_ip, parse_ip6, parse_size, parse_volume};
+
+    #[test]
+    fn reads_addresses() {
+        assert_eq!(parse_ip("dhcp"), Ok(Ip::Dhcp));
+        assert_eq!(parse_ip("10.0.2.20/24"), Ok(Ip::Address([10, 0, 2, 20].into(), Some(24))));
+        let one = "fd00::20".parse().unwrap();
+        assert_eq!(parse_ip6("fd00::20"), Ok(Want6::Address(one, None)));
+        assert_eq!(parse_ip6("fd00::20/64"), Ok(Want6::Address(one, Some(64))));
+        assert_eq!((parse_ip6("auto"), parse_ip6("none")), (Ok(Want6::Auto), Ok(Want6::Off)));
+        for bad in ["", "10.0.0.1", "fd00::/129", "fd00::/x", "Auto"] {
+            assert!(parse_ip6(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn reads_sizes() {

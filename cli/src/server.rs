@@ -3,7 +3,7 @@
 use crate::error::{Failure, OrFail, Result};
 use crate::guests;
 use netserver::{Limits, NetworkConfig, UplinkSpec, client};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -54,6 +54,10 @@ struct Start {
     /// The way out [default behind host sockets: the network's first address]
     #[arg(long, value_name = "ADDR")]
     gateway: Option<Ipv4Addr>,
+    /// The network's IPv6 prefix (for example fd12:3456:789a::/64): guests get addresses of it
+    /// [default: behind host sockets a unique local one; else what the link's routers say]
+    #[arg(long, value_name = "ADDR/LEN", value_parser = parse_prefix6)]
+    ip6: Option<(Ipv6Addr, u8)>,
     /// Queues of the NIC for guests in direct mode
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=63))]
     direct_queues: u32,
@@ -145,6 +149,7 @@ fn begin(start: Start) -> Result<ExitCode> {
         uplink: start.uplink,
         address: start.ip,
         gateway: start.gateway,
+        address6: start.ip6,
         direct_queues: start.direct_queues,
         auto: start.auto,
         limits,
@@ -226,6 +231,13 @@ fn parse_prefix(text: &str) -> std::result::Result<(Ipv4Addr, u8), String> {
     let wrong = || format!("'{text}': write ADDRESS/LENGTH, for example 10.9.0.10/24");
     let (address, length) = text.split_once('/').ok_or_else(wrong)?;
     let length = length.parse().ok().filter(|&l| l <= 32).ok_or_else(wrong)?;
+    Ok((address.parse().map_err(|_| wrong())?, length))
+}
+
+fn parse_prefix6(text: &str) -> std::result::Result<(Ipv6Addr, u8), String> {
+    let wrong = || format!("'{text}': write ADDRESS/LENGTH, for example fd12:3456:789a::/64");
+    let (address, length) = text.split_once('/').ok_or_else(wrong)?;
+    let length = length.parse().ok().filter(|&l| l <= 128).ok_or_else(wrong)?;
     Ok((address.parse().map_err(|_| wrong())?, length))
 }
 

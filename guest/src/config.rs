@@ -5,6 +5,7 @@
 
 use crate::message::die;
 use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::str;
 use platform::errno::Result;
 use platform::host;
@@ -33,9 +34,17 @@ pub(crate) struct Net {
     pub(crate) doorbell_in: Option<i32>,
     pub(crate) mac: Option<[u8; 6]>,
     /// Address and prefix length.
-    pub(crate) ip: Option<([u8; 4], u8)>,
-    pub(crate) gateway: Option<[u8; 4]>,
-    pub(crate) dns: Option<[u8; 4]>,
+    pub(crate) ip: Option<(Ipv4Addr, u8)>,
+    /// Asked of a DHCP server instead.
+    pub(crate) dhcp: bool,
+    pub(crate) gateway: Option<Ipv4Addr>,
+    pub(crate) ip6: Option<(Ipv6Addr, u8)>,
+    pub(crate) gateway6: Option<Ipv6Addr>,
+    /// Addresses are made from what routers tell.
+    pub(crate) auto6: bool,
+    pub(crate) dns: Option<IpAddr>,
+    /// Which frames of an AF_XDP interface come to our queue: a map that we change as our addresses do.
+    pub(crate) rules_fd: Option<i32>,
     /// Neighbours are found by ARP; otherwise the gateway is all there is.
     pub(crate) neighbors: bool,
     /// A NIC queue of the guest's own: the bytes of a `GoDirect` message, and its descriptors.
@@ -183,8 +192,13 @@ impl Net {
             b"net.doorbell_out" => self.doorbell_out = Some(number(key, value)),
             b"net.doorbell_in" => self.doorbell_in = Some(number(key, value)),
             b"net.mac" => self.mac = Some(mac(value).unwrap_or_else(|| malformed())),
-            b"net.ip" => self.ip = Some(prefix(value).unwrap_or_else(|| malformed())),
+            b"net.ip" => self.ip = Some(prefix(value, 32).unwrap_or_else(|| malformed())),
             b"net.gateway" => self.gateway = Some(ip(value).unwrap_or_else(|| malformed())),
+            b"net.dhcp" => self.dhcp = flag(key, value),
+            b"net.ip6" => self.ip6 = Some(prefix(value, 128).unwrap_or_else(|| malformed())),
+            b"net.gateway6" => self.gateway6 = Some(ip(value).unwrap_or_else(|| malformed())),
+            b"net.auto6" => self.auto6 = flag(key, value),
+            b"net.rules_fd" => self.rules_fd = Some(number(key, value)),
             b"net.bridged" => self.neighbors = flag(key, value),
             b"net.direct" => self.direct = Some(value),
             b"net.direct_fd" => match self.direct_fds.iter_mut().find(|slot| slot.is_none()) {
@@ -248,14 +262,14 @@ fn mac(value: &[u8]) -> Option<[u8; 6]> {
     parts.next().is_none().then_some(bytes)
 }
 
-fn ip(value: &[u8]) -> Option<[u8; 4]> {
-    str::from_utf8(value).ok()?.parse::<core::net::Ipv4Addr>().ok().map(|ip| ip.octets())
+fn ip<T: str::FromStr>(value: &[u8]) -> Option<T> {
+    str::from_utf8(value).ok()?.parse().ok()
 }
 
-fn prefix(value: &[u8]) -> Option<([u8; 4], u8)> {
+fn prefix<T: str::FromStr>(value: &[u8], longest: u8) -> Option<(T, u8)> {
     let (address, length) = str::from_utf8(value).ok()?.split_once('/')?;
     let length: u8 = length.parse().ok()?;
-    Some((ip(address.as_bytes())?, (length <= 32).then_some(length)?))
+    Some((ip(address.as_bytes())?, (length <= longest).then_some(length)?))
 }
 
 /// `FIRST-LAST`

@@ -14,7 +14,7 @@ use platform::time::Instant;
 use sched::host_fd::{self, HostReady, WatchId};
 use sched::timer::Expire;
 use syscalls::net_device::Notice;
-use syscalls::{net_claim, net_poll};
+use syscalls::{net_claim, net_lease, net_poll};
 
 /// The socket, or -1: a constant once the guest has started.
 static SOCKET: AtomicI32 = AtomicI32::new(-1);
@@ -132,6 +132,7 @@ impl Expire for Knock {
             return;
         }
         net_claim::tell_again();
+        net_lease::tell_again();
     }
 }
 
@@ -192,10 +193,16 @@ fn handle(request: u32, message: ToGuest, fds: Vec<i32>) {
             let counters = Counters { cpu_ns: cpu_ns(), ..net_poll::access().counters() };
             send(&ToSupervisor::Counters(counters), request);
         }
-        ToGuest::Granted => net_claim::answered(request, Ok(())),
-        ToGuest::Refused(errno) => net_claim::answered(request, Err(Errno(errno))),
+        ToGuest::Granted => answered(request, Ok(())),
+        ToGuest::Refused(errno) => answered(request, Err(Errno(errno))),
         // Hints that the link's header gives as well.
         _ => fds.iter().for_each(|fd| close(*fd)),
+    }
+}
+
+fn answered(request: u32, answer: Result<()>) {
+    if !net_lease::answered(request, answer) {
+        net_claim::answered(request, answer);
     }
 }
 

@@ -9,28 +9,43 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr};
-use net::Shard;
+use core::sync::atomic::{AtomicI32, Ordering};
 use net::control::{Direct, Mode, Name, ToGuest, ToSupervisor};
 use net::ring::{Link, RingDevice, Role};
+use net::{Ipv6Mode, Shard};
 use platform::host;
+use platform::time::SECOND;
 use sched::host_fd::{self, HostReady};
 use syscalls::net_device::Backend;
 use syscalls::net_interface::{self, Interface};
+use syscalls::net_lease::Hooks;
 use syscalls::net_poll;
 
 /// Files of the guest that its network decides: who resolves names, what the host is called.
 pub(crate) fn files(config: &Config) -> Vec<(&'static [u8], String)> {
     let name = config.hostname.escape_ascii();
     let mut files: Vec<(&'static [u8], String)> = Vec::new();
-    if let Some(dns) = config.net.dns {
-        files.push((b"/etc/resolv.conf", format!("nameserver {}\n", Ipv4Addr::from(dns))));
+    let leased = net_poll::access().shard.dhcp_lease().cloned();
+    let servers: Vec<IpAddr> = match &leased {
+        Some(lease) => lease.dns.iter().map(|dns| IpAddr::V4(*dns)).collect(),
+        None => config.net.dns.into_iter().collect(),
+    };
+    if !servers.is_empty() {
+        let lines: String = servers.iter().map(|dns| format!("nameserver {dns}\n")).collect();
+        files.push((b"/etc/resolv.conf", lines));
     }
-    let mut hosts = String::from("127.0.0.1\tlocalhost\n");
-    if let (Some((ip, _)), Some(gateway)) = (config.net.ip, config.net.gateway) {
-        let (ip, gateway) = (Ipv4Addr::from(ip), Ipv4Addr::from(gateway));
-        hosts += &format!("{ip}\t{name}\n{gateway}\thost.attacca.internal\n");
-    } else {
-        hosts += &format!("127.0.0.1\t{name}\n");
+    let mut hosts = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    let net = &config.net;
+    let own = leased.map(|lease| lease.address.address).or(net.ip.map(|(ip, _)| ip.into()));
+    hosts += &format!("{}\t{name}\n", own.unwrap_or(Ipv4Addr::LOCALHOST.into()));
+    if let Some((ip, _)) = net.ip6 {
+        hosts += &format!("{ip}\t{name}\n");
+    }
+    if let (Some(gateway), false) = (net.gateway, net.neighbors) {
+        hosts += &format!("{gateway}\thost.attacca.internal\n");
+    }
+    if let (Some(gateway), false) = (net.gateway6, net.neighbors) {
+        hosts += &format!("{gateway}\thost.attacca.internal\n");
     }
     files.push((b"/etc/hosts", hosts));
     files
@@ -43,7 +58,7 @@ const GATEWAY_MAC: [u8; 6] = [0x02, 0xa7, 0xac, 0xca, 0, 2];
 pub(crate) fn start(config: &Config) {
     let net = &config.net;
     if net.ring_fd.is_some() || net.direct.is_some() {
-        join(net);
+        join(net, config.name);
     } else {
         net_poll::init(Shard::new(loopback_only()), Backend::none(), control::report);
     }
@@ -60,10 +75,10 @@ pub(crate) fn start(config: &Config) {
 /// What a guest of a network with a name says when its supervisor has died and another one has come.
 fn come_back(config: &Config) -> Option<control::ComeBack> {
     let net = &config.net;
-    let (ip, _) = net.ip?;
+    let address = net.ip.map(|(ip, _)| ip).or(net.dhcp.then_some(Ipv4Addr::UNSPECIFIED))?;
     let message = ToSupervisor::Rejoin {
         mac: net.mac?,
-        address: Ipv4Addr::from(ip).into(),
+        address: address.into(),
         name: Name::new(config.name)?,
         ephemeral: net.ephemeral?,
     };
@@ -75,19 +90,28 @@ fn loopback_only() -> net::Config {
     net::Config::new([0x02, 0, 0, 0, 0, 1], seed())
 }
 
-fn join(settings: &Net) {
-    let (Some(mac), Some(ip)) = (settings.mac, settings.ip) else {
+fn join(settings: &Net, name: &'static [u8]) {
+    let (Some(mac), true) = (settings.mac, settings.ip.is_some() != settings.dhcp) else {
         die(format_args!(
             "the network's settings are incomplete (are attacca and its guest of one version?)"
         ));
     };
-    let address = Ipv4Addr::from(ip.0);
-    let mut config = net::Config::new(mac, seed()).address(address.into(), ip.1);
-    config.gateway = settings.gateway.map(|gateway| IpAddr::from(Ipv4Addr::from(gateway)));
+    let mut config = net::Config::new(mac, seed());
+    let v4 = settings.ip.map(|(ip, length)| (IpAddr::V4(ip), length));
+    let v6 = settings.ip6.map(|(ip, length)| (IpAddr::V6(ip), length));
+    for (address, length) in v4.into_iter().chain(v6) {
+        config = config.address(address, length);
+    }
+    syscalls::net_lease::start(leases(settings), config.addresses.iter().map(|own| own.address).collect());
+    config.dhcp = settings.dhcp;
+    config.dhcp_name = name.to_vec();
+    config.ipv6 = if settings.auto6 { Ipv6Mode::Auto } else { Ipv6Mode::Static };
+    config.gateway = settings.gateway.map(IpAddr::V4);
+    config.gateway6 = settings.gateway6;
     config.peer_mac = (!settings.neighbors).then_some(GATEWAY_MAC);
     config.ephemeral = settings.ephemeral.unwrap_or(config.ephemeral);
     config.mtu = settings.mtu as usize;
-    net_interface::set(Interface { mac, address: (address, ip.1), mtu: settings.mtu });
+    net_interface::set(Interface { mac, mtu: settings.mtu });
     net_poll::init(Shard::new(config), Backend::none(), control::report);
     let mut stack = net_poll::access();
     let backend = &mut stack.backend;
@@ -105,7 +129,49 @@ fn join(settings: &Net) {
     if let Some(message) = settings.direct {
         open_direct(backend, settings, message, mac);
     }
+    drop(stack);
+    if settings.dhcp {
+        await_lease();
+    }
 }
+
+/// A program that starts without an address would have to know that one comes: it is waited for.
+fn await_lease() {
+    let begin = platform::time::now();
+    loop {
+        let mut stack = net_poll::access();
+        stack.poll();
+        if stack.shard.dhcp_lease().is_some() {
+            return;
+        }
+        drop(stack);
+        if platform::time::now().since(begin) > LONGEST_WAIT_NS {
+            die(format_args!("--ip dhcp: no DHCP server has answered for {} s", LONGEST_WAIT_NS / SECOND));
+        }
+        let nap = platform::time::Timespec::from_ns(500_000);
+        // SAFETY: a timespec of ours.
+        let _ = unsafe { host!(nanosleep, &raw const nap, 0) };
+    }
+}
+
+/// Three attempts (RFC 2131 section 4.1: after 4, 8 and 16 seconds).
+const LONGEST_WAIT_NS: u64 = 30 * SECOND;
+
+/// Who hears of addresses that we come by.
+fn leases(settings: &Net) -> Hooks {
+    // A constant of the process, as the descriptor is.
+    RULES.store(settings.rules_fd.unwrap_or(-1), Ordering::Relaxed);
+    let refused = |address: IpAddr, error| {
+        crate::message::note(format_args!("the network refuses {address} to this guest: {error}"));
+    };
+    let steer = |address, add| match RULES.load(Ordering::Relaxed) {
+        fd if fd >= 0 => nic::steer(fd, address, add),
+        _ => {}
+    };
+    Hooks { send: control::send, steer, refused }
+}
+
+static RULES: AtomicI32 = AtomicI32::new(-1);
 
 /// A queue of our own from the start: the only device, or the one in use while the ring stands by.
 fn open_direct(backend: &mut Backend, settings: &Net, message: &'static [u8], mac: [u8; 6]) {

@@ -4,6 +4,7 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv4Addr};
 use net::control::{DeviceKind, Direct, OFFLOAD_TSO};
 use net::device::Nic;
 use net::device::host::{
@@ -44,6 +45,44 @@ pub(crate) fn open(direct: &Direct, fds: Vec<i32>, backend: &mut Backend) -> Res
             close_all(&fds);
             Err(error)
         }
+    }
+}
+
+/// Has frames to an address of ours come to our queue, or no more: in the map that the interface's XDP program asks
+/// (`netserver::bpf::Rule`). The queue is the one that the rule for DHCP's answers names, which is there from the
+/// start.
+pub(crate) fn steer(rules: i32, address: IpAddr, add: bool) {
+    const LOOKUP: usize = 1;
+    const UPDATE: usize = 2;
+    const DELETE: usize = 3;
+    let key = |address: IpAddr, port: u16, protocol: u8| -> [u8; 20] {
+        let mut key = [0; 20];
+        key[..16].copy_from_slice(&match address {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+            IpAddr::V6(v6) => v6.octets(),
+        });
+        key[16..18].copy_from_slice(&port.to_be_bytes());
+        key[18] = protocol;
+        key
+    };
+    let mut queue = 0u32;
+    let call = |command: usize, key: &[u8; 20], value: &mut u32| {
+        // union bpf_attr of the element commands: map, key, value, flags.
+        let attr = [rules as u32 as u64, key.as_ptr() as u64, &raw mut *value as u64, 0];
+        // SAFETY: the attributes name a key and a value of ours, as long as the map's are.
+        unsafe { host!(bpf, command, attr.as_ptr(), size_of_val(&attr)) }
+    };
+    let answers = key(Ipv4Addr::BROADCAST.into(), 68, 17);
+    let own = key(address, 0, 0);
+    let done = match call(LOOKUP, &answers, &mut queue) {
+        Ok(_) if add => call(UPDATE, &own, &mut queue),
+        Ok(_) => call(DELETE, &own, &mut queue),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = done
+        && add
+    {
+        crate::message::note(format_args!("frames to {address} cannot be steered to this guest: {error}"));
     }
 }
 

@@ -43,6 +43,8 @@ pub struct Config {
     pub routes: Vec<RouteEntry>,
     /// Ask a DHCP server for an IPv4 address, a router and name servers (RFC 2131).
     pub dhcp: bool,
+    /// The name by which that server may enter us into the names of the network (RFC 2132 section 3.14); empty: none.
+    pub dhcp_name: Vec<u8>,
     /// How IPv6 addresses come about, besides those that are listed.
     pub ipv6: Ipv6Mode,
     /// Secret of interface identifiers (RFC 7217): with the same one, addresses made from routers' prefixes
@@ -133,6 +135,7 @@ impl Config {
             gateway6: None,
             routes: Vec::new(),
             dhcp: false,
+            dhcp_name: Vec::new(),
             ipv6: Ipv6Mode::Static,
             stable_secret: None,
             peer_mac: None,

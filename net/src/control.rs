@@ -28,7 +28,8 @@ pub enum ToSupervisor {
     Joined(IpAddr),
     /// They are wanted no more.
     Left(IpAddr),
-    /// The guest has got an address for some time (DHCP, SLAAC). Granted or refused.
+    /// The guest has got an address for some time (DHCP, SLAAC). Granted or refused. With 0 seconds it has it no
+    /// more; not answered.
     Lease {
         /// The address.
         address: IpAddr,

@@ -400,6 +400,11 @@ impl Shard {
         (self.routes.v4(), self.routes.v6())
     }
 
+    /// Counts changes of our addresses.
+    pub fn address_changes(&self) -> u64 {
+        self.routes.changes
+    }
+
     /// The routes, best first.
     pub fn routes(&self) -> impl Iterator<Item = &crate::RouteEntry> {
         self.routes.entries()

@@ -322,6 +322,8 @@ fn renew(process: &Process, request: &Request) {
     process.heap.renew();
     crate::ipc::executed(process);
     process.dumpable.store(1, Ordering::Relaxed);
+    // capabilities(7): an execve clears it.
+    process.keep_caps.store(false, Ordering::Relaxed);
     process.executed.store(true, Ordering::SeqCst);
     process.released.notify(Events::READABLE);
     let base = request.path.rsplit(|&byte| byte == b'/').next().unwrap_or(b"");

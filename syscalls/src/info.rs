@@ -438,6 +438,10 @@ pub fn capget(ctx: &Ctx, header: UserPtr<[u32; 2]>, data: UserPtr<[u32; 3]>) -> 
     let Some(words) = capability_words(header)? else {
         return if data.is_null() { Ok(0) } else { Err(Errno::EINVAL) };
     };
+    // capget(2): who only asks whether the version is right passes no data.
+    if data.is_null() {
+        return Ok(0);
+    }
     let process = find_process(ctx, header.read()?[1] as i32)?;
     let has = process.credentials.lock().privileged();
     for (at, all) in ALL.iter().enumerate().take(words) {
@@ -553,10 +557,14 @@ pub fn prctl(ctx: &Ctx, option: i32, a: usize, b: usize, c: usize, d: usize) -> 
             let address = ctx.task.clear_tid.load(Ordering::Relaxed);
             UserPtr::<usize>::new(a).write(address).map(|()| 0)
         }
-        PR_GET_SECCOMP | PR_GET_KEEPCAPS => Ok(0),
-        // Capabilities follow the effective user id, so nothing can be kept: as with a locked bit.
-        PR_SET_KEEPCAPS if a == 1 => Err(Errno::EPERM),
-        PR_SET_KEEPCAPS if a == 0 => Ok(0),
+        PR_GET_SECCOMP => Ok(0),
+        PR_GET_KEEPCAPS => Ok(usize::from(ctx.process.keep_caps.load(Ordering::Relaxed))),
+        // Capabilities follow the effective user id: who gives that up and wants to use what it kept hears EPERM
+        // from capset(2). (Many ask for it and stay who they are, as ping does.)
+        PR_SET_KEEPCAPS if a <= 1 => {
+            ctx.process.keep_caps.store(a == 1, Ordering::Relaxed);
+            Ok(0)
+        }
         // How late a timer may be; ours are not late on purpose, whatever is allowed.
         PR_SET_TIMERSLACK => {
             let slack = if a == 0 { DEFAULT_SLACK } else { a as u64 };

@@ -82,7 +82,8 @@ pub(crate) fn claim(ctx: &Ctx, proto: Proto, address: IpAddr, port: u16) -> Resu
             table.held.insert(key, 1);
             return Ok(true);
         }
-        table.last = table.last.wrapping_add(1).max(1);
+        // (Numbers with the highest bit are `net_lease`'s.)
+        table.last = (table.last.wrapping_add(1) & (u32::MAX >> 1)).max(1);
         let request = table.last;
         table.questions.insert(request, Question::Open);
         request

@@ -1,11 +1,13 @@
 //! Interfaces as programs ask for them by ioctl (netdevice(7)): `lo`, and `eth0` if there is a network.
 
+use crate::net_poll::access;
 use crate::sockaddr::SockAddr;
 use crate::user::{self, UserPtr};
 use crate::{Errno, Result};
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr};
 use net::Endpoint;
+use net::device::Device;
 use spin::Once;
 
 const SIOCGIFNAME: u32 = 0x8910;
@@ -31,8 +33,6 @@ const NAME: usize = 16;
 pub struct Interface {
     /// The Ethernet address.
     pub mac: [u8; 6],
-    /// The address and its prefix length.
-    pub address: (Ipv4Addr, u8),
     /// Largest IP packet.
     pub mtu: u32,
 }
@@ -50,39 +50,67 @@ pub(crate) fn has_network() -> bool {
 }
 
 /// One interface, as rows of the answers below.
-struct Row {
-    name: &'static str,
-    index: u32,
-    flags: u16,
-    address: Ipv4Addr,
-    prefix: u8,
-    mtu: u32,
-    mac: [u8; 6],
-    hardware: u16,
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    pub(crate) index: u32,
+    pub(crate) flags: u16,
+    /// IPv4 addresses with their prefix lengths.
+    pub(crate) addresses: Vec<(Ipv4Addr, u8)>,
+    pub(crate) mtu: u32,
+    pub(crate) mac: [u8; 6],
+    pub(crate) hardware: u16,
 }
 
-fn rows() -> Vec<Row> {
+impl Row {
+    fn address(&self) -> Result<(Ipv4Addr, u8)> {
+        self.addresses.first().copied().ok_or(Errno::EADDRNOTAVAIL)
+    }
+}
+
+/// Frames and bytes that came and went, for an interface.
+pub(crate) fn traffic(index: u32) -> [(u64, u64); 2] {
+    if index != ETH {
+        return [(0, 0); 2];
+    }
+    let counters = access().counters();
+    // Each over the ring and over a queue of our own.
+    let [ring_in, ring_out, direct_in, direct_out] = counters.frames;
+    let [ring_in_bytes, ring_out_bytes, direct_in_bytes, direct_out_bytes] = counters.bytes;
+    [
+        (ring_in + direct_in, ring_in_bytes + direct_in_bytes),
+        (ring_out + direct_out, ring_out_bytes + direct_out_bytes),
+    ]
+}
+
+/// The mask of a prefix length.
+pub(crate) fn mask(prefix: u8) -> u32 {
+    u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0)
+}
+
+pub(crate) fn rows() -> Vec<Row> {
     // IFF_UP 1, BROADCAST 2, LOOPBACK 8, RUNNING 0x40, MULTICAST 0x1000; ARPHRD_LOOPBACK, ARPHRD_ETHER
     let mut rows = Vec::with_capacity(2);
     rows.push(Row {
         name: "lo",
         index: LO,
         flags: 0x49,
-        address: Ipv4Addr::LOCALHOST,
-        prefix: 8,
+        addresses: [(Ipv4Addr::LOCALHOST, 8)].into(),
         mtu: 65536,
         mac: [0; 6],
         hardware: 772,
     });
-    rows.extend(ETHERNET.get().map(|eth| Row {
-        name: "eth0",
-        index: ETH,
-        flags: 0x1043,
-        address: eth.address.0,
-        prefix: eth.address.1,
-        mtu: eth.mtu,
-        mac: eth.mac,
-        hardware: 1,
+    rows.extend(ETHERNET.get().map(|eth| {
+        let stack = access();
+        Row {
+            name: "eth0",
+            index: ETH,
+            flags: 0x1043,
+            addresses: stack.shard.addresses().0.to_vec(),
+            mtu: eth.mtu,
+            // A direct device may have brought its own.
+            mac: stack.backend.mac().unwrap_or(eth.mac),
+            hardware: 1,
+        }
     }));
     rows
 }
@@ -103,12 +131,14 @@ fn about_one(command: u32, argument: usize) -> Result {
     user::read_bytes(argument, &mut request)?;
     let name = request[..NAME].split(|&b| b == 0).next().unwrap_or_default();
     let row = rows().into_iter().find(|r| r.name.as_bytes() == name).ok_or(Errno::ENODEV)?;
-    let mask = u32::MAX.checked_shl(32 - u32::from(row.prefix)).unwrap_or(0);
     let answer: Vec<u8> = match command {
         SIOCGIFFLAGS => row.flags.to_ne_bytes().to_vec(),
-        SIOCGIFADDR => sockaddr(row.address),
-        SIOCGIFBRDADDR => sockaddr(Ipv4Addr::from(u32::from(row.address) | !mask)),
-        SIOCGIFNETMASK => sockaddr(Ipv4Addr::from(mask)),
+        SIOCGIFADDR => sockaddr(row.address()?.0),
+        SIOCGIFBRDADDR => {
+            let (address, prefix) = row.address()?;
+            sockaddr(Ipv4Addr::from(u32::from(address) | !mask(prefix)))
+        }
+        SIOCGIFNETMASK => sockaddr(Ipv4Addr::from(mask(row.address()?.1))),
         SIOCGIFMTU => row.mtu.to_ne_bytes().to_vec(),
         SIOCGIFHWADDR => [&row.hardware.to_ne_bytes()[..], &row.mac].concat(),
         _ => row.index.to_ne_bytes().to_vec(),
@@ -129,10 +159,11 @@ fn list(argument: usize) -> Result {
     let room: i32 = UserPtr::new(argument).read()?;
     let buffer: usize = UserPtr::new(argument + 8).read()?;
     let mut bytes = Vec::new();
-    for row in rows() {
+    // netdevice(7): those with an IPv4 address.
+    for (row, (address, _)) in rows().iter().filter_map(|row| Some((row, row.address().ok()?))) {
         let mut request = [0u8; REQUEST];
         request[..row.name.len()].copy_from_slice(row.name.as_bytes());
-        request[NAME..NAME + 16].copy_from_slice(&sockaddr(row.address));
+        request[NAME..NAME + 16].copy_from_slice(&sockaddr(address));
         bytes.extend_from_slice(&request);
     }
     if buffer != 0 {

@@ -26,6 +26,8 @@ pub struct Stack {
     free: Vec<usize>,
     /// Told when the device was changed; under the lock.
     report: fn(Notice),
+    /// Which of the engine's addresses were told of.
+    addresses_told: u64,
 }
 
 /// Rounds of one poll: a flood of frames must not keep a vCPU from its threads.
@@ -42,7 +44,7 @@ static NET: AtomicPtr<Net> = AtomicPtr::new(core::ptr::null_mut());
 
 /// Brings the network up. Called once, inside the kernel, before the first thread.
 pub fn init(shard: Shard, backend: Backend, report: fn(Notice)) {
-    let stack = Stack { shard, backend, hubs: Vec::new(), free: Vec::new(), report };
+    let stack = Stack { shard, backend, hubs: Vec::new(), free: Vec::new(), report, addresses_told: 0 };
     let net = Box::new(Net { stack: Lock::new(stack), deadline: AtomicU64::new(u64::MAX) });
     NET.store(Box::into_raw(net), Ordering::Release);
 }
@@ -186,6 +188,10 @@ impl Stack {
         }
         if let Some(notice) = self.backend.take_notice() {
             (self.report)(notice);
+        }
+        let changes = self.shard.address_changes();
+        if core::mem::replace(&mut self.addresses_told, changes) != changes {
+            crate::net_lease::changed(&self.shard);
         }
         let deadlines = [self.shard.deadline(), self.backend.deadline()];
         let deadline = deadlines.into_iter().flatten().min().map_or(u64::MAX, |at| at.0);

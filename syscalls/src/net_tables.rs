@@ -1,6 +1,6 @@
 //! The tables of `/proc/net` (proc(5)): sockets, addresses, routes.
 //!
-//! Left out by name: rows of AF_UNIX sockets, and the packet counters of `dev` (0), which nobody keeps.
+//! Left out by name: rows of AF_UNIX sockets, errors and drops in `dev` and what passes `lo` (0), `snmp`.
 
 use crate::inet_option::state_number;
 use crate::net_interface::{self, ETH, LO};
@@ -23,6 +23,7 @@ pub(crate) fn rows(table: Net) -> String {
         Net::Dev => devices(),
         Net::Route => routes(),
         Net::IfInet6 => addresses6(),
+        Net::Ipv6Route => routes6(),
     }
 }
 
@@ -60,10 +61,15 @@ fn address(addr: IpAddr, v6: bool) -> String {
 }
 
 fn devices() -> String {
-    let zeros = "       0       0    0    0    0     0          0         0        0       0    0    0    0     0       0          0";
-    let mut text = format!("    lo: {zeros}\n");
+    let line = |name: &str, index: u32| {
+        let [(frames_in, bytes_in), (frames_out, bytes_out)] = net_interface::traffic(index);
+        format!(
+            "{name:>6}: {bytes_in:7} {frames_in:7}    0    0    0     0          0         0 {bytes_out:8} {frames_out:7}    0    0    0     0       0          0\n"
+        )
+    };
+    let mut text = line("lo", LO);
     if net_interface::has_network() {
-        let _ = writeln!(text, "  eth0: {zeros}");
+        text += &line("eth0", ETH);
     }
     text
 }
@@ -109,6 +115,29 @@ fn addresses6() -> String {
         let flags = u8::from(own.tentative) << 6 | u8::from(!own.autoconfigured) << 7;
         let bits = own.addr.to_bits();
         let _ = writeln!(text, "{bits:032x} {ETH:02x} {:02x} {scope:02x} {flags:02x}     eth0", own.prefix);
+    }
+    text
+}
+
+/// destination, length; source (none), length; next hop, metric, two counts, flags, name.
+fn routes6() -> String {
+    let mut text = String::new();
+    for entry in access().shard.routes() {
+        let IpAddr::V6(prefix) = entry.prefix.address else { continue };
+        let len = entry.prefix.prefix;
+        let network = prefix.to_bits() & u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0);
+        let via = match entry.via {
+            Some(IpAddr::V6(via)) => via.to_bits(),
+            _ => 0,
+        };
+        // RTF_UP 1, RTF_GATEWAY 2, RTF_EXPIRES 0x400000
+        let flags = 1 | u32::from(via != 0) << 1 | u32::from(entry.expires_ms != 0) << 22;
+        let metric = entry.metric;
+        let _ = writeln!(
+            text,
+            "{network:032x} {len:02x} {:032x} 00 {via:032x} {metric:08x} 00000001 00000000 {flags:08x}     eth0",
+            0
+        );
     }
     text
 }

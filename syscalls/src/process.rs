@@ -241,6 +241,8 @@ pub struct Process {
     pub started: Instant,
     /// prctl(PR_SET_DUMPABLE).
     pub dumpable: AtomicI32,
+    /// prctl(PR_SET_KEEPCAPS).
+    pub keep_caps: AtomicBool,
     /// prctl(PR_SET_CHILD_SUBREAPER).
     pub subreaper: AtomicBool,
     /// What its parent gets when it ends: 0, or a signal (clone(2)).
@@ -289,6 +291,7 @@ impl Process {
             timers: posix_timer::Timers::new(),
             started: platform::time::now(),
             dumpable: AtomicI32::new(1),
+            keep_caps: AtomicBool::new(false),
             subreaper: AtomicBool::new(false),
             exit_signal: AtomicI32::new(crate::signal::number::SIGCHLD),
             executed: AtomicBool::new(false),
@@ -327,6 +330,7 @@ impl Process {
             timers: posix_timer::Timers::new(),
             started: platform::time::now(),
             dumpable: AtomicI32::new(self.dumpable.load(Ordering::Relaxed)),
+            keep_caps: AtomicBool::new(self.keep_caps.load(Ordering::Relaxed)),
             subreaper: AtomicBool::new(false),
             exit_signal: AtomicI32::new(exit_signal),
             executed: AtomicBool::new(false),

@@ -7,6 +7,7 @@ use crate::args::{BytesIn, Domain, Fd, MsgFlags, SocketLevel, SocketType};
 use crate::context::Ctx;
 use crate::file::{File, O_NONBLOCK, OpenFile, Sink, Source};
 use crate::hub::Events;
+use crate::netlink::{self, AF_NETLINK};
 use crate::sockaddr::{AF_INET, AF_INET6, AF_UNIX, SockAddr};
 use crate::user::{self, Iovec, UserBuffer, UserPtr, UserVec};
 use crate::wait::{self, Waiting};
@@ -177,6 +178,7 @@ pub fn socket(ctx: &Ctx, domain: Domain, kind: SocketType, protocol: i32) -> Res
         Ok(AF_INET) => inet_socket::open(ctx, false, kind, protocol)?,
         Ok(AF_INET6) => inet_socket::open(ctx, true, kind, protocol)?,
         Ok(AF_UNIX) => unix_socket::open(ctx, kind, protocol)?,
+        Ok(AF_NETLINK) => netlink::open(kind, protocol)?,
         _ => return Err(Errno::EAFNOSUPPORT),
     };
     install(ctx, file, flags)

@@ -192,7 +192,7 @@ table! {
     38 => setitimer(i32, UserPtr<ITimerVal>, UserPtr<ITimerVal>) partial "ITIMER_VIRTUAL and ITIMER_PROF measure the guest's CPU time at 10 ms steps" = crate::posix_timer::setitimer;
     39 => getpid() full "" = crate::info::getpid;
     40 => sendfile(Fd, Fd, UserPtr<i64>, usize) full "" = crate::splice::sendfile;
-    41 => socket(Domain, SocketType, i32) partial "AF_INET, AF_INET6 (IPv4-mapped) and AF_UNIX; no raw, packet or netlink sockets" = crate::socket::socket;
+    41 => socket(Domain, SocketType, i32) partial "AF_INET, AF_INET6, AF_UNIX and AF_NETLINK (questions of rtnetlink only); no packet sockets" = crate::socket::socket;
     42 => connect(Fd, UserPtr<u8>, u32) full "" = crate::socket::connect;
     43 => accept(Fd, UserPtr<u8>, UserPtr<u32>) full "" = crate::socket::accept;
     44 => sendto(Fd, BytesIn, usize, MsgFlags, UserPtr<u8>, u32) partial "no MSG_ZEROCOPY" = crate::socket::sendto;

@@ -111,6 +111,7 @@ pub enum Net {
     Dev,
     Route,
     IfInet6,
+    Ipv6Route,
 }
 
 /// The root directory of /proc.

@@ -97,6 +97,7 @@ pub(crate) fn net(proc: &Proc) -> Arc<dyn Vnode> {
         vec![
             table(b"dev", DEV, Net::Dev),
             table(b"if_inet6", "", Net::IfInet6),
+            table(b"ipv6_route", "", Net::Ipv6Route),
             table(b"route", ROUTE, Net::Route),
             table(b"tcp", TCP, Net::Tcp),
             table(b"tcp6", TCP6, Net::Tcp6),

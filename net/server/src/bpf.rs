@@ -80,6 +80,11 @@ impl Rules {
     pub fn fd(&self) -> &OwnedFd {
         &self.0
     }
+
+    /// The descriptor, for another process that has the right to change it.
+    pub fn into_fd(self) -> OwnedFd {
+        self.0
+    }
 }
 
 /// The map of AF_XDP sockets by receive queue.

@@ -5,7 +5,7 @@ use crate::direct::{NicSpec, Queue};
 use crate::{GuestRequest, Limits, Publish, sys};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -52,6 +52,15 @@ pub(crate) struct Place {
     pub(crate) address: IpAddr,
     pub(crate) prefix: u8,
     pub(crate) gateway: Option<IpAddr>,
+    #[serde(default)]
+    pub(crate) dhcp: bool,
+    #[serde(default)]
+    pub(crate) address6: Option<(Ipv6Addr, u8)>,
+    #[serde(default)]
+    pub(crate) gateway6: Option<Ipv6Addr>,
+    /// Addresses come from the link's routers.
+    #[serde(default)]
+    pub(crate) auto6: bool,
     pub(crate) dns: Option<IpAddr>,
     /// The only neighbour, see [`crate::Attached::peer_mac`].
     pub(crate) peer_mac: Option<[u8; 6]>,
@@ -62,6 +71,14 @@ pub(crate) struct Place {
     /// Its line on the board.
     pub(crate) slot: u32,
     pub(crate) publish: Vec<Publish>,
+}
+
+impl Place {
+    /// The addresses that are the guest's from the start.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        let v4 = Some(self.address).filter(|address| !address.is_unspecified());
+        v4.into_iter().chain(self.address6.map(|(address, _)| IpAddr::V6(address)))
+    }
 }
 
 /// What a server's uplink is.

@@ -288,6 +288,11 @@ impl XdpSteering {
         // The link holds the program, and the program its maps.
         self.link
     }
+
+    /// The same, and the map of rules for who changes them.
+    pub fn into_fds(self) -> (OwnedFd, OwnedFd) {
+        (self.link, self.rules.into_fd())
+    }
 }
 
 /// Opens an AF_XDP socket on a receive queue of `interface`. Zero-copy if the driver can.
@@ -553,6 +558,16 @@ pub fn mac_for(address: IpAddr) -> [u8; 6] {
         IpAddr::V6(v6) => std::array::from_fn(|i| v6.octets()[12 + i]),
     };
     [0x06, 0xa7, tail[0], tail[1], tail[2], tail[3]]
+}
+
+/// The Ethernet address of a guest whose address a DHCP server is to choose: the same each time, so that it gets the
+/// same address.
+pub fn mac_named(network: &str, guest: &str) -> [u8; 6] {
+    // FNV-1a (32 bits)
+    let bytes = network.bytes().chain([0]).chain(guest.bytes());
+    let hash = bytes.fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let [a, b, c, d] = hash.to_be_bytes();
+    [0x06, 0xa8, a, b, c, d]
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ pub use orders::serve_as_program;
 
 use serde::{Deserialize, Serialize};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 /// `-p [ADDR:]HOST:GUEST[/udp]`: a host port that leads to a guest's port.
@@ -56,6 +56,12 @@ pub struct GuestRequest {
     pub publish: Vec<Publish>,
     /// Its address, or the network chooses. One that another guest has is shared with it.
     pub address: Option<IpAddr>,
+    /// No IPv4 address of the network's, but one that a DHCP server behind its NIC leases.
+    #[serde(default)]
+    pub dhcp: bool,
+    /// Its IPv6 address.
+    #[serde(default)]
+    pub address6: Want6,
     /// Another way out than the network's.
     pub gateway: Option<IpAddr>,
     /// A direct queue from the start, if one can be had.
@@ -65,6 +71,20 @@ pub struct GuestRequest {
     pub queues: u32,
     /// What it may use at most.
     pub limits: Limits,
+}
+
+/// Which IPv6 addresses a guest wants.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum Want6 {
+    /// What its network has for it: one of the network's prefix, or what the link's routers say.
+    #[default]
+    Default,
+    /// This one, with the length of its network's prefix if that is not the network's.
+    Address(Ipv6Addr, Option<u8>),
+    /// What the link's routers say (SLAAC).
+    Auto,
+    /// None.
+    Off,
 }
 
 /// What one guest may use of its network; 0: no limit of its own.
@@ -101,6 +121,9 @@ pub struct NetworkConfig {
     pub address: Option<(Ipv4Addr, u8)>,
     /// The way out.
     pub gateway: Option<Ipv4Addr>,
+    /// The network's IPv6 prefix and its length.
+    #[serde(default)]
+    pub address6: Option<(Ipv6Addr, u8)>,
     /// Queues of the NIC for guests in direct mode.
     pub direct_queues: u32,
     /// They are given to guests by measure ([`policy`]).
@@ -128,8 +151,16 @@ pub struct Attached {
     pub peer_mac: Option<[u8; 6]>,
     /// The guest's address and prefix length.
     pub address: (IpAddr, u8),
+    /// It asks a DHCP server for the address, which is the unspecified one until then.
+    pub dhcp: bool,
     /// The way out, and to the host itself.
     pub gateway: Option<IpAddr>,
+    /// The same for IPv6; without an address there may still be those that routers tell of.
+    pub address6: Option<(Ipv6Addr, u8)>,
+    /// See above.
+    pub gateway6: Option<Ipv6Addr>,
+    /// Addresses are made from what routers tell (SLAAC).
+    pub auto6: bool,
     /// Where names are resolved.
     pub dns: Option<IpAddr>,
     /// Largest IP packet.

@@ -348,6 +348,9 @@ impl Proxy {
         io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut seed)?;
         let gateway = place.gateway.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
         let mut config = Config::new(gateway_mac, seed).address(gateway, place.prefix);
+        if let (Some(gateway), Some((_, prefix))) = (place.gateway6, place.address6) {
+            config = config.address(gateway.into(), prefix);
+        }
         config.peer_mac = Some(place.mac);
         config.mtu = place.mtu as usize;
         config.any_ip = true;

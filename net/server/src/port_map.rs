@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 const OWNERS: usize = 512;
 /// Shared addresses of one network at most.
-const TABLES: usize = 8;
+const TABLES: usize = 16;
 const PORTS: usize = 1 << 16;
 
 #[repr(C, align(64))]
@@ -204,13 +204,13 @@ impl Reader {
         Ok(Reader { mapping, version: 1, owners: HashMap::new() })
     }
 
-    /// Takes what the supervisor has changed since. Once for each round.
-    pub(crate) fn refresh(&mut self) {
+    /// Takes what the supervisor has changed since. Once for each round. Whether something has changed.
+    pub(crate) fn refresh(&mut self) -> bool {
         let map = map(&self.mapping);
         let version = map.version.load(Ordering::Acquire);
         if version == self.version || version % 2 == 1 {
             // A change is under way: the next round will see it.
-            return;
+            return false;
         }
         let mut owners = HashMap::new();
         for owner in map.owners.iter().filter(|o| o.used.load(Ordering::Relaxed) != 0) {
@@ -220,9 +220,18 @@ impl Reader {
             owners.insert(address, owned(owner));
         }
         fence(Ordering::Acquire);
-        if map.version.load(Ordering::Relaxed) == version {
+        let whole = map.version.load(Ordering::Relaxed) == version;
+        if whole {
             (self.version, self.owners) = (version, owners);
         }
+        whole
+    }
+
+    /// The addresses that are a guest's alone.
+    pub(crate) fn addresses(&self, guest: u32) -> impl Iterator<Item = IpAddr> + '_ {
+        let own =
+            move |(address, owned): (&IpAddr, &Owned)| (*owned == Owned::Whole(guest)).then_some(*address);
+        self.owners.iter().filter_map(own)
     }
 
     /// Whose a whole address is, or how it is divided.

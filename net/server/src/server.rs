@@ -22,9 +22,9 @@ use net::control::Proto;
 use net::device::{Device, Nic};
 use net::ring::Meta;
 use platform::time::{Instant, now};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 
@@ -236,7 +236,10 @@ impl Server {
     /// Looks at every port and the NIC once; whether there was work.
     fn turn(&mut self) -> bool {
         let time = now();
-        self.plane.reader.refresh();
+        if self.plane.reader.refresh() {
+            // Addresses that were leased have names too.
+            self.plane.index(&self.ports);
+        }
         for at in 0..self.ports.len() {
             self.take_from_guest(at, time);
         }
@@ -507,7 +510,9 @@ impl Plane {
             self.by_id.insert(port.id, at);
             self.by_mac.entry(port.place.mac).or_default().push(at);
             let name = port.place.name.to_ascii_lowercase();
-            self.names.entry(name).or_default().push(port.place.address);
+            let leased = self.reader.addresses(port.id).filter(|address| is_everywhere(*address));
+            let all: BTreeSet<IpAddr> = port.place.addresses().chain(leased).collect();
+            self.names.insert(name, all.into_iter().collect());
         }
     }
 
@@ -553,8 +558,9 @@ impl Plane {
             return Ok(To::Many(forward::group_mac(ip.dst)));
         }
         match self.reader.owner(ip.dst) {
-            None if ip.dst.is_ipv4() => Ok(To::Uplink),
-            None => Err(Reason::NoOwner),
+            // A link-local address goes no further than the link, and there is nobody else.
+            None if matches!(ip.dst, IpAddr::V6(v6) if v6.is_unicast_link_local()) => Err(Reason::NoOwner),
+            None => Ok(To::Uplink),
             Some(owned) => {
                 let guest = self.receiver(owned, ip, bytes).ok_or(Reason::NoOwner)?;
                 let at = self.by_id.get(&guest).ok_or(Reason::NoOwner)?;
@@ -602,6 +608,11 @@ impl Plane {
             Transport::Plain => Some(first),
         }
     }
+}
+
+/// Whether an address says where somebody is without naming an interface.
+fn is_everywhere(address: IpAddr) -> bool {
+    !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
 /// The endpoint form of a host address.

@@ -9,7 +9,7 @@ use net::ring::{Link, RingDevice, Role};
 use net::{Bind, Config, Endpoint, Error, Ready, Shard, SocketId, TcpFlags};
 use platform::time::now;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -31,11 +31,15 @@ impl Guest {
             .iter()
             .map(|&(guest_port, udp)| Publish { host: ([127, 0, 0, 1], 0).into(), guest_port, udp })
             .collect();
+        Guest::publishing(publish)
+    }
+
+    fn publishing(publish: Vec<Publish>) -> Guest {
         let (place, link, listeners) = place(&publish);
         let (to_server, to_guest) = (sys::eventfd().unwrap(), sys::eventfd().unwrap());
         let (orders, theirs) = sys::seqpacket_pair().unwrap();
         let mut held = held((Ipv4Addr::new(10, 0, 2, 0), 24));
-        assert!(held.port_map.own_address(place.address, 1));
+        place.addresses().for_each(|address| assert!(held.port_map.own_address(address, 1)));
         std::thread::spawn(move || orders::live(theirs).unwrap());
         let first = [held.port_map.fd(), held.board.fd(), held.bell.as_fd()];
         control::send(orders.as_fd(), &hello(&held), &first).unwrap();
@@ -54,6 +58,9 @@ impl Guest {
         let mut config = Config::new(place.mac, [7; 32])
             .address(place.address, place.prefix)
             .gateway(place.gateway.unwrap());
+        if let (Some((address, prefix)), Some(gateway)) = (place.address6, place.gateway6) {
+            config = config.address(address.into(), prefix).gateway(gateway.into());
+        }
         config.peer_mac = place.peer_mac;
         config.mtu = place.mtu as usize;
         let published = place.publish.iter().map(|p| p.host).collect();
@@ -77,8 +84,12 @@ impl Guest {
     }
 
     fn listen(&mut self, port: u16) -> SocketId {
+        self.listen_on(Ipv4Addr::UNSPECIFIED.into(), port)
+    }
+
+    fn listen_on(&mut self, address: IpAddr, port: u16) -> SocketId {
         let id = self.shard.tcp_open().unwrap();
-        self.shard.tcp_bind(id, Endpoint::new(Ipv4Addr::UNSPECIFIED, port), Bind::default()).unwrap();
+        self.shard.tcp_bind(id, Endpoint::new(address, port), Bind::default()).unwrap();
         self.shard.tcp_listen(id, 16).unwrap();
         id
     }
@@ -140,6 +151,60 @@ fn a_published_port_reaches_the_guest() {
     });
     guest.echo(listener);
     assert!(client.join().unwrap() == bytes);
+}
+
+#[test]
+fn a_port_published_on_both_families_reaches_whatever_the_guest_listens_on() {
+    for listening in [IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::UNSPECIFIED)] {
+        for client in [IpAddr::V6(Ipv6Addr::LOCALHOST), IpAddr::V4(Ipv4Addr::LOCALHOST)] {
+            let host = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0);
+            let mut guest = Guest::publishing(vec![Publish { host, guest_port: 80, udp: false }]);
+            let listener = guest.listen_on(listening, 80);
+            let at = SocketAddr::new(client, guest.published[0].port());
+            let asking = std::thread::spawn(move || {
+                let mut stream = TcpStream::connect(at).unwrap();
+                stream.write_all(b"both").unwrap();
+                stream.shutdown(std::net::Shutdown::Write).unwrap();
+                let mut got = Vec::new();
+                stream.read_to_end(&mut got).unwrap();
+                got
+            });
+            guest.echo(listener);
+            assert_eq!(asking.join().unwrap(), b"both", "{client} to {listening}");
+        }
+    }
+}
+
+#[test]
+fn the_gateways_ipv6_address_is_the_hosts_loopback() {
+    let mut guest = Guest::start(&[]);
+    let listener = TcpListener::bind("[::1]:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = std::thread::spawn(move || listener.accept().unwrap().0.write_all(b"six").unwrap());
+    let gateway: Ipv6Addr = "fd9a:c71d:2f60::2".parse().unwrap();
+    let id = guest.shard.tcp_open().unwrap();
+    let _ = guest.shard.tcp_connect(id, Endpoint::new(gateway, port), now());
+    let mut word = [0; 16];
+    guest.until(|shard| shard.tcp_recv(id, &mut word, TcpFlags::empty()) == Ok(3));
+    assert_eq!(&word[..3], b"six");
+    server.join().unwrap();
+    // Nobody listens there any more.
+    let id = guest.shard.tcp_open().unwrap();
+    let _ = guest.shard.tcp_connect(id, Endpoint::new(gateway, port), now());
+    guest.until(|shard| shard.ready(id).contains(Ready::ERROR));
+    assert_eq!(guest.shard.take_error(id), Some(Error::Refused));
+    let host = UdpSocket::bind("[::1]:0").unwrap();
+    host.set_read_timeout(Some(PATIENCE)).unwrap();
+    let to = Endpoint::new(gateway, host.local_addr().unwrap().port());
+    let id = guest.shard.udp_open().unwrap();
+    guest.shard.udp_send(id, &[b"datagram"], Some(to), None).unwrap();
+    let host = std::thread::spawn(move || {
+        let mut word = [0; 16];
+        let (len, from) = host.recv_from(&mut word).unwrap();
+        host.send_to(&word[..len], from).unwrap();
+    });
+    guest.until(|shard| shard.udp_recv(id, &mut word, false).is_ok_and(|got| got.from == to && got.len == 8));
+    host.join().unwrap();
 }
 
 #[test]

@@ -7,7 +7,7 @@
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr};
 
-use smoltcp::wire::{DhcpMessageType, DhcpPacket, DhcpRepr, EthernetAddress};
+use smoltcp::wire::{DhcpMessageType, DhcpOption, DhcpPacket, DhcpRepr, EthernetAddress};
 
 use super::packet::Outline;
 use crate::config::Cidr;
@@ -27,6 +27,7 @@ const LEAST_RENEWAL_MS: u64 = 60_000;
 const DEFAULT_LEASE_S: u32 = 3_600;
 const LEAST_LEASE_S: u32 = 10;
 /// Subnet mask, router, name servers, MTU is not asked for.
+const HOST_NAME: u8 = 12;
 const PARAMETERS: [u8; 3] = [1, 3, 6];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,6 +184,9 @@ impl Shard {
             _ => (None, None),
         };
         let asks = kind != DhcpMessageType::Release;
+        let own_name = self.config.dhcp_name.clone();
+        let name = [DhcpOption { kind: HOST_NAME, data: &own_name }];
+        let named = asks && (1..=63).contains(&own_name.len());
         let message = DhcpRepr {
             message_type: kind,
             transaction_id: dhcp.xid,
@@ -204,7 +208,7 @@ impl Shard {
             lease_duration: None,
             renew_duration: None,
             rebind_duration: None,
-            additional_options: &[],
+            additional_options: if named { &name } else { &[] },
         };
         let mut bytes = alloc::vec![0; message.buffer_len()];
         if message.emit(&mut DhcpPacket::new_unchecked(&mut bytes)).is_err() {

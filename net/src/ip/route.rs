@@ -70,6 +70,8 @@ pub(crate) struct Routes {
     lines: Vec<Line>,
     point_to_point: bool,
     any_ip: bool,
+    /// Counts changes of our addresses.
+    pub(crate) changes: u64,
 }
 
 /// Linux's metrics: of what the kernel or an administrator adds for IPv6, of what a router told, of DHCP.
@@ -84,6 +86,7 @@ impl Routes {
             lines: Vec::new(),
             point_to_point: config.peer_mac.is_some(),
             any_ip: config.any_ip,
+            changes: 0,
         };
         config.addresses.iter().for_each(|cidr| routes.add(*cidr));
         for gateway in [config.gateway, config.gateway6.map(IpAddr::V6)].into_iter().flatten() {
@@ -99,6 +102,7 @@ impl Routes {
             IpAddr::V4(address) => {
                 self.remove(cidr.address);
                 self.addresses.push((address, cidr.prefix.min(32)));
+                self.changes += 1;
                 self.add_on_link(cidr, 0);
             }
             IpAddr::V6(addr) => {
@@ -120,6 +124,7 @@ impl Routes {
     pub(crate) fn add6(&mut self, own: Own6) {
         self.own6.retain(|other| other.addr != own.addr);
         self.own6.push(own);
+        self.changes += 1;
     }
 
     fn add_on_link(&mut self, prefix: Cidr, metric: u32) {
@@ -130,6 +135,7 @@ impl Routes {
 
     /// The address is not ours any more. Its network goes with the last address in it.
     pub(crate) fn remove(&mut self, address: IpAddr) {
+        self.changes += 1;
         match address {
             IpAddr::V4(v4) => {
                 let Some(at) = self.addresses.iter().position(|(own, _)| *own == v4) else { return };
@@ -201,6 +207,7 @@ impl Routes {
         let gone: Vec<Ipv6Addr> =
             self.own6.iter().filter(|own| over(own.valid_until_ms)).map(|own| own.addr).collect();
         self.own6.retain(|own| !over(own.valid_until_ms));
+        self.changes += gone.len() as u64;
         gone
     }
 

@@ -18,7 +18,7 @@ use net::ring::Link;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -166,20 +166,23 @@ impl Supervisor {
     }
 
     fn own_again(&mut self, id: u32, place: &Place) -> io::Result<()> {
+        place.addresses().try_for_each(|address| self.own_one_again(id, place, address))
+    }
+
+    fn own_one_again(&mut self, id: u32, place: &Place, address: IpAddr) -> io::Result<()> {
         let map = &mut self.held.port_map;
-        if map.own_address(place.address, id) {
+        if map.own_address(address, id) {
             return Ok(());
         }
-        let first = self.guests.iter().find(|g| g.place.address == place.address);
+        let first = self.guests.iter().find(|g| g.place.addresses().any(|a| a == address));
         let ports = |(low, high): (u16, u16)| {
             [net::control::Proto::Tcp, net::control::Proto::Udp]
                 .into_iter()
                 .flat_map(move |proto| (low..=high).map(move |port| (proto, port)))
         };
-        let shared = first.is_some_and(|f| {
-            map.share(place.address, f.claims.iter().copied().chain(ports(f.place.ephemeral)))
-        });
-        let whole = ports(place.ephemeral).all(|(proto, port)| map.claim(place.address, proto, port, id));
+        let shared = first
+            .is_some_and(|f| map.share(address, f.claims.iter().copied().chain(ports(f.place.ephemeral))));
+        let whole = ports(place.ephemeral).all(|(proto, port)| map.claim(address, proto, port, id));
         if shared && whole { Ok(()) } else { Err(io::Error::other("its address is another's")) }
     }
 

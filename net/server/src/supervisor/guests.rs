@@ -9,15 +9,15 @@ use crate::bpf::Rule;
 use crate::control::Uplink;
 use crate::control::{self, Order, Place, Reply};
 use crate::direct::Queue;
-use crate::direct::mac_for;
+use crate::direct::{mac_for, mac_named};
 use crate::plan::{self, HOST_MTU};
 use crate::port_map::Owned;
-use crate::{GuestRequest, Publish, sys};
+use crate::{GuestRequest, Publish, Want6, sys};
 use net::control::{Claim, Counters, Mode, Name, Proto, ToGuest, ToSupervisor};
 use net::ring::{Layout, Link};
 use std::collections::HashSet;
 use std::io;
-use std::net::{IpAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// Bytes of each ring: eight of the longest frames, and a cache holds them.
@@ -96,10 +96,15 @@ impl Supervisor {
     /// A guest of which the network knows everything is one of it from now on.
     pub(super) fn keep(&mut self, guest: Guest) {
         self.held.board.slot(guest.place.slot).clear();
-        if let Some((steering, queue)) = &self.held.steering
-            && let Err(error) = steering.set(Rule::address(guest.place.address), *queue)
-        {
-            eprintln!("attacca: network supervisor: guest '{}' cannot be reached: {error}", guest.place.name);
+        if let Some((steering, queue)) = &self.held.steering {
+            let groups = asked_groups(&guest.place);
+            let rules = guest.place.addresses().map(Rule::address).chain(groups);
+            for error in rules.filter_map(|rule| steering.set(rule, *queue).err()) {
+                eprintln!(
+                    "attacca: network supervisor: guest '{}' cannot be reached: {error}",
+                    guest.place.name
+                );
+            }
         }
         self.servers.add(&guest);
         let address = guest.place.address;
@@ -141,15 +146,30 @@ impl Supervisor {
         let layout = Layout { queues: request.queues.clamp(1, 64), capacity: capacity.next_power_of_two() };
         let link = make_link(layout)?;
         let id = self.next_id;
-        let (address, ephemeral) = self.own_address(id, request.address)?;
+        let (address, ephemeral) = if request.dhcp {
+            if !bridged {
+                return refused(
+                    "--ip dhcp is for networks behind a NIC: here there is no DHCP server".into(),
+                );
+            }
+            (Ipv4Addr::UNSPECIFIED.into(), plan::EPHEMERAL)
+        } else {
+            self.own_address(id, request.address)?
+        };
+        let address6 = self.own_address6(id, (address, ephemeral), request.address6);
+        let address6 = address6.inspect_err(|_| self.disown(id, address))?;
         self.next_id += 1;
-        let gateway = request.gateway.or(self.plan.gateway.map(IpAddr::V4));
+        let gateway = if request.dhcp { None } else { request.gateway.or(self.plan.gateway.map(IpAddr::V4)) };
         let place = Place {
             name: request.name.clone(),
-            mac: mac_for(address),
+            mac: if request.dhcp { mac_named(&self.config.name, &request.name) } else { mac_for(address) },
             address,
-            prefix: self.plan.network.1,
+            prefix: if request.dhcp { 0 } else { self.plan.network.1 },
             gateway,
+            dhcp: request.dhcp,
+            address6,
+            gateway6: self.plan.gateway6.filter(|_| address6.is_some()),
+            auto6: bridged && request.address6 != Want6::Off && self.routers_tell(request),
             dns: gateway,
             peer_mac: plan::peer_mac(&self.held.uplink),
             mtu: self.mtu(),
@@ -225,6 +245,72 @@ impl Supervisor {
         self.share_address(id, wanted)
     }
 
+    /// Gives a guest the IPv6 address that it wants, or the one that goes with its IPv4 address: then it is shared as
+    /// that one is.
+    fn own_address6(
+        &mut self,
+        id: u32,
+        (v4, ephemeral): (IpAddr, (u16, u16)),
+        wanted: Want6,
+    ) -> io::Result<Option<(Ipv6Addr, u8)>> {
+        let length = self.plan.network6.map(|(_, length)| length);
+        let sharer = self.guests.iter().find(|g| g.place.address == v4 && !v4.is_unspecified());
+        let of_sharer = sharer.map(|g| g.place.address6);
+        let derived = match v4 {
+            IpAddr::V4(v4) if !v4.is_unspecified() => self.plan.address6(v4),
+            _ => None,
+        };
+        let (address, length) = match (wanted, of_sharer) {
+            (Want6::Off | Want6::Auto, _) => return Ok(None),
+            (Want6::Default, Some(shared)) => match shared {
+                Some(shared) => shared,
+                None => return Ok(None),
+            },
+            (Want6::Default, None) => match derived.zip(length) {
+                Some(found) => found,
+                None => return Ok(None),
+            },
+            (Want6::Address(address, own), _) => (address, own.or(length).unwrap_or(64)),
+        };
+        let refused = |why: &str| Err(io::Error::other(format!("--ip6 {address}: {why}")));
+        if !self.plan.allows(address.into()) {
+            return refused("not a guest's address of this network");
+        }
+        if self.held.port_map.own_address(address.into(), id) {
+            return Ok(Some((address, length)));
+        }
+        // Both are divided by the same ports, or neither.
+        match sharer {
+            Some(first) if first.place.address6.is_some_and(|(theirs, _)| theirs == address) => {
+                let claims = first.claims.iter().copied().chain(every_port(first.place.ephemeral));
+                let map = &mut self.held.port_map;
+                if !map.share(address.into(), claims) {
+                    return refused("too many addresses are shared");
+                }
+                // Nobody else has them: IPv4's were just got.
+                every_port(ephemeral).for_each(|(proto, port)| {
+                    map.claim(address.into(), proto, port, id);
+                });
+                Ok(Some((address, length)))
+            }
+            _ => refused("another guest has it"),
+        }
+    }
+
+    /// Whether addresses come from the link's routers. By AF_XDP these are heard only if the guest asks for it: what
+    /// they say to all of the link would be taken from the host.
+    fn routers_tell(&self, request: &GuestRequest) -> bool {
+        request.address6 == Want6::Auto || matches!(self.held.uplink, Uplink::Nic(Queue::Tap { .. }, _))
+    }
+
+    /// A guest has not joined after all.
+    fn disown(&mut self, id: u32, address: IpAddr) {
+        match self.guests.iter().find(|g| g.place.address == address) {
+            Some(first) => self.held.port_map.leave(address, id, first.id),
+            None => self.held.port_map.forget(address),
+        }
+    }
+
     fn share_address(&mut self, id: u32, address: IpAddr) -> io::Result<(IpAddr, (u16, u16))> {
         let full = |what: &str| Err(io::Error::other(format!("--ip {address} cannot be shared: {what}")));
         if self.door.is_none() {
@@ -261,7 +347,13 @@ impl Supervisor {
         if !claims.contains(&key) && claims.len() >= most {
             return ToGuest::Refused(libc::EADDRINUSE);
         }
-        if !self.held.port_map.claim(place.address, claim.proto, claim.port, *id) {
+        let map = &mut self.held.port_map;
+        if !place.addresses().all(|address| map.claim(address, claim.proto, claim.port, *id)) {
+            // What was got of the two is given back, unless it was the guest's before.
+            let (low, high) = place.ephemeral;
+            let kept = claims.contains(&key) || (low..=high).contains(&claim.port);
+            let got = place.addresses().filter(|_| !kept);
+            got.for_each(|address| map.unclaim(address, claim.proto, claim.port, *id));
             return ToGuest::Refused(libc::EADDRINUSE);
         }
         claims.insert(key);
@@ -272,18 +364,24 @@ impl Supervisor {
         let Guest { id, place, claims, .. } = &mut self.guests[at];
         let (low, high) = place.ephemeral;
         if claims.remove(&(claim.proto, claim.port)) && !(low..=high).contains(&claim.port) {
-            self.held.port_map.unclaim(place.address, claim.proto, claim.port, *id);
+            for address in place.addresses() {
+                self.held.port_map.unclaim(address, claim.proto, claim.port, *id);
+            }
         }
     }
 
     fn lease(&mut self, at: usize, address: IpAddr) -> ToGuest {
         let guest = &mut self.guests[at];
-        if guest.place.address == address || guest.leases.contains(&address) {
+        if guest.place.addresses().any(|own| own == address) || guest.leases.contains(&address) {
             return ToGuest::Granted;
         }
         let fits = match address {
+            // The link's DHCP server knows what is there.
+            IpAddr::V4(v4) if guest.place.dhcp => {
+                !v4.is_multicast() && !v4.is_unspecified() && !v4.is_loopback() && !v4.is_broadcast()
+            }
             IpAddr::V4(_) => self.plan.allows(address),
-            IpAddr::V6(v6) => !v6.is_multicast() && !v6.is_unspecified() && !v6.is_loopback(),
+            IpAddr::V6(v6) => v6.is_unicast_link_local() || self.plan.allows(address),
         };
         const MOST_LEASES: usize = 16;
         if !fits || guest.leases.len() >= MOST_LEASES {
@@ -297,6 +395,17 @@ impl Supervisor {
         }
         guest.leases.push(address);
         ToGuest::Granted
+    }
+
+    /// A lease is over.
+    fn give_back(&mut self, at: usize, address: IpAddr) {
+        let guest = &mut self.guests[at];
+        let Some(place) = guest.leases.iter().position(|lease| *lease == address) else { return };
+        guest.leases.swap_remove(place);
+        self.held.port_map.forget(address);
+        if let Some((steering, _)) = &self.held.steering {
+            let _ = steering.clear(Rule::address(address));
+        }
     }
 
     // --- messages and leaving ----------------------------------------------------------------------
@@ -334,6 +443,7 @@ impl Supervisor {
                 self.unbind(at, claim);
                 return self.steer_port(at, claim, false);
             }
+            ToSupervisor::Lease { address, seconds: 0, .. } => return self.give_back(at, address),
             ToSupervisor::Lease { address, .. } => self.lease(at, address),
             ToSupervisor::Switched { mode, gap_ns, .. } => return self.switched(at, request, mode, gap_ns),
             ToSupervisor::SwitchFailed { errno, stage } => {
@@ -355,30 +465,64 @@ impl Supervisor {
         let guest = self.guests.remove(at);
         self.servers.remove(guest.id);
         self.switching.forget(guest.id);
-        let address = guest.place.address;
-        let next = self.guests.iter().find(|g| g.place.address == address).map(|g| g.id);
         let map = &mut self.held.port_map;
-        match (map.owner(address), next) {
-            (Some(Owned::Shared(first, _)), Some(next)) => {
-                map.leave(address, guest.id, if first == guest.id { next } else { first });
+        let mut gone = guest.leases.clone();
+        for address in guest.place.addresses() {
+            let next = self.guests.iter().find(|g| g.place.addresses().any(|a| a == address)).map(|g| g.id);
+            match (map.owner(address), next) {
+                (Some(Owned::Shared(first, _)), Some(next)) => {
+                    map.leave(address, guest.id, if first == guest.id { next } else { first });
+                }
+                _ => {
+                    map.forget(address);
+                    gone.push(address);
+                }
             }
-            _ => map.forget(address),
         }
         guest.leases.iter().for_each(|lease| map.forget(*lease));
         if let Some((steering, _)) = &self.held.steering {
-            let gone = guest.leases.iter().chain(next.is_none().then_some(&address));
-            gone.for_each(|a| drop(steering.clear(Rule::address(*a))));
+            gone.iter().for_each(|a| drop(steering.clear(Rule::address(*a))));
+            let still: Vec<Rule> = self.guests.iter().flat_map(|g| asked_groups(&g.place)).collect();
+            let groups = asked_groups(&guest.place).into_iter().filter(|rule| !still.contains(rule));
+            groups.for_each(|rule| drop(steering.clear(rule)));
         }
         self.keep_record();
     }
+}
+
+/// Frames to everybody that a guest asked for: a DHCP server's answers, routers' words.
+fn asked_groups(place: &Place) -> Vec<Rule> {
+    let dhcp = Rule { address: Ipv4Addr::BROADCAST.into(), protocol: 17, port: 68 };
+    // All nodes (RFC 4291 section 2.7.1).
+    let routers = Rule::address(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1).into());
+    [place.dhcp.then_some(dhcp), place.auto6.then_some(routers)].into_iter().flatten().collect()
 }
 
 fn every_port((low, high): (u16, u16)) -> impl Iterator<Item = (Proto, u16)> {
     [Proto::Tcp, Proto::Udp].into_iter().flat_map(move |proto| (low..=high).map(move |port| (proto, port)))
 }
 
-/// Opens the host's side of a published port; the port that the host chose for 0 is put in.
+/// Opens the host's side of a published port; the port that the host chose for 0 is put in. `[::]` takes IPv4 as
+/// well (ipv6(7)), and is IPv4's own where the host has no IPv6.
 pub(super) fn listen(publish: &mut Publish) -> io::Result<OwnedFd> {
+    let both = publish.host.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    match open(publish) {
+        Err(error) if both && lacks_v6(&error) => {
+            publish.host = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), publish.host.port());
+            open(publish)
+        }
+        result => result,
+    }
+}
+
+fn lacks_v6(error: &io::Error) -> bool {
+    // The name of the fault is kept, its number not.
+    let text = error.to_string();
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || text.contains(&format!("os error {}", libc::EAFNOSUPPORT))
+}
+
+fn open(publish: &mut Publish) -> io::Result<OwnedFd> {
     let name = |error: io::Error| {
         let proto = if publish.udp { "udp" } else { "tcp" };
         let advice = match error.kind() {

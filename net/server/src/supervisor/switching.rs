@@ -322,16 +322,17 @@ impl Supervisor {
 
     /// Everything that is the guest's: its address, or its ports of a shared one, and what it leased.
     fn rules(&self, guest: &Guest) -> Vec<Rule> {
-        let address = guest.place.address;
         let mut rules: Vec<Rule> = guest.leases.iter().map(|lease| Rule::address(*lease)).collect();
-        if !matches!(self.held.port_map.owner(address), Some(Owned::Shared(..))) {
-            rules.push(Rule::address(address));
-            return rules;
+        for address in guest.place.addresses() {
+            if !matches!(self.held.port_map.owner(address), Some(Owned::Shared(..))) {
+                rules.push(Rule::address(address));
+                continue;
+            }
+            let claimed = guest.claims.iter().map(|(proto, port)| (*proto, *port));
+            let (low, high) = guest.place.ephemeral;
+            let both = (low..=high).flat_map(|port| [(Proto::Tcp, port), (Proto::Udp, port)]);
+            rules.extend(claimed.chain(both).map(|(proto, port)| port_rule(address, proto, port)));
         }
-        let claimed = guest.claims.iter().map(|(proto, port)| (*proto, *port));
-        let (low, high) = guest.place.ephemeral;
-        let both = (low..=high).flat_map(|port| [(Proto::Tcp, port), (Proto::Udp, port)]);
-        rules.extend(claimed.chain(both).map(|(proto, port)| port_rule(address, proto, port)));
         rules
     }
 
@@ -343,11 +344,13 @@ impl Supervisor {
         if guest.mode != Mode::Direct || !shared {
             return;
         }
-        let rule = port_rule(address, claim.proto, claim.port);
+        let id = guest.id;
+        let rules: Vec<Rule> =
+            guest.place.addresses().map(|address| port_rule(address, claim.proto, claim.port)).collect();
         if owned {
-            let _ = self.switching.queues.steer(guest.id, &[rule]);
+            let _ = self.switching.queues.steer(id, &rules);
         } else {
-            self.switching.queues.unsteer_one(guest.id, rule);
+            rules.into_iter().for_each(|rule| self.switching.queues.unsteer_one(id, rule));
         }
     }
 

@@ -5,7 +5,9 @@
 //!   that is possible (a loopback client appears as the gateway).
 //! * Outgoing: the guest's SYN is a question ([`net::Incoming`]); the host connects first, and only
 //!   its success answers the SYN, so that a refusal is a refusal.
-//! * The gateway's address means this host's loopback; its port 53 is the host's name server.
+//! * The gateway's addresses mean this host's loopback of that family; port 53 is the host's name server.
+//! * A client comes by its own family. Where the guest does not listen by that one (a server on 0.0.0.0 alone), it
+//!   comes by the other, as the gateway; a datagram cannot tell and stays with its family.
 //!
 //! A TCP connection through this uplink has its state in two host sockets and here: it does not
 //! survive this process.
@@ -18,7 +20,7 @@ use platform::time::{Instant, SECOND};
 use slab::Slab;
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 
@@ -35,14 +37,21 @@ const UDP_FLOWS: usize = 4096;
 pub(crate) struct HostUplink {
     port: u32,
     epoll: Rc<Epoll>,
-    gateway: IpAddr,
-    guest: IpAddr,
+    /// By each family that the guest has an address of; IPv4 first.
+    ends: Vec<Ends>,
     listeners: Vec<Published>,
     flows: Slab<Flow>,
     udp: Option<SocketId>,
     udp_flows: Slab<UdpFlow>,
     udp_index: HashMap<(Endpoint, Endpoint), usize>,
     next_sweep: Option<Instant>,
+}
+
+/// The two ends of a link in one family.
+#[derive(Clone, Copy)]
+struct Ends {
+    gateway: IpAddr,
+    guest: IpAddr,
 }
 
 struct Published {
@@ -61,6 +70,8 @@ struct Flow {
     host: OwnedFd,
     /// The guest's SYN waits for the host's connection.
     awaiting_host: bool,
+    /// Where else the guest may listen, as long as it has not answered.
+    otherwise: Option<(Ends, u16)>,
     readable: bool,
     writable: bool,
     /// The host has sent FIN, and so have we to the guest.
@@ -102,8 +113,7 @@ impl HostUplink {
         Ok(HostUplink {
             port,
             epoll,
-            gateway,
-            guest: place.address,
+            ends: ends(place, gateway),
             listeners: published,
             flows: Slab::new(),
             udp: None,
@@ -182,7 +192,7 @@ impl HostUplink {
             if Some(event.id) == self.udp {
                 self.datagrams_out(shard, now);
             } else if event.cookie != 0 {
-                self.guest_event(shard, event.cookie as usize - 1, event.ready);
+                self.guest_event(shard, event.cookie as usize - 1, event.ready, now);
             }
         }
         if self.next_sweep.is_some_and(|at| at <= now) {
@@ -216,12 +226,22 @@ impl HostUplink {
                 // A client that is gone already (ECONNABORTED), or no descriptor for now.
                 Err(_) => return,
             };
-            let target = Endpoint::new(self.guest, *guest_port);
-            let host: OwnedFd = stream.into();
-            match self.connect_in(shard, client, target, now) {
-                Ok(id) => self.add_flow(shard, id, host, false),
+            let (host, port): (OwnedFd, _) = (stream.into(), *guest_port);
+            let (ends, other) = self.ends_for(client.ip());
+            match self.connect_in(shard, plain(client), ends, port, now) {
+                Ok(id) => self.add_flow(shard, id, host, false, other.map(|ends| (ends, port))),
                 Err(_) => sys::reset_on_close(host.as_raw_fd()),
             }
+        }
+    }
+
+    /// By which family a client comes to the guest, and the other one.
+    fn ends_for(&self, client: IpAddr) -> (Ends, Option<Ends>) {
+        let v6 = client.to_canonical().is_ipv6();
+        let (same, other): (Vec<Ends>, Vec<Ends>) = self.ends.iter().partition(|e| e.guest.is_ipv6() == v6);
+        match same.first() {
+            Some(ends) => (*ends, other.first().copied()),
+            None => (self.ends[0], None),
         }
     }
 
@@ -230,9 +250,11 @@ impl HostUplink {
         &self,
         shard: &mut Shard,
         client: SocketAddr,
-        target: Endpoint,
+        ends: Ends,
+        port: u16,
         now: Instant,
     ) -> net_result::Id {
+        let target = Endpoint::new(ends.guest, port);
         let as_client = Bind { transparent: true, reuse_addr: true, ..Bind::default() };
         let named = |shard: &mut Shard| {
             let id = shard.tcp_open()?;
@@ -244,14 +266,19 @@ impl HostUplink {
             }
             result.map(|()| id)
         };
-        if self.can_appear(client.ip())
+        if ends.can_appear(client.ip())
             && let Ok(id) = named(shard)
         {
             return Ok(id);
         }
+        self.connect_as_gateway(shard, ends, port, now)
+    }
+
+    fn connect_as_gateway(&self, shard: &mut Shard, ends: Ends, port: u16, now: Instant) -> net_result::Id {
+        let target = Endpoint::new(ends.guest, port);
         let id = shard.tcp_open()?;
         let result = shard
-            .tcp_bind(id, Endpoint::new(self.gateway, 0), Bind::default())
+            .tcp_bind(id, Endpoint::new(ends.gateway, 0), Bind::default())
             .and_then(|()| started(shard.tcp_connect(id, target, now)));
         if let Err(error) = result {
             shard.close(id);
@@ -260,41 +287,45 @@ impl HostUplink {
         Ok(id)
     }
 
-    /// Whether a guest can answer a packet from this address: a loopback address would stay inside it.
-    fn can_appear(&self, client: IpAddr) -> bool {
-        match client {
-            IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_unspecified() && client != self.guest,
-            IpAddr::V6(_) => false,
-        }
-    }
-
     // --- TCP to the world --------------------------------------------------------------------------
 
     fn connect_out(&mut self, shard: &mut Shard, incoming: Incoming) {
         match sys::connect(self.on_host(incoming.to), false) {
-            Ok(host) => self.add_flow(shard, incoming.id, host, true),
+            Ok(host) => self.add_flow(shard, incoming.id, host, true, None),
             Err(error) => shard.tcp_refuse(incoming.id, refusal(error.raw_os_error())),
         }
     }
 
     /// Where a destination of the guest's lies for the host.
     fn on_host(&self, to: Endpoint) -> SocketAddr {
-        if to.addr != self.gateway {
+        if !self.ends.iter().any(|ends| ends.gateway == to.addr) {
             return SocketAddr::new(to.addr, to.port);
         }
         if to.port == 53 {
             return SocketAddr::new(host_name_server(), 53);
         }
-        SocketAddr::new(Ipv4Addr::LOCALHOST.into(), to.port)
+        let loopback = match to.addr {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        };
+        SocketAddr::new(loopback, to.port)
     }
 
-    fn add_flow(&mut self, shard: &mut Shard, id: SocketId, host: OwnedFd, awaiting_host: bool) {
+    fn add_flow(
+        &mut self,
+        shard: &mut Shard,
+        id: SocketId,
+        host: OwnedFd,
+        awaiting_host: bool,
+        otherwise: Option<(Ends, u16)>,
+    ) {
         let fd = host.as_raw_fd();
         sys::no_delay(fd);
         let index = self.flows.insert(Flow {
             id,
             host,
             awaiting_host,
+            otherwise,
             readable: false,
             writable: false,
             host_done: false,
@@ -338,15 +369,32 @@ impl HostUplink {
         self.pump(shard, index);
     }
 
-    fn guest_event(&mut self, shard: &mut Shard, index: usize, ready: Ready) {
-        if !self.flows.contains(index) {
-            return;
-        }
+    fn guest_event(&mut self, shard: &mut Shard, index: usize, ready: Ready, now: Instant) {
+        let Some(flow) = self.flows.get_mut(index) else { return };
+        let otherwise = flow.otherwise.take();
         if ready.contains(Ready::ERROR) {
-            self.reset(shard, index);
+            match otherwise {
+                Some((ends, port)) => self.try_other(shard, index, ends, port, now),
+                None => self.reset(shard, index),
+            }
             return;
         }
         self.pump(shard, index);
+    }
+
+    /// The guest refuses by the client's family.
+    fn try_other(&mut self, shard: &mut Shard, index: usize, ends: Ends, port: u16, now: Instant) {
+        let refused = self.flows[index].id;
+        match self.connect_as_gateway(shard, ends, port, now) {
+            Ok(id) => {
+                self.flows[index].id = id;
+                shard.set_cookie(refused, 0);
+                shard.close(refused);
+                shard.set_cookie(id, index as u64 + 1);
+                let _ = shard.tcp_set(id, TcpOption::NoDelay(true));
+            }
+            Err(_) => self.reset(shard, index),
+        }
     }
 
     fn pump(&mut self, shard: &mut Shard, index: usize) {
@@ -444,8 +492,10 @@ impl HostUplink {
                 return;
             };
             let Ok((len, client)) = socket.recv_from(&mut buffer) else { return };
-            let guest = Endpoint::new(self.guest, *guest_port);
-            let appears = if self.can_appear(client.ip()) { client.ip() } else { self.gateway };
+            let (ends, _) = self.ends_for(client.ip());
+            let guest = Endpoint::new(ends.guest, *guest_port);
+            let name = plain(client).ip();
+            let appears = if ends.can_appear(name) { name } else { ends.gateway };
             let world = Endpoint::new(appears, client.port());
             if !self.udp_index.contains_key(&(guest, world)) {
                 let via = UdpVia::Published(listener, client);
@@ -469,6 +519,29 @@ impl HostUplink {
         let oldest = self.udp_flows.iter().map(|(_, flow)| flow.used).min();
         self.next_sweep = oldest.map(|used| used.after(UDP_IDLE_NS));
     }
+}
+
+impl Ends {
+    /// Whether a guest can answer a packet from this address: a loopback address would stay inside it, one of this
+    /// link's neighbours has no name on another.
+    fn can_appear(self, client: IpAddr) -> bool {
+        let elsewhere = match client {
+            IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_unspecified(),
+            IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unspecified() && !v6.is_unicast_link_local(),
+        };
+        elsewhere && client.is_ipv6() == self.guest.is_ipv6() && client != self.guest
+    }
+}
+
+fn ends(place: &Place, gateway: IpAddr) -> Vec<Ends> {
+    let v6 = place.address6.zip(place.gateway6);
+    let v6 = v6.map(|((guest, _), gateway)| Ends { gateway: gateway.into(), guest: guest.into() });
+    std::iter::once(Ends { gateway, guest: place.address }).chain(v6).collect()
+}
+
+/// A client of a socket for both families (ipv6(7)): by its own.
+fn plain(client: SocketAddr) -> SocketAddr {
+    SocketAddr::new(client.ip().to_canonical(), client.port())
 }
 
 impl Flow {
