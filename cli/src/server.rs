@@ -2,7 +2,7 @@
 
 use crate::error::{Failure, OrFail, Result};
 use crate::guests;
-use netserver::{Limits, NetworkConfig, UplinkSpec, client};
+use netserver::{Fault, Limits, NetworkConfig, UplinkSpec, client};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,6 +26,15 @@ enum Action {
     Stop(Which),
     /// Say how a network is: server, guests, counters
     Status(Status),
+    /// Have the server do something bad (for tests)
+    #[command(hide = true)]
+    Fault {
+        /// What
+        #[arg(value_parser = parse_fault)]
+        fault: Fault,
+        #[command(flatten)]
+        which: Which,
+    },
     /// Serve, as the supervisor's child (internal)
     #[command(hide = true)]
     Serve {
@@ -102,6 +111,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     match args.action {
         Action::Start(start) => begin(start),
         Action::Restart(which) => done(client::restart(&dir?, checked(&which)?)),
+        Action::Fault { fault, which } => done(client::fault(&dir?, checked(&which)?, fault)),
         Action::Upgrade(upgrade) => {
             let name = checked(&upgrade.which)?;
             let program = match &upgrade.program {
@@ -113,6 +123,16 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Action::Stop(which) => done(client::stop(&dir?, checked(&which)?)),
         Action::Status(status) => tell(&status),
         Action::Serve { orders } => netserver::serve_as_program(orders),
+    }
+}
+
+fn parse_fault(word: &str) -> std::result::Result<Fault, String> {
+    match word {
+        "panic" => Ok(Fault::Panic),
+        "loop" => Ok(Fault::Loop),
+        "block" => Ok(Fault::Block),
+        "scribble" => Ok(Fault::Scribble),
+        _ => Err("panic, loop, block or scribble".into()),
     }
 }
 

@@ -18,11 +18,25 @@ fn guest(args: &[&str]) -> Output {
     run_limited(attacca().arg("run").args(args), LIMIT)
 }
 
-/// A guest on a published port.
+/// A guest on a published port, whose server of HTTP answers whatever it is told first with a complaint. That it refuses
+/// nobody is not enough: on a loaded machine it may not even have begun.
 fn serve(port: u16, inner: u16, args: &[&str]) -> Guest {
     let publish = format!("127.0.0.1:{port}:{inner}");
+    let mut guest = Guest::start(&[&["-p", &publish], args].concat());
+    guest.wait_for_port(port);
+    guest
+}
+
+/// The same for TLS, which answers a proper greeting only.
+fn serve_tls(port: u16, inner: u16, args: &[&str]) -> Guest {
+    let publish = format!("127.0.0.1:{port}:{inner}");
     let guest = Guest::start(&[&["-p", &publish], args].concat());
-    assert!(eventually(PATIENCE, || listens(port)), "nobody listens:\n{}", guest.output());
+    let greets = || {
+        let mut client = native("openssl", "openssl");
+        client.args(["s_client", "-connect", &format!("127.0.0.1:{port}")]);
+        run_limited(&mut client, Duration::from_secs(5)).status.success()
+    };
+    assert!(eventually(PATIENCE, greets), "nobody greets:\n{}", guest.output());
     guest
 }
 
@@ -312,7 +326,7 @@ fn http2_over_tls_between_guests() {
     let (dir, port) = (site("nghttp"), free_port());
     let volume = format!("{}:/w:ro", dir.display());
     let args = ["-v", &*volume, "debian:nghttp2-server", "-d", "/w/www", "8443", "/w/key.pem", "/w/cert.pem"];
-    let server = serve(port, 8443, &args);
+    let server = serve_tls(port, 8443, &args);
     let url = format!("https://{HOST}:{port}/1k");
     for options in
         [&["-n", "2000", "-c", "10", "-m", "10"][..], &["-n", "2000", "-c", "8", "-m", "1", "-t", "2"]]
@@ -325,9 +339,9 @@ fn http2_over_tls_between_guests() {
         );
     }
     let port = free_port();
-    let serve_tls =
+    let s_server =
         ["-v", &*volume, "-w", "/w/www", "debian:openssl", "s_server", "-WWW", "-key", "/w/key.pem"];
-    let server = serve(port, 4433, &[&serve_tls[..], &["-cert", "/w/cert.pem"]].concat());
+    let server = serve_tls(port, 4433, &[&s_server[..], &["-cert", "/w/cert.pem"]].concat());
     let body = guest(&["debian:curl", "-sk", &format!("https://{HOST}:{port}/1m")]);
     assert!(
         body.stdout == pattern(1 << 20),

@@ -104,7 +104,7 @@ impl Board {
         &self.page().slots[index as usize % SLOTS]
     }
 
-    /// The server: another round.
+    /// The server: another step, of bounded work.
     pub(crate) fn beat(&self) {
         let beats = &self.page().heartbeat;
         beats.store(beats.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
@@ -129,6 +129,13 @@ impl Board {
 
     pub(crate) fn is_busy(&self) -> bool {
         self.page().busy.load(Ordering::Acquire) != 0
+    }
+
+    /// The supervisor has another server begin, and looks at it from its first moment: what the one before said
+    /// of itself must not be taken for the new one's.
+    pub(crate) fn hand_over(&self) {
+        self.page().busy.store(1, Ordering::Relaxed);
+        self.watch();
     }
 
     /// The supervisor begins to look.

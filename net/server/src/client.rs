@@ -83,6 +83,11 @@ pub fn restart(runtime_dir: &Path, network: &str) -> Result<(), Error> {
     ask(runtime_dir, network, &Request::Restart).map(drop)
 }
 
+/// For tests: has the server do something bad.
+pub fn fault(runtime_dir: &Path, network: &str, fault: crate::Fault) -> Result<(), Error> {
+    ask(runtime_dir, network, &Request::Fault(fault)).map(drop)
+}
+
 /// Has a server take over that is another program.
 pub fn upgrade(runtime_dir: &Path, network: &str, program: &Path) -> Result<(), Error> {
     ask(runtime_dir, network, &Request::Upgrade(program.into())).map(drop)

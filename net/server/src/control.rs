@@ -10,7 +10,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 /// Version of the messages between supervisor and server, which may be of two builds of Attacca.
-pub(crate) const ORDERS_VERSION: u32 = 1;
+pub(crate) const ORDERS_VERSION: u32 = 2;
 
 /// To the supervisor.
 #[derive(Debug, Serialize, Deserialize)]
@@ -27,8 +27,23 @@ pub(crate) enum Request {
     Restart,
     /// Let a server take over that is this program.
     Upgrade(PathBuf),
+    /// For tests: have the server do something bad.
+    Fault(Fault),
     /// Take the network down.
     Stop,
+}
+
+/// What a server does on request, so that tests see what becomes of its guests.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Fault {
+    /// It panics.
+    Panic,
+    /// It runs for ever without doing anything.
+    Loop,
+    /// It waits for ever.
+    Block,
+    /// It goes mad: random bytes all over the rings in which guests receive. Then it dies.
+    Scribble,
 }
 
 /// From the supervisor.
@@ -107,6 +122,8 @@ pub(crate) enum Order {
     Remove(u32),
     /// Begin: until now this was a standby. Sent when no other server can run any more.
     Go,
+    /// For tests.
+    Fault(Fault),
     /// End: another one takes over.
     Quit,
     /// End when the guests that remain have ended: the network is taken down.

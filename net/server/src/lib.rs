@@ -27,7 +27,7 @@ mod sys;
 mod tests;
 mod uplink;
 
-pub use control::fuzz_control;
+pub use control::{Fault, fuzz_control};
 pub use forward::fuzz_forward;
 pub use orders::serve_as_program;
 

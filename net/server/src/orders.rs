@@ -92,13 +92,19 @@ fn stand_by(orders: &OwnedFd) -> io::Result<Option<(Network, Vec<Prepared>)>> {
     let network = Network { network, uplink, uplink_fds: fds.collect(), reader, board, to_supervisor };
     let mut guests: Vec<Prepared> = Vec::new();
     loop {
-        match control::receive::<Order>(orders.as_fd())? {
+        let order = match control::receive::<Order>(orders.as_fd()) {
+            // The supervisor has ended before it read our word.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => None,
+            order => order?,
+        };
+        match order {
             Some((Order::Add(id, place), fds)) => match Prepared::new(id, *place, fds) {
                 Ok(guest) => guests.push(guest),
                 Err(error) => eprintln!("attacca: network server: guest {id}: {error}"),
             },
             Some((Order::Remove(id), _)) => guests.retain(|g| g.id != id),
             Some((Order::Go, _)) => return Ok(Some((network, guests))),
+            Some((Order::Fault(_), _)) => {}
             Some((Order::Hello { .. }, _)) => return Err(io::Error::other("greeted twice")),
             Some((Order::Quit | Order::Finish, _)) | None => return Ok(None),
         }

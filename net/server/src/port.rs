@@ -316,6 +316,22 @@ impl Port {
         self.ends.is_some_and(|at| now >= at || self.proxy.as_ref().is_none_or(|p| p.uplink.is_idle()))
     }
 
+    /// For tests: garbage into the memory of the ring in which the guest receives, positions first, as a server
+    /// gone mad would write it.
+    pub(crate) fn scribble(&self, random: &mut u64) {
+        let mut next = || {
+            *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (*random >> 32) as u32
+        };
+        let ring = self.link.guests_ring();
+        let words = (ring.end as usize - ring.start as usize) / 4;
+        for at in (0..64).chain((0..4096).map(|_| next() as usize % words)).collect::<Vec<_>>() {
+            // SAFETY: inside the mapping (`guests_ring`), aligned; the reader at the other end trusts nothing.
+            unsafe { ring.start.add(at * 4).cast::<u32>().write_volatile(next()) };
+        }
+        sys::ring(self.to_guest.as_raw_fd());
+    }
+
     /// Has the guest's process watched (by a server without a supervisor).
     pub(crate) fn watch_process(&self) {
         let _ = self.epoll.add(self.process.as_raw_fd(), sys::IN, Token::Process(self.id).pack());

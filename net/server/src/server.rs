@@ -7,7 +7,7 @@
 //! what and who gets it; `port.rs` in which order things become visible).
 
 use crate::board::{Board, Reason};
-use crate::control::{self, Order, Uplink};
+use crate::control::{self, Fault, Order, Uplink};
 use crate::direct::Opened;
 use crate::dns::{self, Names};
 use crate::forward::{self, HEAD, Head, Ip, Mac, Pieces, Transport, What};
@@ -192,6 +192,7 @@ impl Server {
             }
             for event in &events[..count] {
                 worked = true;
+                self.board.beat();
                 let (word, ready) = (event.u64, event.events);
                 match Token::unpack(word) {
                     Some(Token::Orders) => self.take_order(),
@@ -245,6 +246,7 @@ impl Server {
         }
         let mut worked = self.take_from_nic(time);
         for port in &mut self.ports {
+            self.board.beat();
             worked |= port.run_proxy(time);
         }
         self.ports.iter_mut().for_each(Port::publish);
@@ -260,6 +262,7 @@ impl Server {
 
     /// Passes frames on that a guest has sent.
     fn take_from_guest(&mut self, at: usize, time: Instant) {
+        self.board.beat();
         let mut head = [0; HEAD];
         for _ in 0..BURST {
             let Some(front) = self.ports[at].front(time) else { return };
@@ -459,11 +462,30 @@ impl Server {
                 Err(error) => eprintln!("attacca: network server: guest {id}: {error}"),
             },
             Ok(Some((Order::Remove(id), _))) => self.guest_gone(id),
+            Ok(Some((Order::Fault(fault), _))) => self.fail(fault),
             Ok(Some((Order::Quit, _))) => self.life = Life::Over,
             Ok(Some((Order::Finish, _))) => self.end_with_guests(true),
             Ok(Some((Order::Hello { .. } | Order::Go, _))) => {}
             // The supervisor has died, or talks nonsense. The guests run on.
             Ok(None) | Err(_) => self.end_with_guests(false),
+        }
+    }
+
+    /// Does what a test asks for.
+    fn fail(&self, fault: Fault) {
+        match fault {
+            Fault::Panic => panic!("a test asked for it"),
+            Fault::Loop => loop {
+                std::hint::spin_loop();
+            },
+            Fault::Block => loop {
+                std::thread::park();
+            },
+            Fault::Scribble => {
+                let mut random = now().0 | 1;
+                self.ports.iter().for_each(|port| port.scribble(&mut random));
+                sys::exit(66)
+            }
         }
     }
 

@@ -204,6 +204,14 @@ impl Link {
         }
     }
 
+    /// The memory of the ring in which the guest receives on the first queue, positions first. For tests of what a
+    /// server gone mad costs.
+    pub fn guests_ring(&self) -> core::ops::Range<*mut u8> {
+        let bytes = self.layout.queue_bytes() / 2;
+        // SAFETY: inside `layout.bytes()`, which the mapping covers.
+        unsafe { self.base.add(PAGE + bytes)..self.base.add(PAGE + 2 * bytes) }
+    }
+
     /// The server says that it runs; called from its loop.
     pub fn beat_server(&self) {
         self.header().server_heartbeat.fetch_add(1, Ordering::Relaxed);

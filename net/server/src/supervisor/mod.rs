@@ -8,6 +8,7 @@
 
 mod adopt;
 mod guests;
+mod pulse;
 mod servers;
 mod status;
 mod switching;
@@ -264,6 +265,7 @@ impl Supervisor {
             }
             Request::Status => return self.tell_status(visitor.as_fd()),
             Request::Restart => self.servers.restart(&self.held, &self.guests),
+            Request::Fault(fault) => self.servers.fault(fault),
             Request::Upgrade(program) => self.servers.upgrade(&self.held, &self.guests, program),
             Request::Stop => {
                 self.stopping = true;

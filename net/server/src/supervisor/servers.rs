@@ -8,16 +8,16 @@
 //!
 //! **Ended** is told by SIGCHLD, within the time of a wake; **stopped** (SIGSTOP) too. **Hanging** otherwise is
 //! told by the pulse on the board, at which we look only while frames are under way: a server that wakes and
-//! finds that nobody looks rings our bell; when it has slept for a while we look no more. A pulse that stands
-//! still is judged by what the process does: blocked (state S or D) for a while, or burning processor time
-//! without coming round. One that is only waiting for a processor is left alone: its successor would wait as well.
+//! finds that nobody looks rings our bell; when it has slept for a while we look no more. [`super::pulse`] says
+//! when a pulse that stands still is the server's fault, and why a loaded machine is not.
 //!
 //! **Crash loop.** Servers that die within moments, several in a row, are started later and later; `status` says so.
 
 use super::guests::Guest;
+use super::pulse::{self, Pulse, Verdict, Watch};
 use super::{Held, borrow};
 use crate::board::Board;
-use crate::control::{self, ORDERS_VERSION, Order};
+use crate::control::{self, Fault, ORDERS_VERSION, Order};
 use crate::orders;
 use crate::sys::{self, Fate};
 use std::io;
@@ -33,14 +33,6 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(10);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 /// When a standby is made after it was needed: the new server's first work goes before.
 const STANDBY_AFTER: Duration = Duration::from_millis(5);
-/// The pulse is looked at so often while frames are under way.
-const LOOK: Duration = Duration::from_millis(2);
-/// A server that slept for so long is not looked at any more.
-const QUIET: Duration = Duration::from_millis(100);
-/// Blocked in a host call of a round for so long, it hangs.
-const BLOCKED: Duration = Duration::from_millis(10);
-/// Processor time that no round takes.
-const BURNT_NS: u64 = 50_000_000;
 /// How long a new server may take to begin.
 const BEGIN: Duration = Duration::from_secs(10);
 
@@ -50,15 +42,6 @@ pub(crate) struct Server {
     pub(crate) pid: libc::pid_t,
     process: OwnedFd,
     pub(crate) began: Instant,
-}
-
-/// The look at the pulse.
-struct Watch {
-    heartbeat: u64,
-    since: Instant,
-    cpu_ns: u64,
-    next: Instant,
-    last_busy: Instant,
 }
 
 /// The servers of a network.
@@ -102,7 +85,7 @@ impl Servers {
     /// Starts the first server.
     pub(super) fn start(&mut self, held: &Held, guests: &[Guest]) -> io::Result<()> {
         let first = self.spawn(held, guests)?;
-        self.begin(first);
+        self.begin(first, held);
         Ok(())
     }
 
@@ -146,16 +129,18 @@ impl Servers {
         Ok(server)
     }
 
-    fn begin(&mut self, mut server: Server) {
+    fn begin(&mut self, mut server: Server, held: &Held) {
         self.begin_at = None;
         self.generation += 1;
-        server.began = Instant::now();
+        let server_began = Instant::now();
+        server.began = server_began;
+        held.board.hand_over();
         if let Err(error) = control::post(server.orders.as_fd(), &Order::Go, &[]) {
             eprintln!("attacca: network supervisor: a standby takes no orders: {error}");
             sys::kill(server.process.as_fd());
         }
         self.server = Some(server);
-        self.watch = None;
+        self.watch = Some(Watch::new(server_began));
         self.standby_at = Some(Instant::now() + STANDBY_AFTER);
     }
 
@@ -208,7 +193,7 @@ impl Servers {
             None => self.spawn(held, guests),
         };
         match next {
-            Ok(server) => self.begin(server),
+            Ok(server) => self.begin(server, held),
             Err(error) => {
                 eprintln!("attacca: network supervisor: no new server: {error}");
                 self.quick += 1;
@@ -296,6 +281,12 @@ impl Servers {
         }
     }
 
+    /// For tests: has the server do something bad.
+    pub(super) fn fault(&self, fault: Fault) -> io::Result<()> {
+        let server = self.server.as_ref().ok_or_else(|| io::Error::other("no server runs"))?;
+        control::post(server.orders.as_fd(), &Order::Fault(fault), &[])
+    }
+
     // --- guests ------------------------------------------------------------------------------------
 
     /// Tells all servers of a guest.
@@ -346,43 +337,27 @@ impl Servers {
 
     /// The server has begun to work.
     pub(super) fn watch(&mut self, board: &Board) {
-        let Some(server) = &self.server else { return };
-        board.watch();
-        let now = Instant::now();
-        self.watch = Some(Watch {
-            heartbeat: board.heartbeat(),
-            since: now,
-            cpu_ns: cpu_ns(server.pid),
-            next: now + LOOK,
-            last_busy: now,
-        });
+        if self.server.is_some() && self.watch.is_none() {
+            board.watch();
+            self.watch = Some(Watch::new(Instant::now()));
+        }
     }
 
     fn look(&mut self, board: &Board, now: Instant) {
         let (Some(watch), Some(server)) = (&mut self.watch, &self.server) else { return };
-        watch.next = now + LOOK;
-        let (heartbeat, busy) = (board.heartbeat(), board.is_busy());
-        if busy {
-            watch.last_busy = now;
-        }
-        if heartbeat != watch.heartbeat || !busy {
-            (watch.heartbeat, watch.since, watch.cpu_ns) = (heartbeat, now, 0);
-            if now.duration_since(watch.last_busy) > QUIET && board.unwatch() {
-                self.watch = None;
+        let pulse = || Pulse { beats: board.heartbeat(), busy: board.is_busy() };
+        match watch.look(now, pulse, || pulse::process(server.pid)) {
+            Verdict::Fine => {}
+            Verdict::Asleep => {
+                if board.unwatch() {
+                    self.watch = None;
+                }
             }
-            return;
-        }
-        let cpu_ns = cpu_ns(server.pid);
-        if watch.cpu_ns == 0 {
-            watch.cpu_ns = cpu_ns;
-        }
-        let burnt = cpu_ns.saturating_sub(watch.cpu_ns) > BURNT_NS;
-        let blocked = now.duration_since(watch.since) > BLOCKED;
-        match state(server.pid) {
-            Some('T') => self.kill("it was stopped"),
-            Some('S' | 'D') if blocked => self.kill("it was blocked with frames waiting"),
-            Some('R') if burnt => self.kill("it went round in circles"),
-            _ => {}
+            Verdict::Hangs(why) => {
+                // It is looked at again if the kill does not reach it.
+                self.watch = Some(Watch::new(now));
+                self.kill(why);
+            }
         }
     }
 }
@@ -393,18 +368,6 @@ fn kill(server: &Server) {
 
 fn has_ended(process: BorrowedFd<'_>) -> bool {
     matches!(sys::poll_readable(&[process.as_raw_fd()], 0), Ok(ready) if ready[0])
-}
-
-/// A process's state as proc(5) has it.
-fn state(pid: libc::pid_t) -> Option<char> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.trim_start().chars().next()
-}
-
-/// Processor time that it has used (the first field of its schedstat).
-fn cpu_ns(pid: libc::pid_t) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
-    text.split_ascii_whitespace().next().and_then(|f| f.parse().ok()).unwrap_or(0)
 }
 
 /// In a fresh child: becomes another program that takes the same orders.
