@@ -274,7 +274,7 @@ fn haproxy_before_three_nginx() {
         .map(|(_, port)| format!("  server s{port} {HOST}:{port} check inter 200ms fall 1\n"))
         .collect();
     let configuration = format!(
-        "global\n  maxconn 1000\ndefaults\n  mode http\n  timeout connect 2s\n  timeout client 5s\n  timeout server 5s\n  \
+        "global\n  maxconn 1000\ndefaults\n  mode http\n  timeout connect 2s\n  timeout client 5s\n  timeout server 5s\n  timeout check 5s\n  \
          option redispatch\nfrontend web\n  bind :80\n  default_backend all\nbackend all\n  balance roundrobin\n{lines}"
     );
     fs::write(dir.join("haproxy.cfg"), configuration).unwrap();

@@ -52,6 +52,8 @@ fn lacking() -> io::Error {
 /// A server's whole life, in a process of its own.
 pub(crate) fn run(orders: OwnedFd) -> ! {
     sys::set_name(c"attacca-server");
+    // The place is enough: looking for names of a backtrace would take a hundred milliseconds, and guests wait.
+    std::panic::set_hook(Box::new(|panic| eprintln!("attacca: network server: {panic}")));
     let outcome = live(orders);
     if let Err(error) = &outcome {
         eprintln!("attacca: network server: {error}");
