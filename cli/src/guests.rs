@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Guest {
     /// Its name, unique among the running.
     pub(crate) name: String,
-    /// The first host process; when it has ended, another one.
+    /// The first host process; when it has ended, the eldest of the others.
     pub(crate) pid: i32,
     /// All host processes, the first one first. Found when the record is read.
     #[serde(default)]
@@ -120,7 +120,9 @@ fn read(path: &Path) -> Option<Guest> {
     let own = file.metadata().ok()?;
     guest.processes = holders(guest.lock_fd, (own.dev(), own.ino()));
     let first_lives = started_ticks(guest.pid) == Some(guest.started_ticks);
-    guest.processes.sort_by_key(|&pid| (pid != guest.pid, pid));
+    // By start, since process ids wrap around.
+    guest.processes.sort_by_key(|&pid| (pid != guest.pid, started_ticks(pid), pid));
+    guest.processes.retain(|&pid| started_ticks(pid).is_some());
     if !first_lives {
         guest.pid = *guest.processes.first()?;
     }

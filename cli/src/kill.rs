@@ -1,5 +1,6 @@
-//! `attacca kill [-s SIGNAL] GUEST...`: a host signal to a guest's first process, as kill(1) would send; to
-//! all of its processes when the first one has ended, or when the signal is KILL.
+//! `attacca kill [-s SIGNAL] GUEST...`: a host signal to a guest's first process, as kill(1) would send. When that one
+//! has ended, as a program's does that goes into the background, to the eldest that is left: a daemon's master,
+//! which knows what its workers shall do. SIGKILL is for all of them.
 
 use crate::error::{Failure, OrFail, Result};
 use crate::guests;
@@ -51,8 +52,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let guest = running.iter().find(|g| g.name == *name).ok_or_else(|| {
             Failure::new(format_args!("no guest is called '{name}': `attacca ps` lists the running ones"))
         })?;
-        let first_lives = guests::started_ticks(guest.pid) == Some(guest.started_ticks);
-        let all = args.signal == libc::SIGKILL || !first_lives;
+        let all = args.signal == libc::SIGKILL;
         let targets: Vec<i32> = if all { guest.processes.clone() } else { vec![guest.pid] };
         for pid in targets {
             // SAFETY: kill(2) has no memory arguments; `running` checked that the process is the guest's.

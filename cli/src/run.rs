@@ -125,6 +125,8 @@ struct Program {
     user: Option<String>,
     /// Folders in memory, unless volumes are given for them.
     scratch: &'static [&'static str],
+    /// Environment variables that its service would have.
+    environment: &'static [(&'static str, &'static str)],
     /// The working directory, where another root chooses it.
     workdir: Option<&'static str>,
 }
@@ -180,6 +182,7 @@ fn find_program(args: &Args) -> Result<Program> {
         return Ok(Program {
             args: image.arguments(&args.command[1..]),
             scratch: image.scratch(),
+            environment: image.environment(),
             workdir: Some(image.workdir()),
             root: Some(image.root),
             path: image.program.into(),
@@ -197,7 +200,8 @@ fn find_program(args: &Args) -> Result<Program> {
     };
     let path = search_path(root.as_deref(), &args.volume, &args.command[0])?;
     let workdir = root.is_some().then_some("/");
-    Ok(Program { root, path, args: args.command[1..].to_vec(), user: None, scratch: &[], workdir })
+    let args = args.command[1..].to_vec();
+    Ok(Program { root, path, args, user: None, scratch: &[], environment: &[], workdir })
 }
 
 /// Finds a program as a shell would, in the guest's files.
@@ -276,6 +280,7 @@ fn environment(args: &Args, program: &Program) -> Vec<OsString> {
             .map(|(k, v)| (k.into(), v.into()))
             .into()
     };
+    variables.extend(program.environment.iter().map(|(k, v)| (OsString::from(k), OsString::from(v))));
     for setting in &args.env {
         let (name, value) = match setting.split_once('=') {
             Some((name, value)) => (name, Some(OsString::from(value))),

@@ -54,7 +54,7 @@ fn site(name: &str) -> PathBuf {
 fn nginx(name: &str) -> (Guest, u16) {
     let (dir, port) = (site(name), free_port());
     let volume = format!("{}:/var/www/html:ro", dir.join("www").display());
-    (serve(port, 80, &["-v", &volume, "debian:nginx"]), port)
+    (serve(port, 80, &["-v", &volume, "debian:nginx", "-g", "daemon off;"]), port)
 }
 
 fn last_number(line: &str) -> f64 {

@@ -199,12 +199,18 @@ fn ends_by_signals_as_natively() {
     }
 }
 
+/// As natively: the command returns, nginx goes on in the background, and the guest with it.
 #[test]
 fn debians_default_page() {
     let port = free_port();
-    let mut guest = Guest::start(&["-p", &format!("127.0.0.1:{port}:80"), "debian:nginx"]);
-    guest.wait_for_port(port);
+    let mut guest =
+        Guest::start(&["-p", &format!("127.0.0.1:{port}:80"), "--name", "default", "debian:nginx"]);
+    assert_eq!(shell_status(guest.wait()), 0, "{}", guest.output());
     let page = curl(&[&format!("http://127.0.0.1:{port}/")]);
     assert!(String::from_utf8_lossy(&page).contains("Welcome to nginx!"));
-    assert!(guest.output().contains("daemon off;"));
+    let names = || text(attacca().arg("ps").output().unwrap());
+    assert!(names().contains("default"), "{}", names());
+    // To the master, which ends its workers.
+    assert!(attacca().args(["kill", "-s", "QUIT", "default"]).status().unwrap().success());
+    assert!(eventually(PATIENCE, || !names().contains("default")), "{}", names());
 }

@@ -168,7 +168,7 @@ fn guests_are_switched_under_load_and_no_client_notices() {
         let common = ["--net", NET, "--cpus", "1"];
         let mut web = vec!["--name", "web", "--ip", "10.9.0.20", "-v", &volume];
         web.extend(common);
-        let web = Guest::start(&[&web[..], &["debian:nginx"]].concat());
+        let web = Guest::start(&[&web[..], &["debian:nginx", "-g", "daemon off;"]].concat());
         let mut cache = vec!["--name", "cache", "--ip", "10.9.0.21"];
         cache.extend(common);
         let cache = Guest::start(&[&cache[..], &["debian:memcached", "-u", "root"]].concat());

@@ -6,8 +6,8 @@
 
 use crate::attr::{Cred, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, Stat, StatFs};
 use crate::host::{
-    AT_EMPTY_PATH, AT_FDCWD, CPath, HostFd, O_ACCMODE, O_CREAT, O_DIRECTORY, O_EXCL, O_NOCTTY, O_NOFOLLOW,
-    O_PATH, O_TMPFILE_BIT, O_TRUNC,
+    AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, CPath, HostFd, O_ACCMODE, O_CREAT, O_DIRECTORY, O_EXCL,
+    O_NOCTTY, O_NOFOLLOW, O_PATH, O_TMPFILE_BIT, O_TRUNC,
 };
 use crate::mount::{Node, Place, Tree, below, join};
 use crate::vnode::{New, NewTime, Opening, Vnode};
@@ -111,12 +111,18 @@ impl View {
             && path.len() < 4096
             && !path.ends_with(b"/")
             && !path.ends_with(b".")
+            && !(flags & O_CREAT != 0 && self.owner_of_new().is_some())
             && let Some(leap) = self.leap(base, path)
             && !leap.rest().is_empty()
             && !(leap.place.mount.read_only && wants_write(flags))
         {
             match leap.fd.open_beneath(leap.rest(), flags, mode) {
-                Ok(fd) => return Ok(Opened::Host { fd, path: leap.path.into(), mount: leap.place.mount }),
+                Ok(fd) => {
+                    if flags & O_TMPFILE_BIT != 0 {
+                        self.hand_over(&fd, b"", false);
+                    }
+                    return Ok(Opened::Host { fd, path: leap.path.into(), mount: leap.place.mount });
+                }
                 Err(Errno::ELOOP) => {}
                 Err(error) => return Err(error),
             }
@@ -171,13 +177,34 @@ impl View {
         walker.follow(name)
     }
 
+    /// Who shall own what this process makes in a host's folder, where that is not whom the host makes its owner:
+    /// started by root, a guest may have become another user.
+    fn owner_of_new(&self) -> Option<(u32, u32)> {
+        // SAFETY: neither has preconditions nor can it fail.
+        let (uid, gid) = unsafe { (host!(geteuid).ok()? as u32, host!(getegid).ok()? as u32) };
+        let wanted = (self.cred.uid, self.cred.gid);
+        (uid == 0 && wanted != (uid, gid)).then_some(wanted)
+    }
+
+    /// Gives a new host file, `name` in `at` or `at` itself, to its maker. Where the host knows no owners (vfat, a
+    /// squashed share) the file stays as the host made it, as it does natively.
+    fn hand_over(&self, at: &HostFd, name: &[u8], keeps_group: bool) {
+        let Some((uid, gid)) = self.owner_of_new() else { return };
+        let Ok(name) = CPath::new(name) else { return };
+        let gid = if keeps_group { u32::MAX } else { gid };
+        let flags = AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW;
+        // SAFETY: the name is empty or one component, and a C string.
+        let _ = unsafe { host!(fchownat, at.raw(), name.ptr(), uid, gid, flags) };
+    }
+
     fn create(&self, dir: &Place, name: &[u8], flags: u32, mode: u32) -> Result<Opened> {
         dir.writable()?;
         let path: Arc<[u8]> = join(&dir.path, name).into();
         match &dir.node {
             Node::Host(fd) => {
-                let fd = fd.open_beneath(name, flags | O_EXCL, mode)?;
-                Ok(Opened::Host { fd, path, mount: dir.mount.clone() })
+                let file = fd.open_beneath(name, flags | O_EXCL, mode)?;
+                self.hand_over(&file, b"", inherits_group(fd));
+                Ok(Opened::Host { fd: file, path, mount: dir.mount.clone() })
             }
             Node::Inner(_) => {
                 let node = self.make(dir, name, S_IFREG | (mode & 0o7777), 0, b"")?;
@@ -252,9 +279,11 @@ impl View {
         let (dir, name) = self.new_name(base, path, true)?;
         match &dir.node {
             Node::Host(fd) => {
-                let name = CPath::new(&name)?;
+                let path = CPath::new(&name)?;
                 // SAFETY: the name is one component and a C string.
-                unsafe { host!(mkdirat, fd.raw(), name.ptr(), mode & 0o7777 & !self.umask) }.map(drop)
+                unsafe { host!(mkdirat, fd.raw(), path.ptr(), mode & 0o7777 & !self.umask) }?;
+                self.hand_over(fd, &name, inherits_group(fd));
+                Ok(())
             }
             _ => self.make(&dir, &name, S_IFDIR | (mode & 0o1777 & !self.umask), 0, b"").map(drop),
         }
@@ -270,9 +299,11 @@ impl View {
         let mode = mode & (S_IFMT | 0o7777 & !self.umask);
         match &dir.node {
             Node::Host(fd) => {
-                let name = CPath::new(&name)?;
+                let path = CPath::new(&name)?;
                 // SAFETY: the name is one component and a C string.
-                unsafe { host!(mknodat, fd.raw(), name.ptr(), mode, rdev) }.map(drop)
+                unsafe { host!(mknodat, fd.raw(), path.ptr(), mode, rdev) }?;
+                self.hand_over(fd, &name, inherits_group(fd));
+                Ok(())
             }
             _ => self.make(&dir, &name, mode, rdev, b"").map(drop),
         }
@@ -286,9 +317,11 @@ impl View {
         let (dir, name) = self.new_name(base, path, false)?;
         match &dir.node {
             Node::Host(fd) => {
-                let (name, target) = (CPath::new(&name)?, CPath::new(target)?);
+                let (path, target) = (CPath::new(&name)?, CPath::new(target)?);
                 // SAFETY: both are C strings; the text of a link is not resolved here.
-                unsafe { host!(symlinkat, target.ptr(), fd.raw(), name.ptr()) }.map(drop)
+                unsafe { host!(symlinkat, target.ptr(), fd.raw(), path.ptr()) }?;
+                self.hand_over(fd, &name, inherits_group(fd));
+                Ok(())
             }
             _ => self.make(&dir, &name, S_IFLNK | 0o777, 0, target).map(drop),
         }
@@ -643,6 +676,11 @@ impl View {
 }
 
 /// Whether opening so changes the file or its directory.
+/// A set-group-ID directory hands its group on (inode(7)); the host has done so.
+fn inherits_group(dir: &HostFd) -> bool {
+    dir.stat().is_ok_and(|stat| stat.mode & 0o2000 != 0)
+}
+
 fn wants_write(flags: u32) -> bool {
     flags & O_ACCMODE != 0 || flags & (O_CREAT | O_TRUNC | O_TMPFILE_BIT) != 0
 }

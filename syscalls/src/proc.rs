@@ -56,6 +56,12 @@ impl GuestProvider {
         if ctx.process.pid == pid { Ok(ctx) } else { Err(Errno::EACCES) }
     }
 
+    /// What the host says of its process, which is this one.
+    fn host_file(pid: u32, path: &[u8]) -> Result<Vec<u8>> {
+        GuestProvider::own(pid)?;
+        HostFd::open_host(path, 0, 0)?.read_all()
+    }
+
     fn file(pid: u32, fd: i32) -> Result<Arc<OpenFile>> {
         GuestProvider::process(pid)?.fds.get(fd).map_err(|_| Errno::ENOENT)
     }
@@ -79,10 +85,9 @@ impl Provider for GuestProvider {
         let image = process.image.lock().clone();
         let (start, end) = match what {
             Blob::Auxv => return Ok(image.auxv),
-            Blob::Maps => {
-                GuestProvider::own(pid)?;
-                return HostFd::open_host(b"/proc/self/maps", 0, 0)?.read_all();
-            }
+            Blob::Maps => return GuestProvider::host_file(pid, b"/proc/self/maps"),
+            Blob::Smaps => return GuestProvider::host_file(pid, b"/proc/self/smaps"),
+            Blob::SmapsRollup => return GuestProvider::host_file(pid, b"/proc/self/smaps_rollup"),
             Blob::Cmdline => image.arguments,
             Blob::Environ => image.environment,
         };

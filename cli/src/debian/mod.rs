@@ -50,6 +50,11 @@ impl Image {
         self.recipe.map_or(&[], |r| r.scratch)
     }
 
+    /// Environment variables that the package's service would have.
+    pub(crate) fn environment(&self) -> &'static [(&'static str, &'static str)] {
+        self.recipe.map_or(&[], |r| r.environment)
+    }
+
     /// The working directory.
     pub(crate) fn workdir(&self) -> &'static str {
         self.recipe.and_then(|r| r.workdir).unwrap_or("/")
@@ -131,7 +136,8 @@ fn choose_program(
         return Ok(path.into());
     }
     let name = program.or(recipe.and_then(|r| r.program)).unwrap_or(package);
-    for dir in ["usr/sbin", "usr/bin", "usr/games"] {
+    let folder = recipe.and_then(|r| r.folder);
+    for dir in folder.into_iter().chain(["usr/sbin", "usr/bin", "usr/games"]) {
         if root.join(dir).join(name).symlink_metadata().is_ok() {
             return Ok(format!("/{dir}/{name}"));
         }

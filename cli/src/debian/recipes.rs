@@ -24,13 +24,15 @@ pub(super) struct Recipe {
     pub(super) workdir: Option<&'static str>,
     /// Effects of the package's postinst.
     steps: &'static [Step<'static>],
+    /// Where its programs are, if not only in the usual folders.
+    pub(super) folder: Option<&'static str>,
+    /// Environment variables that the service would set.
+    pub(super) environment: &'static [(&'static str, &'static str)],
 }
 
 struct Defaults {
     args: &'static [&'static str],
     unless: Unless,
-    /// The reason for the user, where the program is made to run otherwise than as Debian would.
-    said: Option<&'static str>,
 }
 
 /// When the user's arguments speak for themselves.
@@ -74,16 +76,14 @@ const PLAIN: Recipe = Recipe {
     scratch: &[],
     workdir: None,
     steps: &[],
+    folder: None,
+    environment: &[],
 };
 
 const RECIPES: &[Recipe] = &[
     Recipe {
+        // As Debian runs it: it goes into the background, and the guest lives as long as its master does.
         package: "nginx",
-        defaults: Some(Defaults {
-            args: &["-g", "daemon off;"],
-            unless: Unless::Given(&["-g"]),
-            said: Some("nginx runs with 'daemon off;': in the foreground"),
-        }),
         steps: &[
             Step::Link("etc/nginx/sites-enabled/default", "/etc/nginx/sites-available/default"),
             Step::Copy("usr/share/nginx/html/index.html", "var/www/html/index.nginx-debian.html"),
@@ -101,7 +101,6 @@ const RECIPES: &[Recipe] = &[
         defaults: Some(Defaults {
             args: &["--protected-mode", "no"],
             unless: Unless::FileOr("--protected-mode"),
-            said: None,
         }),
         scratch: &["/data"],
         workdir: Some("/data"),
@@ -113,6 +112,17 @@ const RECIPES: &[Recipe] = &[
         ],
         ..PLAIN
     },
+    Recipe {
+        package: "postgresql-15",
+        program: Some("postgres"),
+        user: Some("postgres"),
+        // Where container images have it. A volume for the folder above leaves its ownership to initdb.
+        environment: &[("PGDATA", "/var/lib/postgresql/data")],
+        scratch: &["/var/run/postgresql", "/var/lib/postgresql"],
+        folder: Some("usr/lib/postgresql/15/bin"),
+        steps: &[Step::User("postgres", 983), Step::Dir("var/lib/postgresql")],
+        ..PLAIN
+    },
     Recipe { package: "redis-tools", program: Some("redis-cli"), ..PLAIN },
     Recipe {
         package: "haproxy",
@@ -120,7 +130,6 @@ const RECIPES: &[Recipe] = &[
         defaults: Some(Defaults {
             args: &["-db", "-f", "/etc/haproxy/haproxy.cfg"],
             unless: Unless::Given(&["-f", "-v", "-vv", "-h", "-c"]),
-            said: None,
         }),
         scratch: &["/run/haproxy"],
         steps: &[Step::User("haproxy", 982), Step::Dir("var/lib/haproxy/dev")],
@@ -131,7 +140,6 @@ const RECIPES: &[Recipe] = &[
         defaults: Some(Defaults {
             args: &["-D", "-f", "/etc/lighttpd/lighttpd.conf"],
             unless: Unless::Given(&["-f", "-v", "-V", "-h"]),
-            said: None,
         }),
         scratch: &["/var/cache/lighttpd"],
         steps: &[
@@ -173,9 +181,6 @@ pub(super) fn arguments(recipe: Option<&Recipe>, program: &str, args: &[OsString
     let default_program = |r: &Recipe| program.ends_with(&format!("/{}", r.program.unwrap_or(r.package)));
     if let Some(defaults) = recipe.filter(|r| default_program(r)).and_then(|r| r.defaults.as_ref()) {
         if !defaults.unless.holds(args) {
-            if let Some(words) = defaults.said {
-                eprintln!("attacca: {words}");
-            }
             all.extend(defaults.args.iter().map(OsString::from));
         }
     }

@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -64,6 +64,17 @@ pub struct Guest {
 impl Guest {
     /// `attacca run ARGS`, in the background.
     pub fn start(args: &[&str]) -> Guest {
+        Guest::spawn(args, Stdio::null())
+    }
+
+    /// The same, with something to read: a shell that is told what to do as a test goes on.
+    pub fn start_fed(args: &[&str]) -> (Guest, ChildStdin) {
+        let mut guest = Guest::spawn(args, Stdio::piped());
+        let stdin = guest.child.stdin.take().unwrap();
+        (guest, stdin)
+    }
+
+    fn spawn(args: &[&str], stdin: Stdio) -> Guest {
         static COUNT: Mutex<u32> = Mutex::new(0);
         let number = {
             let mut count = COUNT.lock().unwrap();
@@ -74,6 +85,7 @@ impl Guest {
         let log = fs::File::create(&stderr).unwrap();
         let mut command = attacca();
         command.arg("run").args(args).stdout(log.try_clone().unwrap()).stderr(log).process_group(0);
+        command.stdin(stdin);
         let child = command.spawn().unwrap();
         Guest { child, stderr }
     }

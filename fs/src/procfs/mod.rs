@@ -4,7 +4,7 @@
 //! the machine (memory, load, processor models) is read from the host's own /proc, cut to the
 //! guest's processors. Rendering stands here: [`process`] and [`system`].
 //!
-//! Left out: `smaps`, `pagemap`, `mem`, `io`, `ns/`, `attr/`, `sys/` beyond what is listed.
+//! Left out: `pagemap`, `mem`, `io`, `ns/`, `attr/`, `sys/` beyond what is listed.
 
 pub mod process;
 pub mod system;
@@ -75,6 +75,10 @@ pub enum Blob {
     Auxv,
     /// Mappings, in the format of proc(5).
     Maps,
+    /// The same, with what memory each has.
+    Smaps,
+    /// The sum of these.
+    SmapsRollup,
 }
 
 /// What a process lets itself be told.
