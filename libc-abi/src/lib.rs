@@ -199,7 +199,7 @@ pub static TABLES: &[&[Export]] = &[
     env::EXPORTS, env::DATA,
     pthread::atfork::EXPORTS, pthread::atfork::ROWS, pthread::attr::EXPORTS, pthread::barrier::EXPORTS,
     pthread::cancel::EXPORTS, pthread::cancel::ROWS, pthread::cond::EXPORTS,
-    pthread::control::EXPORTS, pthread::control::ROWS, pthread::key::EXPORTS, pthread::key::ROWS, pthread::mutex::EXPORTS,
+    pthread::control::EXPORTS, pthread::control::ROWS, pthread::key::EXPORTS, pthread::key::ROWS, pthread::mutex::EXPORTS, pthread::ceiling::EXPORTS,
     pthread::once::EXPORTS, pthread::rwlock::EXPORTS, pthread::spin::EXPORTS, pthread::thread::EXPORTS,
     setjmp::EXPORTS, setjmp::ROWS,
     signal::EXPORTS, signal::ROWS,

@@ -94,8 +94,8 @@ exports! { ROWS "libc.so.6":
     compat "GLIBC_2.2.5" "pthread_kill" = crate::pthread::control::pthread_kill;
     compat "GLIBC_2.30" "pthread_mutex_clocklock" = crate::pthread::mutex::pthread_mutex_clocklock;
     compat "GLIBC_2.12" "pthread_mutex_consistent" = crate::pthread::mutex::pthread_mutex_consistent;
-    compat "GLIBC_2.4" "pthread_mutex_getprioceiling" = crate::pthread::mutex::pthread_mutex_getprioceiling;
-    compat "GLIBC_2.4" "pthread_mutex_setprioceiling" = crate::pthread::mutex::pthread_mutex_setprioceiling;
+    compat "GLIBC_2.4" "pthread_mutex_getprioceiling" = crate::pthread::ceiling::pthread_mutex_getprioceiling;
+    compat "GLIBC_2.4" "pthread_mutex_setprioceiling" = crate::pthread::ceiling::pthread_mutex_setprioceiling;
     compat "GLIBC_2.2.5" "pthread_mutex_timedlock" = crate::pthread::mutex::pthread_mutex_timedlock;
     compat "GLIBC_2.2.5" "pthread_mutex_trylock" = crate::pthread::mutex::pthread_mutex_trylock;
     compat "GLIBC_2.2.5" "pthread_mutexattr_destroy" = crate::pthread::mutex::pthread_mutexattr_destroy;

@@ -44,6 +44,8 @@ pub struct Thread {
     /// The vCPU it runs on, or ran on last.
     pub(crate) vcpu: AtomicU32,
     pub(crate) attention: AtomicBool,
+    /// Its place among the ready threads ([`Rank`]).
+    rank: AtomicU32,
     /// The reference that keeps a thread alive until it has exited, and what `current` lends out.
     me: UnsafeCell<Option<Arc<Thread>>>,
     local: AtomicPtr<()>,
@@ -55,6 +57,15 @@ pub struct Thread {
 unsafe impl Sync for Thread {}
 // SAFETY: as above; `local` is the personality's, which promises a type that is Send + Sync.
 unsafe impl Send for Thread {}
+
+/// Which of two ready threads runs first (sched(7)), among the threads of one process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Rank {
+    /// 0: an ordinary thread; 1 to 99: before all with a smaller one.
+    pub priority: u8,
+    /// It runs until it waits or gives way, also beside others of its priority (SCHED_FIFO).
+    pub fifo: bool,
+}
 
 /// The current thread. Kernel only; the reference is good while the thread runs.
 ///
@@ -96,10 +107,11 @@ pub fn park(deadline: Option<Instant>) -> Wake {
     wake
 }
 
-/// Lets the other ready threads of this vCPU run first. Kernel only.
+/// Lets the other ready threads of this vCPU run first; those of a lower rank wait on. Kernel only.
 pub fn yield_now() {
     vcpu::poll_sometimes();
-    if vcpu::block().queue.len() != 0 {
+    let queue = &vcpu::block().queue;
+    if queue.len() != 0 && queue.first_priority() >= current().rank().priority {
         vcpu::switch_away(After::Yield);
     }
 }
@@ -143,6 +155,7 @@ impl Thread {
         let here = current();
         let thread = Thread::make(process.clone(), Word::running(), 0, 0, local);
         thread.vcpu.store(0, Ordering::Relaxed);
+        thread.rank.store(here.rank.load(Ordering::Relaxed), Ordering::Relaxed);
         let (base, len) = here.alternate_stack();
         thread.set_alternate_stack(base, len);
         thread
@@ -165,6 +178,7 @@ impl Thread {
             depth: Cell::new(1),
             vcpu: AtomicU32::new(vcpu::block().home()),
             attention: AtomicBool::new(false),
+            rank: AtomicU32::new(0),
             me: UnsafeCell::new(None),
             local: AtomicPtr::new(local),
             alternate: [AtomicUsize::new(0), AtomicUsize::new(0)],
@@ -179,6 +193,21 @@ impl Thread {
     pub fn start(&self) {
         vcpu::enqueue(self);
         vcpu::start_vcpu_for_thread();
+    }
+
+    /// Its rank among the ready threads.
+    #[inline]
+    pub fn rank(&self) -> Rank {
+        let bits = self.rank.load(Ordering::Relaxed);
+        Rank { priority: bits as u8, fifo: bits >> 8 != 0 }
+    }
+
+    /// Gives it another rank, which counts at once. Kernel only.
+    pub fn set_rank(&self, rank: Rank) {
+        let bits = u32::from(rank.priority) | u32::from(rank.fifo) << 8;
+        if self.rank.swap(bits, Ordering::Relaxed) != bits {
+            vcpu::rank_changed(self);
+        }
     }
 
     /// The scheduler of its process.

@@ -90,6 +90,8 @@ pub(crate) enum After {
     Nothing,
     Park,
     Yield,
+    /// As Yield, but first of its priority next time: a higher one takes the vCPU.
+    Preempt,
     Exit,
 }
 
@@ -121,6 +123,8 @@ pub(crate) struct Block {
     polls: Cell<u32>,
     pub(crate) tid: AtomicI32,
     sleeping: AtomicBool,
+    /// The priority of the thread that runs here; 0 for an ordinary one or none. A hint to others.
+    priority: AtomicU8,
     /// Counted among the family's sleepers.
     pub(crate) counted: AtomicBool,
     quiet: AtomicU8,
@@ -194,6 +198,19 @@ impl Process {
     /// The host's id of the process.
     pub fn host_pid(&self) -> i32 {
         self.pid.load(Ordering::Relaxed)
+    }
+
+    /// Gives its vCPUs a nice value at the host; those that start later have that of who starts them.
+    pub fn renice(&self, nice: i32) -> Result<()> {
+        const PRIO_PROCESS: usize = 0;
+        for block in self.vcpus.iter() {
+            let tid = block.tid.load(Ordering::Relaxed);
+            if tid != 0 {
+                // SAFETY: touches no memory.
+                unsafe { host!(setpriority, PRIO_PROCESS, tid, nice) }?;
+            }
+        }
+        Ok(())
     }
 
     /// The personality's record of the process.
@@ -413,6 +430,7 @@ impl Block {
             polls: Cell::new(0),
             tid: AtomicI32::new(0),
             sleeping: AtomicBool::new(false),
+            priority: AtomicU8::new(0),
             counted: AtomicBool::new(false),
             quiet: AtomicU8::new(BUSY),
             queue: RunQueue::new(),
@@ -468,6 +486,17 @@ impl Block {
         }
     }
 
+    /// Has it see whether another thread should run.
+    fn look_around(&self) {
+        self.mark(WORK_TICK);
+        let sleeps = self.sleeping.swap(false, Ordering::SeqCst);
+        // SAFETY: as in `kick`.
+        let signals = unsafe { self.process.get().as_ref() }.is_some_and(|process| process.config.signals);
+        if sleeps || signals && !ptr::eq(self, block()) {
+            self.kick();
+        }
+    }
+
     /// Sends the host thread the signal that interrupts what it does.
     fn kick(&self) {
         // SAFETY: set when the block was made or adopted; the process outlives its blocks.
@@ -485,6 +514,9 @@ pub(crate) fn enqueue(thread: &Thread) {
     if !ptr::eq(here.process.get(), owner) {
         return enqueue_foreign(thread, owner);
     }
+    if thread.rank().priority != 0 {
+        return enqueue_real_time(thread);
+    }
     if here.index != NONE {
         if here.queue.push(thread) >= 2 {
             wake_another();
@@ -492,6 +524,38 @@ pub(crate) fn enqueue(thread: &Thread) {
         return;
     }
     enqueue_foreign(thread, owner);
+}
+
+/// A thread with a real-time priority goes where it can run: here, if it comes before who runs here; else to a
+/// vCPU where it does. Whoever runs there is interrupted.
+fn enqueue_real_time(thread: &Thread) {
+    let here = block();
+    let priority = thread.rank().priority;
+    let gives_way = |block: &&Block| block.priority.load(Ordering::Relaxed) < priority;
+    let started = process().started.load(Ordering::Relaxed) as usize;
+    let vcpus = &process().vcpus[..started.min(process().vcpus.len())];
+    let own = (here.index != NONE).then_some(here).filter(gives_way);
+    let target = own.or_else(|| vcpus.iter().find(gives_way));
+    let target = target.unwrap_or(&vcpus[thread.vcpu.load(Ordering::Relaxed) as usize % vcpus.len()]);
+    target.queue.push(thread);
+    if gives_way(&target) {
+        target.look_around();
+    }
+}
+
+/// A thread's rank was changed: whoever should run now runs.
+pub(crate) fn rank_changed(thread: &Thread) {
+    let owner = &*thread.process;
+    if let Some(block) = owner.vcpus.get(thread.vcpu.load(Ordering::Relaxed) as usize)
+        && thread.word.is_running()
+    {
+        // A hint: the thread may have left that vCPU a moment ago, which its next switch mends.
+        block.priority.store(thread.rank().priority, Ordering::Relaxed);
+        return block.look_around();
+    }
+    if let Some(block) = owner.vcpus.iter().find(|block| block.queue.reposition(thread)) {
+        block.look_around();
+    }
 }
 
 fn enqueue_foreign(thread: &Thread, owner: &Process) {
@@ -568,6 +632,7 @@ pub(crate) fn switch_away(after: After) {
         Some(next) => here.take_up(next),
         None => {
             here.current.set(ptr::null());
+            here.priority.store(0, Ordering::Relaxed);
             here.depth.set(1);
             here.idle_stack_pointer.get()
         }
@@ -590,6 +655,7 @@ impl Block {
             self.mark(WORK_ATTENTION);
         }
         self.current.set(next);
+        self.priority.store(next.rank().priority, Ordering::Relaxed);
         self.depth.set(next.depth.get());
         let fs_base = next.fs_base.get();
         if fs_base != 0 && fs_base != arch::read_fs_base() {
@@ -616,6 +682,10 @@ pub(crate) fn finish_switch() {
         After::Yield => {
             previous.word.finish_yield();
             enqueue(previous);
+        }
+        After::Preempt => {
+            previous.word.finish_yield();
+            here.queue.push_front(previous);
         }
         After::Exit => {
             let thread = previous.bury().expect("a thread exits once");
@@ -848,8 +918,16 @@ fn tick() {
     let here = block();
     (process().hooks.tick)(here.index);
     here.poll_all(true);
-    if here.queue.len() != 0 && !here.current.get().is_null() {
-        wake_another();
+    // SAFETY: the vCPU's current thread is alive.
+    let Some(thread) = (unsafe { here.current.get().as_ref() }) else { return };
+    if here.queue.len() == 0 {
+        return;
+    }
+    wake_another();
+    let (rank, first) = (thread.rank(), here.queue.first_priority());
+    if first > rank.priority {
+        switch_away(After::Preempt);
+    } else if first == rank.priority && !rank.fifo {
         switch_away(After::Yield);
     }
 }

@@ -312,6 +312,7 @@ extern "C" fn load(request: usize) -> ! {
 fn successor(process: &Arc<Process>, old: &Task) -> Arc<Task> {
     let task = Task::unlisted(process, process.pid, old.blocked.load(Ordering::Relaxed));
     task.pending.take_over(&old.pending);
+    *task.schedule.lock() = *old.schedule.lock();
     task
 }
 
@@ -320,6 +321,7 @@ fn renew(process: &Process, request: &Request) {
     process.actions.reset();
     process.timers.clear_posix();
     process.heap.renew();
+    process.future_locks.store(0, Ordering::Relaxed);
     crate::ipc::executed(process);
     process.dumpable.store(1, Ordering::Relaxed);
     // capabilities(7): an execve clears it.

@@ -343,6 +343,7 @@ struct Start<'a> {
 
 fn fork(ctx: &Ctx, args: &CloneArgs, back: Back<'_>) -> Result {
     check(args)?;
+    ctx.process.check_threads()?;
     let parent = match args.flags & CLONE_PARENT {
         0 => ctx.process.pid,
         _ => ctx.process.parent.load(Ordering::Relaxed),
@@ -366,6 +367,7 @@ fn fork(ctx: &Ctx, args: &CloneArgs, back: Back<'_>) -> Result {
     let local = Arc::into_raw(task.clone());
     let child = rt::Child::new(local.cast_mut().cast());
     task.waiter.bind(child.thread());
+    crate::priority::apply(&task);
     process.set_host(child.process().clone());
     let start = Start { task: &task, args, back };
     root().insert_process(&process);

@@ -11,7 +11,7 @@ use crate::file::{O_ACCMODE, OpenFile};
 use crate::host_file::HostFile;
 use crate::tree_file::InnerFile;
 use crate::user::{UserPtr, UserStr, in_user_space};
-use crate::{Errno, Result};
+use crate::{Errno, Result, memory_limit};
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 use fs::HostFd;
@@ -50,10 +50,18 @@ pub fn mmap(
     let hint = if touches { 0 } else { at.0 };
     let backing = if flags.0 & MAP_ANONYMOUS != 0 { None } else { Some(backing(ctx, fd, prot.0, flags.0)?) };
     let host_fd = backing.as_ref().map_or(-1, |fd| fd.raw());
+    if prot.0 != 0 {
+        memory_limit::check(ctx, if fixed { at.0 } else { 0 }, round_up(len)?)?;
+    }
     // SAFETY: nothing of the runtime lies outside its window, and the program answers for its own
     // memory. A fixed mapping was checked; any other replaces nothing.
     let mapped = unsafe { host!(mmap, hint, len, prot.0, flags.0, host_fd, offset) }?;
     let mapped = outside_window(mapped, len)?;
+    if let Err(error) = memory_limit::lock_new(ctx, mapped, len) {
+        // SAFETY: nobody knows of it yet; what a fixed mapping has replaced is gone in Linux as well.
+        let _ = unsafe { host!(munmap, mapped, len) };
+        return Err(error);
+    }
     note_mapping(ctx, mapped, len, flags.0, backing.as_deref(), offset)?;
     Ok(mapped)
 }
@@ -133,8 +141,11 @@ pub fn munmap(ctx: &Ctx, at: Address, len: usize) -> Result {
 }
 
 /// mprotect(2).
-pub fn mprotect(_ctx: &Ctx, at: Address, len: usize, prot: ProtFlags) -> Result {
+pub fn mprotect(ctx: &Ctx, at: Address, len: usize, prot: ProtFlags) -> Result {
     outside(at, len)?;
+    if prot.0 != 0 {
+        memory_limit::check(ctx, at.0, round_up(len)?)?;
+    }
     // SAFETY: outside the window, memory is the program's.
     unsafe { host!(mprotect, at.0, len, prot.0) }
 }
@@ -149,6 +160,9 @@ pub fn mremap(ctx: &Ctx, at: Address, len: usize, new_len: usize, flags: i32, ne
         if flags & 1 == 0 {
             return Err(Errno::ENOMEM);
         }
+    }
+    if new_len > len {
+        memory_limit::check(ctx, 0, round_up(new_len)? - round_up(len)?)?;
     }
     // SAFETY: source and fixed target are outside the window. Growth in place goes into free room only.
     let call = || unsafe { host!(mremap, at.0, len, new_len, flags, new_at.0) };
@@ -221,18 +235,6 @@ pub fn munlock(_ctx: &Ctx, at: Address, len: usize) -> Result {
     outside(at, len)?;
     // SAFETY: unlocking changes no content.
     unsafe { host!(munlock, at.0, len) }
-}
-
-/// mlockall(2): the runtime's memory counts too.
-pub fn mlockall(_ctx: &Ctx, flags: i32) -> Result {
-    // SAFETY: locking changes no content.
-    unsafe { host!(mlockall, flags) }
-}
-
-/// munlockall(2).
-pub fn munlockall(_ctx: &Ctx) -> Result {
-    // SAFETY: unlocking changes no content.
-    unsafe { host!(munlockall) }
 }
 
 /// mbind(2), by the host.
@@ -312,7 +314,7 @@ impl Heap {
     }
 
     /// Moves the end to `to`; answers where it is then (brk(2), "C library/kernel differences").
-    fn set_end(&self, to: usize) -> Result {
+    fn set_end(&self, ctx: &Ctx, to: usize) -> Result {
         let mut heap = self.0.lock();
         if heap.start == 0 {
             *heap = HeapRange::reserve()?;
@@ -321,6 +323,9 @@ impl Heap {
             return Ok(heap.end);
         }
         let (old, new) = (heap.end.next_multiple_of(PAGE_SIZE), to.next_multiple_of(PAGE_SIZE));
+        if new > old && memory_limit::check(ctx, old, new - old).is_err() {
+            return Ok(heap.end);
+        }
         const PROT_NONE: usize = 0;
         const READ_WRITE: usize = 3;
         // SAFETY: the range is the heap's; what is given up is mapped afresh, so it is zero if it comes back.
@@ -334,7 +339,8 @@ impl Heap {
                 Ok(0)
             }
         };
-        if done.is_ok() {
+        let locked = || new <= old || memory_limit::lock_new(ctx, old, new - old).is_ok();
+        if done.is_ok() && locked() {
             heap.end = to;
         }
         Ok(heap.end)
@@ -362,7 +368,7 @@ impl HeapRange {
 
 /// brk(2).
 pub fn brk(ctx: &Ctx, to: Address) -> Result {
-    ctx.process.heap.set_end(to.0)
+    ctx.process.heap.set_end(ctx, to.0)
 }
 
 // ---- memfd ----

@@ -29,6 +29,10 @@ pub const RLIMIT_CPU: usize = 0;
 pub const RLIMIT_FSIZE: usize = 1;
 /// `RLIMIT_STACK`.
 pub const RLIMIT_STACK: usize = 3;
+/// `RLIMIT_NPROC`.
+pub const RLIMIT_NPROC: usize = 6;
+/// `RLIMIT_AS`.
+pub const RLIMIT_AS: usize = 9;
 /// `RLIMIT_NOFILE`.
 pub const RLIMIT_NOFILE: usize = 7;
 /// `RLIMIT_SIGPENDING`.
@@ -225,6 +229,8 @@ pub struct Process {
     pub ipc: crate::ipc::Own,
     /// brk(2).
     pub heap: crate::memory::Heap,
+    /// mlockall(2): what becomes of new memory (`MCL_FUTURE`, `MCL_ONFAULT`).
+    pub future_locks: AtomicU32,
     /// What it runs, for /proc.
     pub image: Lock<crate::proc::Image>,
     /// umask(2).
@@ -283,6 +289,7 @@ impl Process {
             view: crate::path::ViewCell::new(),
             ipc: crate::ipc::Own::default(),
             heap: crate::memory::Heap::new(),
+            future_locks: AtomicU32::new(0),
             image: Lock::default(),
             umask: AtomicU32::new(host_umask()),
             actions: Actions::new(),
@@ -322,6 +329,7 @@ impl Process {
             view: self.view.fork(),
             ipc: self.ipc.fork(),
             heap: self.heap.fork(),
+            future_locks: AtomicU32::new(0),
             image: Lock::new(self.image.lock().clone()),
             umask: AtomicU32::new(self.umask.load(Ordering::Relaxed)),
             actions: self.actions.fork(),
@@ -405,6 +413,21 @@ impl Process {
     /// The soft limit of a resource (`RLIMIT_*`).
     pub fn limit(&self, resource: usize) -> usize {
         self.limits.lock()[resource].soft as usize
+    }
+
+    /// EAGAIN if its user has as many threads as it may have (getrlimit(2), RLIMIT_NPROC; clone(2)).
+    pub fn check_threads(&self) -> crate::Result<()> {
+        let limit = self.limit(RLIMIT_NPROC);
+        let uid = {
+            let own = self.credentials.lock();
+            if limit == usize::MAX || own.uid == 0 || own.privileged() {
+                return Ok(());
+            }
+            own.uid
+        };
+        let of_user = root().processes_that(|process| process.credentials.lock().uid == uid);
+        let count: usize = of_user.iter().map(|process| process.task_count()).sum();
+        if count >= limit { Err(crate::Errno::EAGAIN) } else { Ok(()) }
     }
 
     /// Both limits of a resource.

@@ -128,6 +128,16 @@ mod real {
         thread.start();
     }
 
+    /// Gives a thread its rank among the ready ones of its process.
+    pub fn set_rank(thread: &ThreadRef, priority: u8, fifo: bool) {
+        thread.set_rank(sched::thread::Rank { priority, fifo });
+    }
+
+    /// Gives a host process's vCPUs a nice value at the host.
+    pub fn renice(host: &HostRef, nice: i32) -> Result<()> {
+        host.renice(nice)
+    }
+
     /// Ends the running thread.
     pub fn exit_thread() -> ! {
         sched::thread::exit()

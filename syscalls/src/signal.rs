@@ -700,7 +700,7 @@ pub fn kill(ctx: &Ctx, pid: i32, signal: Signal) -> Result {
         group => in_group(group.unsigned_abs()),
     };
     if targets.is_empty() {
-        return Err(Errno::ESRCH);
+        return Err(absent(pid));
     }
     check_signal_or_zero(signal)?;
     let info = Info::from_user(signal.0, SI_USER, ctx);
@@ -717,6 +717,13 @@ pub fn kill(ctx: &Ctx, pid: i32, signal: Signal) -> Result {
         }
     }
     answer
+}
+
+/// A process that is not in the guest. Init is there, as the parent of orphans (getppid(2)), but outside: nobody
+/// inside may signal it.
+fn absent(pid: i32) -> Errno {
+    const INIT: i32 = 1;
+    if pid == INIT { Errno::EPERM } else { Errno::ESRCH }
 }
 
 fn in_group(group: u32) -> Vec<Arc<Process>> {
@@ -776,7 +783,7 @@ fn send_checked(ctx: &Ctx, task: &Task, signal: Signal, info: Info) -> Result {
 /// rt_sigqueueinfo(2).
 pub fn rt_sigqueueinfo(ctx: &Ctx, pid: i32, signal: Signal, info: UserPtr<RawInfo>) -> Result {
     let info = queued_info(ctx, pid, signal, info)?;
-    let process = root().process(pid as u32).ok_or(Errno::ESRCH)?;
+    let process = root().process(pid as u32).ok_or(absent(pid))?;
     check_signal_or_zero(signal)?;
     if !may_signal(ctx, &process) {
         return Err(Errno::EPERM);

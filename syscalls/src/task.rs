@@ -42,6 +42,8 @@ pub struct Task {
     pub death_signal: AtomicU64,
     /// prctl(PR_SET_TIMERSLACK).
     pub timer_slack: AtomicU64,
+    /// sched_setscheduler(2), setpriority(2).
+    pub schedule: Lock<crate::priority::Schedule>,
     /// A vforked child: whose thread it runs on.
     pub(crate) lender: Lock<Option<Arc<Task>>>,
     /// A lender: the registers that it goes on with.
@@ -73,6 +75,7 @@ impl Task {
             futex: futex::Place::new(),
             death_signal: AtomicU64::new(0),
             timer_slack: AtomicU64::new(crate::info::DEFAULT_SLACK),
+            schedule: Lock::new(crate::priority::Schedule::default()),
             lender: Lock::new(None),
             going_back: Lock::new(None),
         })
@@ -98,6 +101,7 @@ impl Task {
         let task = Task::new(process, process.pid, of.blocked.load(Ordering::Relaxed));
         *task.altstack.lock() = *of.altstack.lock();
         *task.name.lock() = *of.name.lock();
+        *task.schedule.lock() = of.schedule.lock().inherited();
         task.timer_slack.store(of.timer_slack.load(Ordering::Relaxed), Ordering::Relaxed);
         if let Some(mask) = of.saved_mask.peek() {
             task.saved_mask.keep(mask);

@@ -232,6 +232,10 @@ pub mod host_sched {
         Err(Errno::ENOSYS)
     }
     pub fn start_thread(_thread: &ThreadRef) {}
+    pub fn set_rank(_thread: &ThreadRef, _priority: u8, _fifo: bool) {}
+    pub fn renice(_host: &HostRef, _nice: i32) -> Result<()> {
+        Ok(())
+    }
     pub fn exit_thread() -> ! {
         panic!("the thread ended")
     }

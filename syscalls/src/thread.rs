@@ -1,4 +1,4 @@
-//! Threads: making and ending them, their ids, what scheduling calls answer.
+//! Threads: making and ending them, their ids, the CPUs that they may run on.
 //!
 //! Two ways make a thread. [`spawn`] is libc's `pthread_create`: a function and a stack. The clone
 //! calls come by the `syscall` instruction, and the new thread goes on behind it with a copy of the
@@ -17,7 +17,6 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::ffi::c_void;
 use core::sync::atomic::Ordering;
-use platform::time::{MILLISECOND, Timespec};
 use sched::Frame;
 
 /// How a thread begins.
@@ -46,9 +45,11 @@ pub fn spawn(start: &Start) -> Result<u32> {
 
 /// `before` is called with the new id before the thread runs.
 fn spawn_in(ctx: &Ctx, start: &Start, before: impl FnOnce(u32) -> Result<()>) -> Result<u32> {
+    ctx.process.check_threads()?;
     let task = Task::further(ctx.process, ctx.task.blocked.load(Ordering::Relaxed));
     let tid = task.tid;
     *task.name.lock() = *ctx.task.name.lock();
+    *task.schedule.lock() = ctx.task.schedule.lock().inherited();
     let clear_tid = start.clear_tid as usize;
     task.clear_tid.store(clear_tid, Ordering::Relaxed);
     let made = before(tid)
@@ -57,6 +58,7 @@ fn spawn_in(ctx: &Ctx, start: &Start, before: impl FnOnce(u32) -> Result<()>) ->
     match made {
         Ok(thread) => {
             task.waiter.bind(&thread);
+            crate::priority::apply(&task);
             // The count behind the thread's local pointer; `exited` takes it back.
             core::mem::forget(task);
             rt::start_thread(&thread);
@@ -280,7 +282,7 @@ unsafe extern "C" fn begin_clone(argument: *mut c_void) {
     unsafe { rt::resume(&begin.frame) }
 }
 
-// ---- what scheduling calls answer ----
+// ---- CPUs ----
 
 /// Whether `id` names the caller (0) or a thread that exists.
 fn check_task(id: i32) -> Result<()> {
@@ -323,68 +325,4 @@ pub fn sched_setaffinity(_ctx: &Ctx, id: i32, size: usize, from: UserPtr<u64>) -
     let overlap =
         wish.iter().enumerate().any(|(at, byte)| u64::from(*byte) << (at % 8 * 8) & have[at / 8] != 0);
     if overlap { Ok(0) } else { Err(Errno::EINVAL) }
-}
-
-const SCHED_OTHER: i32 = 0;
-const SCHED_FIFO: i32 = 1;
-const SCHED_RR: i32 = 2;
-const SCHED_BATCH: i32 = 3;
-const SCHED_IDLE: i32 = 5;
-
-/// sched_getscheduler(2).
-pub fn sched_getscheduler(_ctx: &Ctx, id: i32) -> Result {
-    check_task(id).map(|()| SCHED_OTHER as usize)
-}
-
-/// sched_setscheduler(2).
-pub fn sched_setscheduler(_ctx: &Ctx, id: i32, policy: i32, param: UserPtr<i32>) -> Result {
-    let priority = param.read()?;
-    check_task(id)?;
-    match policy {
-        SCHED_OTHER | SCHED_BATCH | SCHED_IDLE if priority == 0 => Ok(0),
-        SCHED_FIFO | SCHED_RR if (1..=99).contains(&priority) => Err(Errno::EPERM),
-        _ => Err(Errno::EINVAL),
-    }
-}
-
-/// sched_getparam(2).
-pub fn sched_getparam(_ctx: &Ctx, id: i32, to: UserPtr<i32>) -> Result {
-    check_task(id)?;
-    to.write(0).map(|()| 0)
-}
-
-/// sched_setparam(2).
-pub fn sched_setparam(_ctx: &Ctx, id: i32, from: UserPtr<i32>) -> Result {
-    check_task(id)?;
-    if from.read()? == 0 { Ok(0) } else { Err(Errno::EINVAL) }
-}
-
-/// sched_get_priority_max(2).
-pub fn sched_get_priority_max(_ctx: &Ctx, policy: i32) -> Result {
-    priority_bound(policy, 99)
-}
-
-/// sched_get_priority_min(2).
-pub fn sched_get_priority_min(_ctx: &Ctx, policy: i32) -> Result {
-    priority_bound(policy, 1)
-}
-
-/// sched_rr_get_interval(2): all threads take turns after the time slice of `sched::Config::new`.
-pub fn sched_rr_get_interval(_ctx: &Ctx, id: i32, to: UserPtr<Timespec>) -> Result {
-    const SLICE: Timespec = Timespec { sec: 0, nsec: 4 * MILLISECOND as i64 };
-    check_task(id)?;
-    to.write(SLICE).map(|()| 0)
-}
-
-fn priority_bound(policy: i32, real_time: usize) -> Result {
-    match policy {
-        SCHED_FIFO | SCHED_RR => Ok(real_time),
-        SCHED_OTHER | SCHED_BATCH | SCHED_IDLE => Ok(0),
-        _ => Err(Errno::EINVAL),
-    }
-}
-
-/// getpriority(2): the kernel answers 20 minus the nice value.
-pub fn getpriority(_ctx: &Ctx, which: i32, _who: i32) -> Result {
-    if (0..=2).contains(&which) { Ok(20) } else { Err(Errno::EINVAL) }
 }

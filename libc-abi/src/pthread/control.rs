@@ -1,5 +1,6 @@
 //! What one thread does to another: signals, names, affinity, scheduling, clocks.
 
+use super::ceiling;
 use crate::kcall;
 use crate::thread::{self, Tcb};
 use crate::types::{c_char, c_int, c_void};
@@ -137,7 +138,8 @@ abi! { EXPORTS "libc.so.6":
     "GLIBC_2.2.5" fn pthread_setschedparam(thread: *mut Tcb, policy: c_int, param: *const c_int) -> c_int {
         // SAFETY: the program's parameter.
         unsafe {
-            let result = id(thread).and_then(|tid| kcall!(sched_setscheduler, tid, policy, param));
+            let now = ceiling::effective((*thread).pthread.held, *param);
+            let result = id(thread).and_then(|tid| kcall!(sched_setscheduler, tid, policy, &raw const now));
             if result.is_ok() {
                 (*thread).pthread.policy = policy;
                 (*thread).pthread.priority = *param;
@@ -166,7 +168,8 @@ abi! { EXPORTS "libc.so.6":
     "GLIBC_2.34" fn pthread_setschedprio(thread: *mut Tcb, priority: c_int) -> c_int {
         // SAFETY: our own parameter.
         unsafe {
-            let result = id(thread).and_then(|tid| kcall!(sched_setparam, tid, &raw const priority));
+            let now = ceiling::effective((*thread).pthread.held, priority);
+            let result = id(thread).and_then(|tid| kcall!(sched_setparam, tid, &raw const now));
             if result.is_ok() {
                 (*thread).pthread.priority = priority;
             }

@@ -5,6 +5,7 @@ pub mod atfork;
 pub mod attr;
 pub mod barrier;
 pub mod cancel;
+pub mod ceiling;
 pub mod cond;
 pub mod control;
 pub mod key;
@@ -62,6 +63,8 @@ pub struct Record {
     pub(crate) robust: mutex::RobustHead,
     pub(crate) policy: c_int,
     pub(crate) priority: c_int,
+    /// Priority ceilings that it holds; null if it never held one.
+    pub(crate) held: *mut ceiling::Held,
     /// Signal mask to start with, if `has_mask`.
     pub(crate) mask: u64,
     pub(crate) has_mask: bool,

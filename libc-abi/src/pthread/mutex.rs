@@ -9,10 +9,10 @@
 //! With PTHREAD_PRIO_INHERIT the word is the same as a robust one's, and a lock that somebody waits for is
 //! handed over by the personality (FUTEX_LOCK_PI, FUTEX_UNLOCK_PI).
 //!
-//! Left out, refused by name with ENOTSUP at pthread_mutex_init: priority ceilings (PTHREAD_PRIO_PROTECT).
+//! Priority ceilings (PTHREAD_PRIO_PROTECT) are in `ceiling.rs`; a robust mutex with one is refused, as by glibc.
 //! Adaptive mutexes do not spin: the owner may wait for the very vCPU that would spin.
 
-use super::me;
+use super::{ceiling, me};
 use crate::futex::{self, Clock, Deadline, Scope};
 use crate::kcall;
 use crate::thread::tid;
@@ -25,11 +25,11 @@ use platform::time::Timespec;
 /// `pthread_mutex_t`.
 #[repr(C)]
 pub struct Mutex {
-    lock: AtomicU32,
-    count: u32,
-    owner: AtomicU32,
-    users: u32,
-    kind: u32,
+    pub(super) lock: AtomicU32,
+    pub(super) count: u32,
+    pub(super) owner: AtomicU32,
+    pub(super) users: u32,
+    pub(super) kind: u32,
     spins: u32,
     list: Links,
 }
@@ -57,12 +57,12 @@ pub struct MutexAttr(pub u32);
 
 const _: () = assert!(size_of::<Mutex>() == 40 && core::mem::offset_of!(Mutex, list) == 24);
 
-const TYPE: u32 = 3;
-const RECURSIVE: u32 = 1;
+pub(super) const TYPE: u32 = 3;
+pub(super) const RECURSIVE: u32 = 1;
 const ERRORCHECK: u32 = 2;
 const ROBUST: u32 = 16;
 const PRIO_INHERIT: u32 = 32;
-const PRIO_PROTECT: u32 = 64;
+pub(super) const PRIO_PROTECT: u32 = 64;
 const SHARED: u32 = 128;
 /// Elision flags of glibc's own; a program may copy them, they mean nothing here.
 const ELISION: u32 = 256 | 512;
@@ -84,7 +84,7 @@ const INCONSISTENT: u32 = 0x7fff_ffff;
 const NOT_RECOVERABLE: u32 = 0x7fff_fffe;
 
 impl Mutex {
-    fn scope(&self) -> Scope {
+    pub(super) fn scope(&self) -> Scope {
         Scope::shared(self.kind & SHARED != 0)
     }
 
@@ -131,7 +131,7 @@ unsafe fn lock(mutex: *mut Mutex, deadline: Option<Deadline>) -> c_int {
         let this = &mut *mutex;
         let me = tid() as u32;
         if this.kind & PRIO_PROTECT != 0 {
-            return Errno::ENOTSUP.0;
+            return ceiling::lock(mutex, deadline);
         }
         if this.kind & PRIO_INHERIT != 0 {
             return lock_inherit(mutex, deadline);
@@ -155,7 +155,7 @@ unsafe fn lock(mutex: *mut Mutex, deadline: Option<Deadline>) -> c_int {
 }
 
 /// The owner locks again.
-fn relock(mutex: &mut Mutex) -> c_int {
+pub(super) fn relock(mutex: &mut Mutex) -> c_int {
     if mutex.kind & TYPE != RECURSIVE {
         return Errno::EDEADLK.0;
     }
@@ -174,7 +174,7 @@ unsafe fn try_lock(mutex: *mut Mutex) -> c_int {
         let this = &mut *mutex;
         let me = tid() as u32;
         if this.kind & PRIO_PROTECT != 0 {
-            return Errno::ENOTSUP.0;
+            return ceiling::try_lock(mutex);
         }
         if this.kind & PRIO_INHERIT != 0 {
             return try_lock_inherit(mutex);
@@ -207,6 +207,9 @@ unsafe fn unlock(mutex: *mut Mutex) -> c_int {
             this.users = this.users.wrapping_sub(1);
             this.release_word();
             return 0;
+        }
+        if this.kind & PRIO_PROTECT != 0 {
+            return ceiling::unlock(mutex);
         }
         let owner = this.owner.load(Ordering::Relaxed);
         if this.kind & (ROBUST | PRIO_INHERIT) != 0 {
@@ -578,12 +581,17 @@ abi! { EXPORTS "libc.so.6":
             let inherits = match (bits & ATTR_PROTOCOL) >> ATTR_PROTOCOL_SHIFT {
                 0 => 0,
                 1 => PRIO_INHERIT,
-                _ => return Errno::ENOTSUP.0,
+                _ if bits & ATTR_ROBUST != 0 => return Errno::ENOTSUP.0,
+                _ => PRIO_PROTECT,
             };
             mutex.cast::<u8>().write_bytes(0, size_of::<Mutex>());
             let robust = if bits & ATTR_ROBUST != 0 { ROBUST } else { 0 };
             let shared = if bits & ATTR_SHARED != 0 { SHARED } else { 0 };
             (*mutex).kind = bits & TYPE | robust | shared | inherits;
+            if inherits == PRIO_PROTECT {
+                let word = ceiling::first_word((bits & ATTR_CEILING) >> ATTR_CEILING_SHIFT);
+                (*mutex).lock.store(word, Ordering::Relaxed);
+            }
         }
         0
     }
@@ -641,16 +649,6 @@ abi! { EXPORTS "libc.so.6":
         }
         0
     }
-    /// pthread_mutex_getprioceiling(3): no mutex here has a ceiling.
-    "GLIBC_2.34" fn pthread_mutex_getprioceiling(_mutex: *const Mutex, _ceiling: *mut c_int) -> c_int {
-        Errno::EINVAL.0
-    }
-    /// pthread_mutex_setprioceiling(3): as above.
-    "GLIBC_2.34" fn pthread_mutex_setprioceiling(
-        _mutex: *mut Mutex, _ceiling: c_int, _old: *mut c_int,
-    ) -> c_int {
-        Errno::EINVAL.0
-    }
     /// pthread_mutexattr_init(3).
     "GLIBC_2.34" fn pthread_mutexattr_init(attr: *mut MutexAttr) -> c_int {
         // SAFETY: the program's memory.
@@ -685,7 +683,7 @@ abi! { EXPORTS "libc.so.6":
     "GLIBC_2.34" fn pthread_mutexattr_getrobust(attr: *const MutexAttr, robust: *mut c_int) -> c_int {
         get(attr, ATTR_ROBUST, 30, robust)
     }
-    /// pthread_mutexattr_setprotocol(3): kept here; PTHREAD_PRIO_PROTECT is refused by pthread_mutex_init.
+    /// pthread_mutexattr_setprotocol(3).
     "GLIBC_2.34" fn pthread_mutexattr_setprotocol(attr: *mut MutexAttr, protocol: c_int) -> c_int {
         set(attr, ATTR_PROTOCOL, ATTR_PROTOCOL_SHIFT, (0..=2).contains(&protocol).then_some(protocol as u32))
     }

@@ -6,7 +6,7 @@
 
 use super::cancel;
 use super::stack::{self, Stack};
-use super::{attr, key, me};
+use super::{attr, ceiling, key, me};
 use crate::dl;
 use crate::futex::{self, Clock, Deadline, Lock, Scope};
 use crate::kcall;
@@ -329,6 +329,7 @@ unsafe fn release_memory(tcb: *mut Tcb) {
     unsafe {
         tls::release_current();
         dl::release_current();
+        ceiling::release();
         for slot in &mut (*tcb).slots {
             imp::free(core::mem::replace(slot, null_mut()));
         }

@@ -197,6 +197,7 @@ pub fn shmat(ctx: &Ctx, id: i32, at: Address, flags: u32) -> Result {
         return Err(Errno::EINVAL);
     }
     let rights = PROT_READ | if write { PROT_WRITE } else { 0 } | if execute != 0 { PROT_EXEC } else { 0 };
+    crate::memory_limit::check(ctx, 0, len)?;
     // Counted before it is mapped: a removal at the same time must leave it alone.
     let attachment = Attachment::new(&segment);
     // SAFETY: nothing is replaced but what the program names outside the runtime's window.
