@@ -215,6 +215,7 @@ unsafe fn submit(block: *mut Aiocb, work: Work, tells: bool, group: *mut Group) 
     queue.adopt_process();
     let link = queue.link_to(null_mut());
     *link = request;
+    let is_first = queue.threads == 0;
     if queue.idle == 0 && queue.threads < THREADS_MAX.load(Ordering::Relaxed) as usize {
         match start(work_on as *const (), null_mut(), None) {
             Ok(()) => queue.threads += 1,
@@ -230,6 +231,10 @@ unsafe fn submit(block: *mut Aiocb, work: Work, tells: bool, group: *mut Group) 
     }
     drop(queue);
     call_worker();
+    if is_first {
+        // The first worker shares the caller's vCPU: it gets a request under way now, as one on another CPU would.
+        let _ = kcall!(sched_yield);
+    }
     Ok(0)
 }
 

@@ -171,7 +171,9 @@ abi! { EXPORTS "libc.so.6":
     }
     /// sem_unlink(3).
     "GLIBC_2.34" fn sem_unlink(name: *const c_char) -> c_int {
-        let result = path(name).and_then(|path| kcall!(unlink, path.as_ptr()));
+        // As glibc: what cannot be a name names nothing.
+        let path = path(name).map_err(|_| Errno::ENOENT);
+        let result = path.and_then(|path| kcall!(unlink, path.as_ptr()));
         // Linux says EPERM for a file in a sticky directory that is somebody else's.
         errno::int(result.map_err(|errno| if errno == Errno::EPERM { Errno::EACCES } else { errno }))
     }

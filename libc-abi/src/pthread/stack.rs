@@ -8,13 +8,15 @@
 //! only when the personality has zeroed the thread id in its TCB, which it does last, on a stack of
 //! its own.
 
-use crate::futex::Lock;
+use crate::futex::{self, Clock, Deadline, Lock, Scope};
 use crate::kcall;
 use crate::thread::Tcb;
 use crate::tls;
+use alloc::vec::Vec;
 use core::ptr::null_mut;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU32, Ordering};
 use platform::Errno;
+use platform::time::{Timespec, now};
 
 /// A thread's memory.
 #[repr(C)]
@@ -85,8 +87,45 @@ pub(crate) fn allocate(size: usize, guard: usize) -> Result<*mut Tcb, Errno> {
     }
 }
 
+/// Stacks of the program's own that threads run on, for [`wait_for_leaving`].
+static FOREIGN: Lock<Foreign> = Lock::new(Foreign(Vec::new()));
+struct Foreign(Vec<(usize, usize, *mut Tcb)>);
+// SAFETY: the TCBs are reached under the lock, and taken off the list before their memory is used again.
+unsafe impl Send for Foreign {}
+
+/// How long a thread is waited for that should have left a stack.
+const LEAVING_NS: u64 = 500_000_000;
+
+/// A program cannot see when a detached thread has left its stack; many take its last word for it and give the
+/// stack to the next thread. A thread has more to do here after that word than in glibc, so whoever is still on
+/// the stack is waited for; not for ever, since the program may mean two threads to share it.
+fn wait_for_leaving(low: usize, size: usize) {
+    let until = Deadline { clock: Clock::Monotonic, at: Timespec::from_ns(now().after(LEAVING_NS).0) };
+    loop {
+        let mut list = FOREIGN.lock();
+        // SAFETY: TCBs on the list are mapped.
+        list.0.retain(|&(.., tcb)| unsafe { (*tcb).tid_word() }.load(Ordering::Acquire) != 0);
+        let on_it = list.0.iter().find(|&&(other, len, _)| other < low + size && low < other + len);
+        let Some(&(.., tcb)) = on_it else { return };
+        // SAFETY: as above. Once the thread is gone the word may be unmapped, which the wait reports.
+        let word = unsafe { &*(*tcb).tid_word().as_ptr().cast::<AtomicU32>() };
+        let seen = word.load(Ordering::Acquire);
+        drop(list);
+        // The personality wakes with a shared FUTEX_WAKE, as Linux does.
+        if seen != 0 && futex::wait(word, seen, Scope::Shared, Some(until)) == Err(Errno::ETIMEDOUT) {
+            return;
+        }
+    }
+}
+
+/// The memory of a gone thread's TCB is used anew.
+fn forget_foreign(tcb: *mut Tcb) {
+    FOREIGN.lock().0.retain(|&(.., other)| other != tcb);
+}
+
 /// TLS and TCB alone, for a stack that the program brings.
 pub(crate) fn adopt(low: usize, size: usize) -> Result<*mut Tcb, Errno> {
+    wait_for_leaving(low, size);
     let (block, align) = tls::block_layout();
     let len = (block + align).next_multiple_of(PAGE);
     let kept = take_kept(|stack| stack.foreign && stack.map_len == len);
@@ -101,6 +140,9 @@ pub(crate) fn adopt(low: usize, size: usize) -> Result<*mut Tcb, Errno> {
         };
         let tcb = tls::install(((map + len - block) & !(align - 1)) as *mut u8);
         (*tcb).pthread.stack = Stack { map, map_len: len, low, size, guard: 0, foreign: true };
+        // Until it has its real id, it is on its stack already.
+        (*tcb).tid_word().store(u32::MAX >> 2, Ordering::Release);
+        FOREIGN.lock().0.push((low, size, tcb));
         Ok(tcb)
     }
 }
@@ -147,6 +189,11 @@ pub(crate) fn drop_pages(stack: &Stack, here: usize) {
 pub(crate) fn forked() {
     // SAFETY: one thread, no one holds the lock.
     unsafe { CACHE.raw().reset() };
+    // SAFETY: as above.
+    unsafe { FOREIGN.raw().reset() };
+    // Threads of the parent: their ids will never be cleared here.
+    // (Forgotten, not freed: the list may have been under change.)
+    core::mem::forget(core::mem::take(&mut FOREIGN.lock().0));
 }
 
 pub(crate) fn fork_lock() -> &'static crate::futex::RawLock {
@@ -167,7 +214,13 @@ fn reuse(len: usize, guard: usize, block: usize, align: usize) -> Option<*mut Tc
 /// The mapping of a kept stack whose thread is gone and that is wanted.
 fn take_kept(wanted: impl Fn(&Stack) -> bool) -> Option<usize> {
     // SAFETY: TCBs on the list are ours.
-    unsafe { CACHE.lock().take(|tcb| wanted(&(*tcb).pthread.stack)).map(|tcb| (*tcb).pthread.stack.map) }
+    unsafe {
+        let tcb = CACHE.lock().take(|tcb| wanted(&(*tcb).pthread.stack))?;
+        if (*tcb).pthread.stack.foreign {
+            forget_foreign(tcb);
+        }
+        Some((*tcb).pthread.stack.map)
+    }
 }
 
 impl Cache {
@@ -198,6 +251,9 @@ impl Cache {
                 && let Some(tcb) = self.take(|_| true)
             {
                 let stack = (*tcb).pthread.stack;
+                if stack.foreign {
+                    forget_foreign(tcb);
+                }
                 let _ = kcall!(munmap, stack.map, stack.map_len);
             }
         }
