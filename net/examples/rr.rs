@@ -1,5 +1,6 @@
 //! CPU time of a request and its reply, both engines in this thread, no I/O: `cargo run --release -p net
-//! --example rr [connections [outstanding [request [reply]]]]`.
+//! --example rr [connections [outstanding [request [reply [requests]]]]]`. Few requests suit an
+//! instruction counter (callgrind), which shows what a change gives on a machine too busy to time it.
 //!
 //! Random choice of the connection (worst locality), checksums on, Ethernet, as in the measurements that
 //! the engine's design rests on. Then bulk transfer and connection set-up.
@@ -74,13 +75,27 @@ fn connect_all(client: &mut End, server: &mut End, count: usize, time: &Time) {
     while server.shard.next_event().is_some() {}
 }
 
-fn request_reply(connections: usize, outstanding: usize, request: usize, reply: usize) {
+struct Caller {
+    id: SocketId,
+    received: u32,
+    busy: bool,
+}
+
+fn request_reply(
+    connections: usize,
+    outstanding: usize,
+    request: usize,
+    reply: usize,
+    requests: Option<usize>,
+) {
     let time = Time(Clock::now());
     let (mut client, mut server) = ends(Capabilities::plain(1500));
     connect_all(&mut client, &mut server, connections, &time);
     let (question, answer, mut buffer) = (vec![1; request], vec![2; reply], vec![0; 65_536]);
-    let mut received = vec![0usize; connections];
-    let mut asked = vec![0usize; connections];
+    // What either side knows of a connection lies together, as in a program.
+    let mut callers: Vec<_> =
+        client.by_cookie.iter().map(|id| Caller { id: *id, received: 0, busy: false }).collect();
+    let mut asked = vec![0u32; connections];
     let mut random = 88_172_645_463_325_252u64;
     let mut choose = move || {
         random ^= random << 13;
@@ -89,22 +104,21 @@ fn request_reply(connections: usize, outstanding: usize, request: usize, reply: 
         (random >> 11) as usize % connections
     };
     for _ in 0..outstanding.min(connections) {
-        let id = client.by_cookie[choose()];
+        let id = callers[choose()].id;
         let _ = client.shard.tcp_send(id, &question, TcpFlags::empty());
     }
-    let mut busy = vec![false; connections];
     let (mut done, mut begin) = (0usize, cpu_ns());
-    let warm = connections.max(20_000);
-    let total = warm + 1_500_000 / (1 + reply / 2000);
+    let warm = requests.unwrap_or(connections.max(20_000)).min(connections.max(20_000));
+    let total = warm + requests.unwrap_or(1_500_000 / (1 + reply / 2000));
     while done < total {
         client.shard.flush(time.now(), &mut client.device);
         server.shard.poll(time.now(), &mut server.device);
         while let Some(event) = server.shard.next_event() {
             if event.ready.contains(Ready::READABLE) {
                 let at = event.cookie as usize;
-                asked[at] += server.shard.tcp_recv(event.id, &mut buffer, TcpFlags::empty()).unwrap();
-                while asked[at] >= request {
-                    asked[at] -= request;
+                asked[at] += server.shard.tcp_recv(event.id, &mut buffer, TcpFlags::empty()).unwrap() as u32;
+                while asked[at] >= request as u32 {
+                    asked[at] -= request as u32;
                     assert_eq!(server.shard.tcp_send(event.id, &answer, TcpFlags::empty()), Ok(reply));
                 }
             }
@@ -114,20 +128,21 @@ fn request_reply(connections: usize, outstanding: usize, request: usize, reply: 
         while let Some(event) = client.shard.next_event() {
             if event.ready.contains(Ready::READABLE) {
                 let at = event.cookie as usize;
-                received[at] += client.shard.tcp_recv(event.id, &mut buffer, TcpFlags::empty()).unwrap();
-                while received[at] >= reply {
-                    received[at] -= reply;
-                    busy[at] = false;
+                let count = client.shard.tcp_recv(event.id, &mut buffer, TcpFlags::empty()).unwrap();
+                callers[at].received += count as u32;
+                while callers[at].received >= reply as u32 {
+                    callers[at].received -= reply as u32;
+                    callers[at].busy = false;
                     done += 1;
                     if done == warm {
                         begin = cpu_ns();
                     }
                     let mut next = choose();
-                    while busy[next] {
+                    while callers[next].busy {
                         next = choose();
                     }
-                    busy[next] = true;
-                    let id = client.by_cookie[next];
+                    callers[next].busy = true;
+                    let id = callers[next].id;
                     client.shard.tcp_send(id, &question, TcpFlags::empty()).unwrap();
                 }
             }
@@ -213,12 +228,12 @@ fn main() {
     let arguments: Vec<usize> = std::env::args().skip(1).map(|a| a.parse().expect("a number")).collect();
     if let [connections, rest @ ..] = &arguments[..] {
         let get = |i: usize, or| rest.get(i).copied().unwrap_or(or);
-        return request_reply(*connections, get(0, 32), get(1, 64), get(2, 64));
+        return request_reply(*connections, get(0, 32), get(1, 64), get(2, 64), rest.get(3).copied());
     }
     for connections in [1, 100, 1_000, 10_000, 100_000] {
-        request_reply(connections, 32.min(connections), 64, 64);
+        request_reply(connections, 32.min(connections), 64, 64, None);
     }
-    request_reply(100, 32, 64, 4096);
+    request_reply(100, 32, 64, 4096, None);
     bulk("MSS 1460, checksums on", Capabilities::plain(1500));
     let mut capabilities = Capabilities::plain(1500);
     capabilities.tx_checksum = true;

@@ -529,11 +529,12 @@ impl Shard {
     fn input_batch(&mut self, batch: &[RxFrame<'_>]) {
         for frames in batch.chunks(LOOKAHEAD) {
             let mut hints = [None; LOOKAHEAD];
-            if frames.len() > 1 {
-                self.look_ahead(frames, &mut hints);
-            }
+            self.look_ahead(frames, &mut hints);
             for (frame, hint) in frames.iter().zip(hints) {
-                self.input_frame(frame, hint);
+                match hint {
+                    Some((key, index)) if self.input_known(frame, &key, index) => {}
+                    hint => self.input_frame(frame, hint.map(|(_, index)| index)),
+                }
             }
         }
     }
@@ -541,16 +542,48 @@ impl Shard {
     /// Finds the connections of what look like TCP segments. In three rounds, each with loops so short that
     /// the processor has the misses of many frames under way at once: which hash, which connection,
     /// its lines. Nothing is checked here: a wrong guess is found out by `Tcp::input`.
-    fn look_ahead(&self, frames: &[RxFrame<'_>], hints: &mut [Option<u32>; LOOKAHEAD]) {
-        let mut hashes = [None; LOOKAHEAD];
-        for (hash, frame) in hashes.iter_mut().zip(frames) {
-            *hash = self.flow_of(frame.bytes).map(|key| self.tcp.flows.hash(&key));
+    fn look_ahead(&self, frames: &[RxFrame<'_>], hints: &mut [Option<(FlowKey, u32)>; LOOKAHEAD]) {
+        let mut hashes = [0; LOOKAHEAD];
+        for ((hint, hash), frame) in hints.iter_mut().zip(&mut hashes).zip(frames) {
+            if let Some(key) = self.flow_of(frame.bytes) {
+                *hash = self.tcp.flows.hash(&key);
+                *hint = Some((key, 0));
+            }
         }
-        for (hint, hash) in hints.iter_mut().zip(hashes) {
-            *hint = hash.and_then(|hash| self.tcp.flows.find(hash, |_| true));
+        for (hint, hash) in hints[..frames.len()].iter_mut().zip(hashes) {
+            let found = hint.and_then(|(key, _)| Some((key, self.tcp.flows.find(hash, |_| true)?)));
+            *hint = found;
         }
-        let lines = hints.iter().flatten().map(|index| self.tcp.sockets[*index].touch());
-        core::hint::black_box(lines.fold(0, |all, line| all ^ line));
+        if frames.len() > 1 {
+            let lines = hints.iter().flatten().map(|(_, index)| self.tcp.sockets[*index].touch());
+            core::hint::black_box(lines.fold(0, |all, line| all ^ line));
+        }
+    }
+
+    /// The usual frame: a whole IPv4 segment without IP options for us alone, of a connection that the look-ahead
+    /// found. False if it is anything else, or not sound: then nothing was done. What `input_frame` asks further
+    /// is answered by the connection's existence: its addresses were fit to be its addresses.
+    #[inline]
+    fn input_known(&mut self, frame: &RxFrame<'_>, key: &FlowKey, index: u32) -> bool {
+        let Some(head) = frame.bytes.first_chunk::<{ ETHERNET + 20 }>() else { return false };
+        let word = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
+        // Version and header length; fragments; protocol.
+        let usual = word(12) == 0x0800 && head[14] == 0x45 && word(20) & 0x3fff == 0 && head[23] == 6;
+        let tcb = &self.tcp.sockets[index];
+        let known = tcb.key == *key && tcb.has(Flags::IN_TABLE) && !tcb.has(Flags::LOOPBACK);
+        if !usual || !known || head[..6] != self.config.mac || !self.raw.open.is_empty() {
+            return false;
+        }
+        let end = ETHERNET + usize::from(word(16));
+        let Some(bytes) = frame.bytes.get(ETHERNET + 20..end) else { return false };
+        let Some(ip) = head[ETHERNET..].first_chunk::<20>() else { return false };
+        if !ipv4::is_sound(ip, &[]) {
+            return false;
+        }
+        let Some(mut segment) = Segment::parse_v4(bytes, key, frame.checksum_ok) else { return false };
+        segment.marked = head[15] & 3 == 3;
+        self.tcp.deliver(index, &segment, self.now, &self.config);
+        true
     }
 
     fn input_frame(&mut self, frame: &RxFrame<'_>, hint: Option<u32>) {
@@ -712,10 +745,12 @@ impl Shard {
         let names = (self.addresses.intern(packet.dst), self.addresses.intern(packet.src));
         let (Some(local), Some(remote)) = names else { return };
         let key = FlowKey { local, remote, local_port: dst_port, remote_port: src_port };
-        let mtu =
-            if loopback { crate::device::loopback::MTU } else { self.path_mtus.get(packet.src, self.mtu) };
-        let pair = self.addresses.pair(local, remote);
-        let facts = LocalFacts { mtu: mtu.min(65_535) as u16, pair, loopback };
+        // Asked for only if there is no connection.
+        let facts = || {
+            let known = || self.path_mtus.get(packet.src, self.mtu);
+            let mtu = if loopback { crate::device::loopback::MTU } else { known() };
+            LocalFacts { mtu: mtu.min(65_535) as u16, pair: self.addresses.pair(local, remote), loopback }
+        };
         self.tcp.input(&key, &segment, hint, self.now, &self.config, facts);
     }
 

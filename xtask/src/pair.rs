@@ -385,8 +385,8 @@ impl<'a> Side<'a> {
         let command = self.command(self.pair.server, name.unwrap_or("native"), &words)?;
         let mut server = self.bench.start(command, name)?;
         match name {
-            None if !self.pair.once => server.wait_for(self.port)?,
-            // A listener that serves one client must not be tried; a guest's port is not the host's.
+            None => server.wait_for_listener(self.port)?,
+            // A guest's port is not the host's.
             _ => std::thread::sleep(std::time::Duration::from_millis(700)),
         }
         server.still_runs()?;

@@ -9,8 +9,11 @@ use std::time::{Duration, Instant};
 
 type Result<T> = std::result::Result<T, String>;
 
-/// Builds the command as users get it; answers where it is.
+/// Builds the command as users get it; answers where it is. `ATTACCA` in the environment names one that is there.
 pub(crate) fn build_attacca() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("ATTACCA") {
+        return Ok(path.into());
+    }
     let status = Command::new(env!("CARGO"))
         .args(["build", "--release", "--quiet", "--package", "attacca"])
         .current_dir(workspace())
@@ -191,6 +194,19 @@ impl Running {
         Ok(())
     }
 
+    /// Waits until somebody listens on the port, without a connection that a server might take for its client.
+    pub(crate) fn wait_for_listener(&mut self, port: u16) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !is_listened_on(port) {
+            self.still_runs()?;
+            if Instant::now() > deadline {
+                return Err(format!("nobody listens on port {port}"));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
     /// Says what it said if it has ended.
     pub(crate) fn still_runs(&mut self) -> Result<()> {
         match self.child.try_wait() {
@@ -229,6 +245,16 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A row of the host's TCP sockets has the port, in state LISTEN (`0A`).
+fn is_listened_on(port: u16) -> bool {
+    let local = format!(":{port:04X}");
+    let rows = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
+    rows.iter().flat_map(|text| text.lines()).any(|row| {
+        let mut words = row.split_whitespace().skip(1);
+        words.next().is_some_and(|word| word.ends_with(&local)) && words.nth(1) == Some("0A")
+    })
 }
 
 fn answers(port: u16) -> bool {

@@ -1,6 +1,6 @@
 //! What must be unpredictable: initial sequence numbers (RFC 6528), timestamp offsets (RFC 7323 section
-//! 5.4), ports (RFC 6056) and the hash of the flow table. All are SipHash (Aumasson and Bernstein, 2012)
-//! under keys cut from the shard's seed.
+//! 5.4) and ports (RFC 6056). All are SipHash (Aumasson and Bernstein, 2012) under keys cut from the shard's
+//! seed, from which the flow table's hash has its key too.
 
 use super::demux::FlowKey;
 
@@ -12,6 +12,11 @@ impl Key {
     pub(crate) fn from_bytes(bytes: [u8; 16]) -> Key {
         let word = u128::from_le_bytes(bytes);
         Key((word >> 64) as u64, word as u64)
+    }
+
+    #[inline]
+    pub(crate) fn words(&self) -> [u64; 2] {
+        [self.0, self.1]
     }
 }
 

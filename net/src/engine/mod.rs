@@ -142,45 +142,55 @@ impl Tcp {
         hint: Option<u32>,
         now: Now,
         config: &Config,
-        local: LocalFacts,
+        local: impl FnOnce() -> LocalFacts,
     ) {
-        let valid =
-            |index: &u32| self.sockets[*index].key == *key && self.sockets[*index].has(Flags::IN_TABLE);
+        let valid = |index: &u32| {
+            let tcb = &self.sockets[*index];
+            tcb.key == *key && tcb.has(Flags::IN_TABLE)
+        };
         match hint.filter(valid).or_else(|| self.find(key)) {
             Some(index) => self.deliver(index, segment, now, config),
-            None => self.no_connection(key, segment, now, config, local),
+            None => self.no_connection(key, segment, now, config, local()),
         }
     }
 
     #[inline]
-    fn deliver(&mut self, index: u32, segment: &Segment<'_>, now: Now, config: &Config) {
+    pub(crate) fn deliver(&mut self, index: u32, segment: &Segment<'_>, now: Now, config: &Config) {
         if self.sockets[index].state == TcpState::SynReceived && self.must_wait(index, segment) {
             return;
         }
         let tcb = &mut self.sockets[index];
         let mut ctx = Ctx { now, pool: &mut self.pool, limits: &config.limits, replies: &mut self.replies };
         let act = tcb.segment(segment, &mut ctx);
-        self.after(index, act, now);
+        if act.intersects(Act::CHANGED) || tcb.has(Flags::DEFERRED) {
+            return self.after_change(index, act, now);
+        }
+        if act.contains(Act::SEND) {
+            tcb.mark_dirty(index, &mut self.dirty);
+        }
+        tcb.file_timer(index, &mut self.wheel);
+        tcb.raise(index, &mut self.events);
     }
 
     /// Does what a connection's change asks of the tables around it.
     #[inline]
     pub(crate) fn after(&mut self, index: u32, act: Act, now: Now) {
+        let tcb = &mut self.sockets[index];
+        if act.intersects(Act::CHANGED) || tcb.has(Flags::DEFERRED) {
+            return self.after_change(index, act, now);
+        }
         if act.contains(Act::SEND) {
-            self.mark_dirty(index);
+            tcb.mark_dirty(index, &mut self.dirty);
         }
-        if act.intersects(Act::ESTABLISHED | Act::CLOSED | Act::TIME_WAIT) {
-            self.after_change(index, act, now);
-        }
-        if self.sockets[index].has(Flags::DEFERRED) && !self.sockets[index].rx.is_empty() {
-            self.deferred_data(index);
-        }
-        self.file_timer(index);
-        self.raise(index);
+        tcb.file_timer(index, &mut self.wheel);
+        tcb.raise(index, &mut self.events);
     }
 
     #[cold]
     fn after_change(&mut self, index: u32, act: Act, now: Now) {
+        if act.contains(Act::SEND) {
+            self.mark_dirty(index);
+        }
         if act.contains(Act::ESTABLISHED) {
             self.established(index, now);
         }
@@ -189,36 +199,27 @@ impl Tcp {
         } else if act.contains(Act::TIME_WAIT) {
             self.enter_time_wait(index, now);
         }
+        if self.sockets[index].has(Flags::DEFERRED) && !self.sockets[index].rx.is_empty() {
+            self.deferred_data(index);
+        }
+        self.file_timer(index);
+        self.raise(index);
     }
 
     #[inline]
     pub(crate) fn mark_dirty(&mut self, index: u32) {
-        let tcb = &mut self.sockets[index];
-        if !tcb.has(Flags::DIRTY) {
-            tcb.flags |= Flags::DIRTY;
-            self.dirty.push_back(index);
-        }
+        self.sockets[index].mark_dirty(index, &mut self.dirty);
     }
 
     #[inline]
     pub(crate) fn file_timer(&mut self, index: u32) {
-        let tcb = &mut self.sockets[index];
-        let at = tcb.earliest();
-        if at < tcb.filed_at {
-            tcb.filed_at = at;
-            self.wheel.insert(index, at);
-        }
+        self.sockets[index].file_timer(index, &mut self.wheel);
     }
 
     /// Puts the socket on the list of events if there is news for an owner.
     #[inline]
     pub(crate) fn raise(&mut self, index: u32) {
-        let tcb = &mut self.sockets[index];
-        if tcb.news.is_empty() || tcb.has(Flags::EVENTED | Flags::CHILD | Flags::ORPHAN | Flags::HELD) {
-            return;
-        }
-        tcb.flags |= Flags::EVENTED;
-        self.events.push_back(index);
+        self.sockets[index].raise(index, &mut self.events);
     }
 
     /// The connection is over: it leaves the flow table, and the slab if nobody holds it.
@@ -314,7 +315,23 @@ impl Tcp {
     pub(crate) fn timers(&mut self, now: Now, config: &Config) {
         let mut due = core::mem::take(&mut self.due);
         self.wheel.advance(now.ms, &mut due);
-        let touched = due.iter().fold(0, |sum, (index, _)| sum ^ self.sockets[*index].touch());
+        // Most connections moved their deadlines since: that is seen on one line of each, and they are filed again. The
+        // lines of the others are fetched together.
+        let Tcp { sockets, wheel, .. } = self;
+        let mut touched = due.iter().fold(0, |sum, (index, _)| sum ^ sockets[*index].filed_at as u32);
+        due.retain(|&(index, at)| {
+            let tcb = &mut sockets[index];
+            let now_due = tcb.timer_at.iter().any(|at| *at <= now.ms);
+            if tcb.filed_at == at && !now_due && !tcb.has(Flags::PACED) {
+                tcb.filed_at = NEVER;
+                tcb.file_timer(index, wheel);
+                return false;
+            }
+            if tcb.filed_at == at {
+                touched ^= tcb.touch();
+            }
+            tcb.filed_at == at
+        });
         core::hint::black_box(touched);
         for (index, at) in due.drain(..) {
             let tcb = &mut self.sockets[index];

@@ -7,9 +7,16 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-/// Bytes in a chunk: holds a full Ethernet payload, and 32 of them a super-segment.
+/// Bytes in a large chunk: holds a full Ethernet payload, and 32 of them a super-segment.
 pub(crate) const CHUNK: usize = 2048;
+/// Bytes in a small one, which an empty queue begins with if that is enough. Ten thousand connections that
+/// exchange short messages then touch a few megabytes, and each message one or two lines and no page of
+/// its own; 2048-byte chunks made them wait for the page tables at each byte.
+const SMALL: usize = 248;
 const BLOCK_CHUNKS: usize = 32;
+const BLOCK_SMALL: usize = 256;
+/// Set in the names of small chunks.
+const IS_SMALL: u32 = 1 << 31;
 const NIL: u32 = u32::MAX;
 
 #[derive(Clone, Copy)]
@@ -19,69 +26,153 @@ struct Meta {
     end: u16,
 }
 
+impl Meta {
+    const EMPTY: Meta = Meta { next: NIL, start: 0, end: 0 };
+}
+
+/// A small chunk, what is known of it on the line on which its bytes begin.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Small {
+    meta: Meta,
+    bytes: [u8; SMALL],
+}
+
 /// Chunks of a shard. The last one freed is the next one used: it is the one in the cache.
 pub(crate) struct Pool {
-    blocks: Vec<Box<[u8]>>,
+    blocks: Vec<Box<[u8; BLOCK_CHUNKS * CHUNK]>>,
     meta: Vec<Meta>,
     free: u32,
+    small: Vec<Box<[Small; BLOCK_SMALL]>>,
+    small_free: u32,
+    /// Bytes in use, and how many may be.
     used: usize,
     limit: usize,
 }
 
 impl Pool {
     pub(crate) fn new(limit_bytes: usize) -> Pool {
-        let limit = (limit_bytes / CHUNK).min(NIL as usize);
-        Pool { blocks: Vec::new(), meta: Vec::new(), free: NIL, used: 0, limit }
+        Pool {
+            blocks: Vec::new(),
+            meta: Vec::new(),
+            free: NIL,
+            small: Vec::new(),
+            small_free: NIL,
+            used: 0,
+            limit: limit_bytes,
+        }
     }
 
-    /// Chunks in use.
+    /// Bytes of chunks in use.
     #[cfg(test)]
     pub(crate) fn used(&self) -> usize {
         self.used
     }
 
-    fn take(&mut self) -> Option<u32> {
-        if self.used >= self.limit {
+    #[inline]
+    fn take(&mut self, small: bool) -> Option<u32> {
+        let size = if small { size_of::<Small>() } else { CHUNK };
+        if self.used + size > self.limit {
             return None;
         }
-        if self.free == NIL {
-            self.grow();
+        if (if small { self.small_free } else { self.free }) == NIL {
+            self.grow(small);
         }
-        let chunk = self.free;
-        self.free = self.meta[chunk as usize].next;
-        self.meta[chunk as usize] = Meta { next: NIL, start: 0, end: 0 };
-        self.used += 1;
+        let chunk = if small { self.small_free } else { self.free };
+        let meta = self.meta_mut(chunk);
+        let next = core::mem::replace(meta, Meta::EMPTY).next;
+        *(if small { &mut self.small_free } else { &mut self.free }) = next;
+        self.used += size;
         Some(chunk)
     }
 
     #[cold]
-    fn grow(&mut self) {
-        self.blocks.push(alloc::vec![0; BLOCK_CHUNKS * CHUNK].into_boxed_slice());
+    fn grow(&mut self, small: bool) {
+        if small {
+            let first = IS_SMALL | (self.small.len() * BLOCK_SMALL) as u32;
+            let block: Vec<Small> = (first..first + BLOCK_SMALL as u32)
+                .map(|chunk| Small { meta: Meta { next: chunk + 1, ..Meta::EMPTY }, bytes: [0; SMALL] })
+                .collect();
+            let Ok(mut block) = <Box<[Small; BLOCK_SMALL]>>::try_from(block.into_boxed_slice()) else {
+                return;
+            };
+            block[BLOCK_SMALL - 1].meta.next = self.small_free;
+            self.small_free = first;
+            self.small.push(block);
+            return;
+        }
+        let block = alloc::vec![0; BLOCK_CHUNKS * CHUNK].into_boxed_slice();
+        let Ok(block) = <Box<[u8; BLOCK_CHUNKS * CHUNK]>>::try_from(block) else { return };
+        self.blocks.push(block);
         let first = self.meta.len() as u32;
         for chunk in first..first + BLOCK_CHUNKS as u32 {
-            self.meta.push(Meta { next: self.free, start: 0, end: 0 });
+            self.meta.push(Meta { next: self.free, ..Meta::EMPTY });
             self.free = chunk;
         }
     }
 
     #[inline]
     fn give(&mut self, chunk: u32) {
-        self.meta[chunk as usize].next = self.free;
-        self.free = chunk;
-        self.used -= 1;
+        if chunk & IS_SMALL != 0 {
+            self.meta_mut(chunk).next = self.small_free;
+            self.small_free = chunk;
+            self.used -= size_of::<Small>();
+        } else {
+            self.meta_mut(chunk).next = self.free;
+            self.free = chunk;
+            self.used -= CHUNK;
+        }
+    }
+
+    #[inline]
+    fn meta(&self, chunk: u32) -> Meta {
+        match small_place(chunk) {
+            Some((block, at)) => self.small[block][at].meta,
+            None => self.meta[chunk as usize],
+        }
+    }
+
+    #[inline]
+    fn meta_mut(&mut self, chunk: u32) -> &mut Meta {
+        match small_place(chunk) {
+            Some((block, at)) => &mut self.small[block][at].meta,
+            None => &mut self.meta[chunk as usize],
+        }
     }
 
     #[inline]
     fn bytes(&self, chunk: u32) -> &[u8] {
-        let at = chunk as usize % BLOCK_CHUNKS * CHUNK;
-        &self.blocks[chunk as usize / BLOCK_CHUNKS][at..at + CHUNK]
+        match small_place(chunk) {
+            Some((block, at)) => &self.small[block][at].bytes,
+            None => {
+                let at = chunk as usize % BLOCK_CHUNKS * CHUNK;
+                &self.blocks[chunk as usize / BLOCK_CHUNKS][at..at + CHUNK]
+            }
+        }
     }
 
+    /// What is known of a chunk, to change, and its bytes.
     #[inline]
-    fn bytes_mut(&mut self, chunk: u32) -> &mut [u8] {
-        let at = chunk as usize % BLOCK_CHUNKS * CHUNK;
-        &mut self.blocks[chunk as usize / BLOCK_CHUNKS][at..at + CHUNK]
+    fn chunk_mut(&mut self, chunk: u32) -> (&mut Meta, &mut [u8]) {
+        match small_place(chunk) {
+            Some((block, at)) => {
+                let small = &mut self.small[block][at];
+                (&mut small.meta, &mut small.bytes)
+            }
+            None => {
+                let at = chunk as usize % BLOCK_CHUNKS * CHUNK;
+                let block = &mut self.blocks[chunk as usize / BLOCK_CHUNKS];
+                (&mut self.meta[chunk as usize], &mut block[at..at + CHUNK])
+            }
+        }
     }
+}
+
+/// Block and place of a small chunk.
+#[inline]
+fn small_place(chunk: u32) -> Option<(usize, usize)> {
+    let place = (chunk & !IS_SMALL) as usize;
+    (chunk & IS_SMALL != 0).then_some((place / BLOCK_SMALL, place % BLOCK_SMALL))
 }
 
 /// A queue of bytes. Must be cleared before it is dropped, or its chunks are lost to the pool.
@@ -113,17 +204,18 @@ impl Queue {
     }
 
     /// Appends as much of `data` as the pool has room for.
+    #[inline]
     pub(crate) fn push(&mut self, pool: &mut Pool, data: &[u8]) -> usize {
         let mut rest = data;
         while !rest.is_empty() {
-            let Some(count) = self.fill_tail(pool, rest.len(), &mut |room| {
-                let count = room.len();
-                room.copy_from_slice(&rest[..count]);
-                count
-            }) else {
-                break;
-            };
-            rest = &rest[count..];
+            let Some((meta, bytes)) = self.tail(pool, rest.len()) else { break };
+            let room = &mut bytes[usize::from(meta.end)..];
+            let count = room.len().min(rest.len());
+            let (now, later) = rest.split_at(count);
+            room[..count].copy_from_slice(now);
+            meta.end += count as u16;
+            self.len += count as u32;
+            rest = later;
         }
         data.len() - rest.len()
     }
@@ -136,19 +228,12 @@ impl Queue {
         max: usize,
         fill: &mut dyn FnMut(&mut [u8]) -> usize,
     ) -> Option<usize> {
-        if self.last == NIL || usize::from(pool.meta[self.last as usize].end) == CHUNK {
-            let chunk = pool.take()?;
-            if self.last == NIL {
-                self.first = chunk;
-            } else {
-                pool.meta[self.last as usize].next = chunk;
-            }
-            self.last = chunk;
-        }
-        let end = usize::from(pool.meta[self.last as usize].end);
-        let room = max.min(CHUNK - end);
-        let count = fill(&mut pool.bytes_mut(self.last)[end..end + room]).min(room);
-        pool.meta[self.last as usize].end += count as u16;
+        let (meta, bytes) = self.tail(pool, max)?;
+        let room = &mut bytes[usize::from(meta.end)..];
+        let room = max.min(room.len());
+        let end = usize::from(meta.end);
+        let count = fill(&mut bytes[end..end + room]).min(room);
+        meta.end += count as u16;
         self.len += count as u32;
         if self.len == 0 {
             self.clear(pool);
@@ -156,16 +241,41 @@ impl Queue {
         Some(count)
     }
 
+    /// A last chunk with room, for `wanted` bytes to come.
+    #[inline]
+    fn tail<'a>(&mut self, pool: &'a mut Pool, wanted: usize) -> Option<(&'a mut Meta, &'a mut [u8])> {
+        let full = |chunk| usize::from(pool.meta(chunk).end) == pool.bytes(chunk).len();
+        if self.last == NIL {
+            self.first = pool.take(wanted <= SMALL)?;
+            self.last = self.first;
+        } else if full(self.last) {
+            // A second one follows: this is a stream, and its chain should be short.
+            let chunk = pool.take(false)?;
+            pool.meta_mut(self.last).next = chunk;
+            self.last = chunk;
+        }
+        Some(pool.chunk_mut(self.last))
+    }
+
     /// Drops `count` bytes from the front.
+    #[inline]
     pub(crate) fn consume(&mut self, pool: &mut Pool, count: u32) {
-        let mut left = count.min(self.len);
+        if count >= self.len {
+            // An empty queue holds nothing.
+            return self.clear(pool);
+        }
+        self.consume_some(pool, count);
+    }
+
+    fn consume_some(&mut self, pool: &mut Pool, count: u32) {
+        let mut left = count;
         self.len -= left;
         match self.cursor_at.checked_sub(left) {
             Some(at) => self.cursor_at = at,
             None => self.cursor = NIL,
         }
         while left > 0 {
-            let meta = &mut pool.meta[self.first as usize];
+            let meta = pool.meta_mut(self.first);
             let here = u32::from(meta.end - meta.start);
             if left < here {
                 meta.start += left as u16;
@@ -173,22 +283,16 @@ impl Queue {
             }
             left -= here;
             let next = meta.next;
-            // The last chunk goes too: an empty queue holds nothing.
-            if next == NIL && self.len > 0 {
-                break;
-            }
             pool.give(self.first);
             self.first = next;
-        }
-        if self.len == 0 {
-            self.clear(pool);
         }
     }
 
     /// Drops everything.
+    #[inline]
     pub(crate) fn clear(&mut self, pool: &mut Pool) {
         while self.first != NIL {
-            let next = pool.meta[self.first as usize].next;
+            let next = pool.meta(self.first).next;
             pool.give(self.first);
             self.first = next;
         }
@@ -196,21 +300,22 @@ impl Queue {
     }
 
     /// Appends another queue's chunks. Its first chunk is copied if it fits behind our last one, so that
-    /// neighbouring chunks together always hold more than one chunk's bytes (a peer that sends single
+    /// neighbouring chunks together always hold more than a small chunk's bytes (a peer that sends single
     /// bytes out of order cannot make them cost a chunk each); the others are linked.
     pub(crate) fn append(&mut self, pool: &mut Pool, mut other: Queue) {
         if self.last != NIL && other.first != NIL {
-            let (last, first) = (pool.meta[self.last as usize], pool.meta[other.first as usize]);
+            let (last, first) = (pool.meta(self.last), pool.meta(other.first));
             let count = usize::from(first.end - first.start);
-            if usize::from(last.end) + count <= CHUNK {
+            if usize::from(last.end) + count <= pool.bytes(self.last).len() {
                 let mut copy = [0; CHUNK];
                 copy[..count].copy_from_slice(
                     &pool.bytes(other.first)[usize::from(first.start)..usize::from(first.end)],
                 );
                 other.consume(pool, count as u32);
-                let end = usize::from(last.end);
-                pool.bytes_mut(self.last)[end..end + count].copy_from_slice(&copy[..count]);
-                pool.meta[self.last as usize].end += count as u16;
+                let (meta, bytes) = pool.chunk_mut(self.last);
+                let end = usize::from(meta.end);
+                bytes[end..end + count].copy_from_slice(&copy[..count]);
+                meta.end += count as u16;
                 self.len += count as u32;
             }
         }
@@ -220,7 +325,7 @@ impl Queue {
         if self.last == NIL {
             self.first = other.first;
         } else {
-            pool.meta[self.last as usize].next = other.first;
+            pool.meta_mut(self.last).next = other.first;
         }
         self.last = other.last;
         self.len += other.len;
@@ -237,7 +342,7 @@ impl Queue {
         let end = offset.saturating_add(len).min(self.len);
         let mut position = offset;
         while chunk != NIL {
-            let meta = pool.meta[chunk as usize];
+            let meta = pool.meta(chunk);
             let here = u32::from(meta.end - meta.start);
             if position < at + here {
                 let from = usize::from(meta.start) + (position - at) as usize;
@@ -256,6 +361,16 @@ impl Queue {
     /// Copies `into.len()` bytes from `offset` out; the caller knows that they are there.
     #[inline]
     pub(crate) fn copy_out(&mut self, pool: &Pool, offset: u32, into: &mut [u8]) -> usize {
+        if self.first == self.last && self.first != NIL {
+            // One chunk, as short messages have it.
+            let count = into.len().min(self.len.saturating_sub(offset) as usize);
+            if count == 0 {
+                return 0; // A probe has no bytes, and lies before the first.
+            }
+            let from = usize::from(pool.meta(self.first).start) + offset as usize;
+            into[..count].copy_from_slice(&pool.bytes(self.first)[from..from + count]);
+            return count;
+        }
         let mut done = 0;
         let len = into.len() as u32;
         self.read(pool, offset, len, |piece| {

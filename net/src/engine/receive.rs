@@ -24,6 +24,8 @@ bitflags::bitflags! {
         const TIME_WAIT = 4;
         /// The connection is over.
         const CLOSED = 8;
+        /// Its place in the tables changes.
+        const CHANGED = 2 | 4 | 8;
     }
 }
 

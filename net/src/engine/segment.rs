@@ -2,11 +2,12 @@
 
 use core::net::IpAddr;
 
-use smoltcp::wire::{IpProtocol, TcpOption as WireOption, TcpPacket, checksum};
+use smoltcp::wire::{TcpOption as WireOption, TcpPacket};
 
 use super::demux::FlowKey;
 use super::seq::Seq;
 use crate::ip::addr::Addresses;
+use crate::ip::checksum;
 
 /// Bytes of the timestamp option with its padding (RFC 7323 appendix A).
 pub(crate) const TIMESTAMP_LEN: usize = 12;
@@ -63,31 +64,41 @@ impl<'a> Segment<'a> {
         dst: IpAddr,
         checksum_ok: bool,
     ) -> Option<(Segment<'a>, u16, u16)> {
-        let packet = TcpPacket::new_checked(bytes).ok()?;
-        // Each family in a call of its own, so that its pseudo header has a known length in the inlined code.
-        let verify = || match (src, dst) {
-            (IpAddr::V4(src), IpAddr::V4(dst)) => packet.verify_checksum(&src.into(), &dst.into()),
-            _ => verify_v6(&packet, src, dst),
-        };
-        if !checksum_ok && !verify() {
+        let segment = Segment::read(bytes, |bytes| checksum_ok || is_sound(bytes, src, dst))?;
+        let word = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+        let (src_port, dst_port) = (word(0), word(2));
+        (src_port != 0 && dst_port != 0).then_some((segment, src_port, dst_port))
+    }
+
+    /// The same for an IPv4 segment of which the flow is known.
+    #[inline]
+    pub(crate) fn parse_v4(bytes: &'a [u8], key: &FlowKey, checksum_ok: bool) -> Option<Segment<'a>> {
+        let addresses = checksum::long(key.local.bits()) + checksum::long(key.remote.bits());
+        Segment::read(bytes, |bytes| checksum_ok || is_sound_v4(bytes, addresses))
+    }
+
+    #[inline(always)]
+    fn read(bytes: &'a [u8], is_sound: impl FnOnce(&[u8]) -> bool) -> Option<Segment<'a>> {
+        // By hand and not by `wire`, whose accessors each check the length again.
+        let head = bytes.first_chunk::<20>()?;
+        let header_len = usize::from(head[12] >> 4) * 4;
+        if header_len < 20 || header_len > bytes.len() || !is_sound(bytes) {
             return None;
         }
-        if packet.src_port() == 0 || packet.dst_port() == 0 {
-            return None;
-        }
-        let options = packet.options();
-        let segment = Segment {
-            seq: Seq(packet.seq_number().0 as u32),
-            ack: Seq(packet.ack_number().0 as u32),
-            control: Control::from_bits_truncate(bytes[13]),
-            window: packet.window_len(),
-            payload: packet.payload(),
+        let word = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
+        let long = |at: usize| Seq(u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]));
+        let options = &bytes[20..header_len];
+        Some(Segment {
+            seq: long(4),
+            ack: long(8),
+            control: Control::from_bits_truncate(head[13]),
+            window: word(14),
+            payload: &bytes[header_len..],
             marked: false,
-            urgent: u16::from_be_bytes([bytes[18], bytes[19]]),
+            urgent: word(18),
             timestamp: read_timestamp(options),
             options,
-        };
-        Some((segment, packet.src_port(), packet.dst_port()))
+        })
     }
 
     #[inline]
@@ -160,9 +171,25 @@ impl<'a> Segment<'a> {
     }
 }
 
+#[inline]
+fn is_sound(bytes: &[u8], src: IpAddr, dst: IpAddr) -> bool {
+    match (src, dst) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => {
+            is_sound_v4(bytes, checksum::long(src.into()) + checksum::long(dst.into()))
+        }
+        _ => is_sound_v6(bytes, src, dst),
+    }
+}
+
+/// `addresses`: their sum.
+#[inline]
+fn is_sound_v4(bytes: &[u8], addresses: u32) -> bool {
+    checksum::fold(addresses + 6 + bytes.len() as u32 + checksum::sum(bytes)) == 0xffff
+}
+
 #[inline(never)]
-fn verify_v6(packet: &TcpPacket<&[u8]>, src: IpAddr, dst: IpAddr) -> bool {
-    packet.verify_checksum(&src.into(), &dst.into())
+fn is_sound_v6(bytes: &[u8], src: IpAddr, dst: IpAddr) -> bool {
+    TcpPacket::new_unchecked(bytes).verify_checksum(&src.into(), &dst.into())
 }
 
 #[inline]
@@ -194,6 +221,9 @@ pub(crate) struct Header {
     pub(crate) urgent: u16,
     pub(crate) hop_limit: u8,
     pub(crate) traffic_class: u8,
+    /// The timestamp option in its usual layout, before the others. Apart from them because nearly every segment has
+    /// it: so it is written, and summed, from registers.
+    pub(crate) timestamp: Option<(u32, u32)>,
     pub(crate) options: [u8; 40],
     pub(crate) options_len: u8,
 }
@@ -209,6 +239,7 @@ impl Header {
             urgent: 0,
             hop_limit: 64,
             traffic_class: 0,
+            timestamp: None,
             options: [1; 40],
             options_len: 0,
         }
@@ -216,9 +247,13 @@ impl Header {
 
     #[inline]
     pub(crate) fn timestamp(&mut self, value: u32, echo: u32) {
-        self.option(&[1, 1, 8, 10]);
-        self.option(&value.to_be_bytes());
-        self.option(&echo.to_be_bytes());
+        self.timestamp = Some((value, echo));
+    }
+
+    /// Bytes of all options.
+    #[inline]
+    pub(crate) fn options_len(&self) -> usize {
+        usize::from(self.options_len) + if self.timestamp.is_some() { TIMESTAMP_LEN } else { 0 }
     }
 
     /// Appends bytes of options; the caller keeps the sum a multiple of four.
@@ -232,7 +267,7 @@ impl Header {
     /// Length of the IP packet with `payload` bytes.
     #[inline]
     pub(crate) fn packet_len(&self, payload: usize) -> usize {
-        self.key.headers() + usize::from(self.options_len) + payload
+        self.key.headers() + self.options_len() + payload
     }
 
     /// Writes IP header, TCP header, options and (by `fill`) payload.
@@ -250,41 +285,68 @@ impl Header {
         } else {
             self.write_v4(ip, tcp.len());
         }
-        let options_len = usize::from(self.options_len);
+        let options_len = self.options_len();
         // As in `write_fragment_header`: at once. The checksum stays zero.
         let mut bytes = [0; 20];
         bytes[0..2].copy_from_slice(&self.key.local_port.to_be_bytes());
         bytes[2..4].copy_from_slice(&self.key.remote_port.to_be_bytes());
         bytes[4..8].copy_from_slice(&self.seq.0.to_be_bytes());
         bytes[8..12].copy_from_slice(&self.ack.0.to_be_bytes());
-        bytes[12] = (20 + self.options_len) << 2;
+        bytes[12] = (20 + options_len as u8) << 2;
         bytes[13] = self.control.bits();
         bytes[14..16].copy_from_slice(&self.window.to_be_bytes());
         bytes[18..20].copy_from_slice(&self.urgent.to_be_bytes());
         tcp[..20].copy_from_slice(&bytes);
-        tcp[20..20 + options_len].copy_from_slice(&self.options[..options_len]);
+        let at = match self.timestamp {
+            Some((value, echo)) => {
+                let mut bytes = [1, 1, 8, 10, 0, 0, 0, 0, 0, 0, 0, 0];
+                bytes[4..8].copy_from_slice(&value.to_be_bytes());
+                bytes[8..12].copy_from_slice(&echo.to_be_bytes());
+                tcp[20..32].copy_from_slice(&bytes);
+                32
+            }
+            None => 20,
+        };
+        if self.options_len > 0 {
+            let others = usize::from(self.options_len);
+            tcp[at..at + others].copy_from_slice(&self.options[..others]);
+        }
         fill(&mut tcp[20 + options_len..]);
         if with_checksum {
-            let pseudo = self.pseudo_sum(ip, tcp.len() as u16);
-            let sum = !checksum::combine(&[pseudo, checksum::data(tcp)]);
-            TcpPacket::new_unchecked(tcp).set_checksum(sum);
+            let sum = self.pseudo_sum(ip, tcp.len() as u32)
+                + self.header_sum(bytes[12])
+                + checksum::sum(&tcp[20 + options_len..]);
+            tcp[16..18].copy_from_slice(&(!checksum::fold(sum)).to_be_bytes());
         }
     }
 
-    /// The pseudo header's sum. The addresses lie side by side in either header; of a length that is known when
-    /// this is compiled, they are summed without a loop.
+    /// The sum of the TCP header, from the fields: its bytes are still on their way to memory.
     #[inline]
-    fn pseudo_sum(&self, ip: &[u8], len: u16) -> u16 {
+    fn header_sum(&self, offset: u8) -> u32 {
+        let mut sum = u32::from(self.key.local_port)
+            + u32::from(self.key.remote_port)
+            + checksum::long(self.seq.0)
+            + checksum::long(self.ack.0)
+            + u32::from(u16::from_be_bytes([offset, self.control.bits()]))
+            + u32::from(self.window)
+            + u32::from(self.urgent);
+        if let Some((value, echo)) = self.timestamp {
+            sum += 0x0101 + 0x080a + checksum::long(value) + checksum::long(echo);
+        }
+        if self.options_len > 0 {
+            sum += checksum::sum(&self.options[..usize::from(self.options_len)]);
+        }
+        sum
+    }
+
+    /// The pseudo header's sum. The addresses lie side by side in an IPv6 header.
+    #[inline]
+    fn pseudo_sum(&self, ip: &[u8], len: u32) -> u32 {
         let addresses = match self.key.remote.is_v6() {
-            true => ip.get(8..40).map_or(0, checksum::data),
-            false => {
-                let (local, remote) = (self.key.local.bits(), self.key.remote.bits());
-                let word = |bits: u32| [(bits >> 16) as u16, bits as u16];
-                let ([a, b], [c, d]) = (word(local), word(remote));
-                checksum::combine(&[a, b, c, d])
-            }
+            true => ip.get(8..40).map_or(0, checksum::sum),
+            false => checksum::long(self.key.local.bits()) + checksum::long(self.key.remote.bits()),
         };
-        checksum::combine(&[addresses, u8::from(IpProtocol::Tcp).into(), len])
+        addresses + 6 + len
     }
 
     #[inline]

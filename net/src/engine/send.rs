@@ -429,7 +429,7 @@ impl Tcb {
     fn add_sack_blocks(&mut self, header: &mut Header, len: u32) {
         // Data goes before reports: an acknowledgement of its own will carry them.
         let room = if len == 0 { 40 } else { u32::from(self.mss).saturating_sub(len) as usize };
-        let room = room.min(40 - usize::from(header.options_len));
+        let room = room.min(40 - header.options_len());
         let Some(reassembly) = &mut self.reassembly else { return };
         if room < 12 {
             return;
@@ -483,6 +483,9 @@ impl Tcb {
         if self.cwnd > restart {
             self.ssthresh = self.ssthresh.max(self.cwnd - self.cwnd / 4);
             self.cwnd = self.cwnd.checked_shr((pause / rto) as u32).unwrap_or(0).max(restart);
+        }
+        if !self.has(Flags::BULK) {
+            return; // A dialogue's connection has no such state, and its line stays where it is.
         }
         self.congestion.not_limited(now.ms.saturating_sub(pause));
         if self.ssthresh == u32::MAX && self.cwnd == restart {

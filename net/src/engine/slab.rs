@@ -2,7 +2,8 @@
 
 use alloc::vec::Vec;
 
-const PAGE: usize = 64;
+/// Values in a page: so many that the list of pages stays in the first-level cache.
+const PAGE: usize = 1024;
 
 /// Values by index, with a list of free indices. What is alive is the value's own knowledge.
 pub(crate) struct Slab<T> {

@@ -12,6 +12,7 @@ use super::recovery::FIRST_ACK_DELAY_MS;
 use super::rtt::Rtt;
 use super::scoreboard::Board;
 use super::seq::Seq;
+use super::timer::Wheel;
 use crate::config::Limits;
 use crate::error::Error;
 use crate::shard::Ready;
@@ -480,6 +481,35 @@ impl Tcb {
     #[inline]
     pub(crate) fn touch(&self) -> u32 {
         self.rcv_nxt.0 ^ self.cwnd ^ self.filed_at as u32 ^ self.max_wnd ^ self.stalled_ms
+    }
+
+    /// Puts the connection, `index`, on the list of those that want to send.
+    #[inline]
+    pub(super) fn mark_dirty(&mut self, index: u32, dirty: &mut VecDeque<u32>) {
+        if !self.has(Flags::DIRTY) {
+            self.flags |= Flags::DIRTY;
+            dirty.push_back(index);
+        }
+    }
+
+    /// Files the next deadline if the wheel would call too late.
+    #[inline]
+    pub(super) fn file_timer(&mut self, index: u32, wheel: &mut Wheel) {
+        let at = self.earliest();
+        if at < self.filed_at {
+            self.filed_at = at;
+            wheel.insert(index, at);
+        }
+    }
+
+    /// Puts the socket on the list of events if there is news for an owner.
+    #[inline]
+    pub(super) fn raise(&mut self, index: u32, events: &mut VecDeque<u32>) {
+        if self.news.is_empty() || self.has(Flags::EVENTED | Flags::CHILD | Flags::ORPHAN | Flags::HELD) {
+            return;
+        }
+        self.flags |= Flags::EVENTED;
+        events.push_back(index);
     }
 
     #[inline]

@@ -118,12 +118,18 @@ impl Addresses {
 
     /// The name of an address, a new one if it has none. `None`: it cannot be a peer's, or the table is full.
     /// A mapped IPv4 address is an IPv4 address.
+    #[inline]
     pub(crate) fn intern(&mut self, addr: IpAddr) -> Option<Addr> {
-        let v6 = match addr {
-            IpAddr::V4(v4) => return Addr::from_v4(v4),
-            IpAddr::V6(v6) if v6.is_unspecified() => return Some(Addr::UNSPECIFIED),
-            IpAddr::V6(v6) => v6,
-        };
+        match addr {
+            IpAddr::V4(v4) => Addr::from_v4(v4),
+            IpAddr::V6(v6) => self.intern_v6(v6),
+        }
+    }
+
+    fn intern_v6(&mut self, v6: Ipv6Addr) -> Option<Addr> {
+        if v6.is_unspecified() {
+            return Some(Addr::UNSPECIFIED);
+        }
         if let Some(v4) = v6.to_ipv4_mapped() {
             return Addr::from_v4(v4);
         }

@@ -3,36 +3,50 @@
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr};
 
-use smoltcp::wire::{Ipv4Packet, checksum};
-
+use super::checksum;
 use super::packet::Packet;
 
 /// Reads a packet; `None` if it is malformed.
 #[inline(always)]
 pub(crate) fn parse(bytes: &[u8], checksum_ok: bool) -> Option<Packet<'_>> {
-    let packet = Ipv4Packet::new_checked(bytes).ok()?;
-    if packet.version() != 4 || packet.header_len() < 20 || (!checksum_ok && !packet.verify_checksum()) {
+    // By hand and not by `wire`, whose accessors each check the length again.
+    let head = bytes.first_chunk::<20>()?;
+    let word = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
+    let (header_len, total_len) = (usize::from(head[0] & 0xf) * 4, usize::from(word(2)));
+    if head[0] >> 4 != 4 || header_len < 20 || header_len > total_len || total_len > bytes.len() {
         return None;
     }
-    let src = packet.src_addr();
+    if !checksum_ok && !is_sound(head, &bytes[20..header_len]) {
+        return None;
+    }
+    let src = Ipv4Addr::new(head[12], head[13], head[14], head[15]);
     // RFC 1122 section 3.2.1.3: never a source.
     if src.is_broadcast() || src.is_multicast() {
         return None;
     }
     Some(Packet {
         src: IpAddr::V4(src),
-        dst: IpAddr::V4(packet.dst_addr()),
-        protocol: packet.next_header().into(),
-        hop_limit: packet.hop_limit(),
-        traffic_class: bytes[1],
+        dst: IpAddr::V4(Ipv4Addr::new(head[16], head[17], head[18], head[19])),
+        protocol: head[9],
+        hop_limit: head[8],
+        traffic_class: head[1],
         flow_label: 0,
-        ident: packet.ident().into(),
-        fragment: (usize::from(packet.frag_offset()), packet.more_frags()),
-        dont_fragment: packet.dont_frag(),
+        ident: word(4).into(),
+        fragment: (usize::from(word(6) & 0x1fff) * 8, word(6) & 0x2000 != 0),
+        dont_fragment: word(6) & 0x4000 != 0,
         protocol_at: 9,
-        bytes: &bytes[..usize::from(packet.total_len())],
-        payload: packet.payload(),
+        bytes: &bytes[..total_len],
+        payload: &bytes[header_len..total_len],
     })
+}
+
+/// The header's checksum is right.
+#[inline]
+pub(crate) fn is_sound(head: &[u8; 20], options: &[u8]) -> bool {
+    let sum = checksum::sum(head);
+    // Summing options of no length would cost as much as the header.
+    let sum = if options.is_empty() { sum } else { sum + checksum::sum(options) };
+    checksum::fold(sum) == 0xffff
 }
 
 /// What a header to write says.
@@ -69,8 +83,16 @@ pub(crate) fn write_fragment_header(buffer: &mut [u8], header: &Header, offset: 
     bytes[9] = header.protocol;
     bytes[12..16].copy_from_slice(&header.src.octets());
     bytes[16..20].copy_from_slice(&header.dst.octets());
-    let sum = !checksum::data(&bytes);
-    bytes[10..12].copy_from_slice(&sum.to_be_bytes());
+    // From the fields: the bytes are still on their way to memory.
+    let [length, fragment] = [2, 6].map(|at| u32::from(u16::from_be_bytes([bytes[at], bytes[at + 1]])));
+    let sum = u32::from(u16::from_be_bytes([0x45, header.traffic_class]))
+        + length
+        + u32::from(header.ident)
+        + fragment
+        + u32::from(u16::from_be_bytes([header.hop_limit, header.protocol]))
+        + checksum::long(header.src.into())
+        + checksum::long(header.dst.into());
+    bytes[10..12].copy_from_slice(&(!checksum::fold(sum)).to_be_bytes());
     buffer[..20].copy_from_slice(&bytes);
 }
 
@@ -81,7 +103,7 @@ pub(crate) fn with_router_alert(header: &Header, payload: &[u8]) -> Vec<u8> {
     packet[0] = 0x46;
     packet.extend_from_slice(&[0x94, 4, 0, 0]);
     packet[10..12].fill(0);
-    let sum = !checksum::data(&packet);
+    let sum = !checksum::fold(checksum::sum(&packet));
     packet[10..12].copy_from_slice(&sum.to_be_bytes());
     packet.extend_from_slice(payload);
     packet
@@ -100,7 +122,7 @@ pub(crate) fn complete(bytes: &[u8], src: IpAddr) -> Option<Vec<u8>> {
         packet[12..16].copy_from_slice(&src.octets());
     }
     packet[10..12].fill(0);
-    let sum = !checksum::data(&packet[..header]);
+    let sum = !checksum::fold(checksum::sum(&packet[..header]));
     packet[10..12].copy_from_slice(&sum.to_be_bytes());
     Some(packet)
 }

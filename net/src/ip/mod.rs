@@ -3,6 +3,7 @@
 
 pub(crate) mod addr;
 pub(crate) mod arp;
+pub(crate) mod checksum;
 pub(crate) mod dhcp;
 pub(crate) mod fragments;
 pub(crate) mod icmp;

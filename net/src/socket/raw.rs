@@ -224,7 +224,7 @@ impl Socket {
 pub(crate) struct Raw {
     pub(crate) sockets: Slab<Socket>,
     pub(crate) events: VecDeque<u32>,
-    open: Vec<u32>,
+    pub(crate) open: Vec<u32>,
     next_ident: u16,
 }
 
