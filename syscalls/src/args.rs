@@ -2,7 +2,13 @@
 //! register each, the way the kernel does (upper halves of 32-bit arguments are ignored), and tell
 //! the trace how to print it.
 
-use crate::user::{UserPtr, UserStr};
+use crate::epoll::EpollEvent;
+use crate::file::Stat;
+use crate::poll::PollFd;
+use crate::signal::Action;
+use crate::socket::MsgHdr;
+use crate::user::{Iovec, UserPtr, UserStr};
+use platform::time::Timespec;
 
 /// How the trace prints an argument.
 #[derive(Clone, Copy)]
@@ -31,20 +37,84 @@ pub enum Kind {
     Choice(&'static [(u64, &'static str)]),
     /// A set of these bits.
     Flags(&'static [(u64, &'static str)]),
+    /// An option of the level that the argument before names.
+    SocketOption(&'static [(i32, &'static [(u64, &'static str)])]),
+    /// Bytes that the call fills in; its result is their count.
+    BytesOut,
+    /// `struct sockaddr`; the next argument is its length.
+    SockAddrIn,
+    /// `struct sockaddr` that the call fills in; the next argument points to its length.
+    SockAddrOut,
+    /// An option's value; the next argument is its length.
+    OptionIn,
+    /// An option's value that the call fills in; the next argument points to its length.
+    OptionOut,
+    /// A `socklen_t` that the call changes.
+    LengthOut,
+    /// Two descriptors that the call fills in.
+    PairOut,
+    /// `struct timespec`.
+    TimeIn,
+    /// `struct timespec` that the call fills in.
+    TimeOut,
+    /// `struct pollfd`s; the next argument is their count. The answers are shown with the result.
+    PollFds,
+    /// `struct epoll_event`.
+    EventIn,
+    /// `struct epoll_event`s that the call fills in; its result is their count.
+    EventsOut,
+    /// `struct iovec`s of data that the call reads; the next argument is their count.
+    IovecsIn,
+    /// `struct iovec`s of buffers that the call fills.
+    IovecsOut,
+    /// `struct msghdr` that is sent.
+    MessageIn,
+    /// `struct msghdr` that is received into.
+    MessageOut,
+    /// `struct stat` that the call fills in.
+    StatOut,
+    /// An argument vector.
+    Strings,
+    /// An environment.
+    Variables,
+    /// A wait status that the call fills in.
+    StatusOut,
+    /// A signal set.
+    MaskIn,
+    /// A signal set that the call fills in.
+    MaskOut,
+    /// The kernel's `struct sigaction`.
+    ActionIn,
+    /// The kernel's `struct sigaction`, filled in.
+    ActionOut,
 }
 
-/// A type that a register converts to.
-pub trait Argument: Copy {
+impl Kind {
+    /// Whether the memory behind it means something only after the call.
+    pub fn is_filled_in(&self) -> bool {
+        use Kind::*;
+        matches!(
+            self,
+            BytesOut | SockAddrOut | OptionOut | LengthOut | PairOut | TimeOut | EventsOut | IovecsOut
+        ) || matches!(self, MessageOut | StatOut | StatusOut | MaskOut | ActionOut)
+    }
+}
+
+/// What a row of the table says about a register.
+pub trait Argument {
     /// How it is printed.
     const KIND: Kind;
+    /// What the handler gets.
+    type Value: Copy;
     /// From the register, as the kernel would read it.
-    fn from_register(raw: usize) -> Self;
+    fn from_register(raw: usize) -> Self::Value;
 }
 
 macro_rules! number {
     ($($ty:ty: $kind:ident;)*) => {$(
         impl Argument for $ty {
             const KIND: Kind = Kind::$kind;
+            type Value = Self;
             #[inline(always)]
             fn from_register(raw: usize) -> Self {
                 raw as $ty
@@ -64,6 +134,7 @@ number! {
 
 impl<T: Copy> Argument for UserPtr<T> {
     const KIND: Kind = Kind::Pointer;
+    type Value = Self;
     #[inline(always)]
     fn from_register(raw: usize) -> Self {
         UserPtr::new(raw)
@@ -72,6 +143,7 @@ impl<T: Copy> Argument for UserPtr<T> {
 
 impl Argument for UserStr {
     const KIND: Kind = Kind::Str;
+    type Value = Self;
     #[inline(always)]
     fn from_register(raw: usize) -> Self {
         UserStr(raw)
@@ -86,6 +158,7 @@ macro_rules! arguments {
         pub struct $name(pub $ty);
         impl Argument for $name {
             const KIND: Kind = $kind;
+            type Value = Self;
             #[inline(always)]
             fn from_register(raw: usize) -> Self {
                 $name(raw as $ty)
@@ -99,10 +172,91 @@ macro_rules! arguments {
 pub struct BytesIn(pub usize);
 impl Argument for BytesIn {
     const KIND: Kind = Kind::BytesIn;
+    type Value = Self;
     #[inline(always)]
     fn from_register(raw: usize) -> Self {
         BytesIn(raw)
     }
+}
+
+/// setsockopt(2)'s option; the argument before is its level.
+#[derive(Debug)]
+pub struct SocketOption;
+impl Argument for SocketOption {
+    const KIND: Kind = Kind::SocketOption(SOCKET_OPTION);
+    type Value = i32;
+    #[inline(always)]
+    fn from_register(raw: usize) -> i32 {
+        raw as i32
+    }
+}
+
+/// Declares what lies behind a pointer, and how it is printed. Handlers get the pointer.
+macro_rules! pointers {
+    ($($(#[$meta:meta])* $name:ident($ty:ty);)*) => {$(
+        $(#[$meta])*
+        #[derive(Debug)]
+        pub struct $name;
+        impl Argument for $name {
+            const KIND: Kind = Kind::$name;
+            type Value = UserPtr<$ty>;
+            #[inline(always)]
+            fn from_register(raw: usize) -> UserPtr<$ty> {
+                UserPtr::new(raw)
+            }
+        }
+    )*};
+}
+
+pointers! {
+    /// A buffer that the call fills.
+    BytesOut(u8);
+    /// An address to bind, connect or send to.
+    SockAddrIn(u8);
+    /// Where an address is written to.
+    SockAddrOut(u8);
+    /// An option's value.
+    OptionIn(u8);
+    /// Where an option's value is written to.
+    OptionOut(u8);
+    /// An address's length, in and out.
+    LengthOut(u32);
+    /// Where two descriptors are written to.
+    PairOut([i32; 2]);
+    /// A time or an interval.
+    TimeIn(Timespec);
+    /// Where a time is written to.
+    TimeOut(Timespec);
+    /// poll(2)'s entries.
+    PollFds(PollFd);
+    /// epoll_ctl(2)'s interest.
+    EventIn(EpollEvent);
+    /// Where events are written to.
+    EventsOut(EpollEvent);
+    /// Buffers to gather from.
+    IovecsIn(Iovec);
+    /// Buffers to scatter to.
+    IovecsOut(Iovec);
+    /// A message to send.
+    MessageIn(MsgHdr);
+    /// Where a message is received.
+    MessageOut(MsgHdr);
+    /// Where a file's state is written to.
+    StatOut(Stat);
+    /// A program's arguments.
+    Strings(usize);
+    /// A program's environment.
+    Variables(usize);
+    /// Where a status is written to.
+    StatusOut(u32);
+    /// A signal set.
+    MaskIn(u64);
+    /// Where a signal set is written to.
+    MaskOut(u64);
+    /// What to do on a signal.
+    ActionIn(Action);
+    /// Where the old action is written to.
+    ActionOut(Action);
 }
 
 arguments! {
@@ -167,6 +321,7 @@ const WAIT: &[(u64, &str)] = &[
     (0x8000_0000, "__WCLONE"),
 ];
 const OPEN: &[(u64, &str)] = &[
+    (0, "O_RDONLY"),
     (0o1, "O_WRONLY"),
     (0o2, "O_RDWR"),
     (0o100, "O_CREAT"),
@@ -198,6 +353,7 @@ const AT: &[(u64, &str)] = &[
 const WHENCE: &[(u64, &str)] =
     &[(0, "SEEK_SET"), (1, "SEEK_CUR"), (2, "SEEK_END"), (3, "SEEK_DATA"), (4, "SEEK_HOLE")];
 const PROT: &[(u64, &str)] = &[
+    (0, "PROT_NONE"),
     (1, "PROT_READ"),
     (2, "PROT_WRITE"),
     (4, "PROT_EXEC"),
@@ -324,6 +480,7 @@ const CLONE: &[(u64, &str)] = &[
     (0x10_0000, "CLONE_PARENT_SETTID"),
     (0x20_0000, "CLONE_CHILD_CLEARTID"),
     (0x100_0000, "CLONE_CHILD_SETTID"),
+    (17, "SIGCHLD"),
 ];
 const DOMAIN: &[(u64, &str)] = &[
     (0, "AF_UNSPEC"),
@@ -378,3 +535,133 @@ const IOCTL: &[(u64, &str)] = &[
     (0x8915, "SIOCGIFADDR"),
     (0x8933, "SIOCGIFINDEX"),
 ];
+const SOCKET_OPTION: &[(i32, &[(u64, &str)])] = &[(0, IP), (1, SO), (6, TCP), (17, UDP), (41, IPV6)];
+const SO: &[(u64, &str)] = &[
+    (1, "SO_DEBUG"),
+    (2, "SO_REUSEADDR"),
+    (3, "SO_TYPE"),
+    (4, "SO_ERROR"),
+    (5, "SO_DONTROUTE"),
+    (6, "SO_BROADCAST"),
+    (7, "SO_SNDBUF"),
+    (8, "SO_RCVBUF"),
+    (9, "SO_KEEPALIVE"),
+    (10, "SO_OOBINLINE"),
+    (11, "SO_NO_CHECK"),
+    (12, "SO_PRIORITY"),
+    (13, "SO_LINGER"),
+    (14, "SO_BSDCOMPAT"),
+    (15, "SO_REUSEPORT"),
+    (16, "SO_PASSCRED"),
+    (17, "SO_PEERCRED"),
+    (18, "SO_RCVLOWAT"),
+    (19, "SO_SNDLOWAT"),
+    (20, "SO_RCVTIMEO"),
+    (21, "SO_SNDTIMEO"),
+    (25, "SO_BINDTODEVICE"),
+    (26, "SO_ATTACH_FILTER"),
+    (27, "SO_DETACH_FILTER"),
+    (28, "SO_PEERNAME"),
+    (29, "SO_TIMESTAMP"),
+    (30, "SO_ACCEPTCONN"),
+    (31, "SO_PEERSEC"),
+    (32, "SO_SNDBUFFORCE"),
+    (33, "SO_RCVBUFFORCE"),
+    (34, "SO_PASSSEC"),
+    (35, "SO_TIMESTAMPNS"),
+    (36, "SO_MARK"),
+    (37, "SO_TIMESTAMPING"),
+    (38, "SO_PROTOCOL"),
+    (39, "SO_DOMAIN"),
+    (40, "SO_RXQ_OVFL"),
+    (42, "SO_PEEK_OFF"),
+    (46, "SO_BUSY_POLL"),
+    (47, "SO_MAX_PACING_RATE"),
+    (49, "SO_INCOMING_CPU"),
+    (51, "SO_ATTACH_REUSEPORT_CBPF"),
+    (52, "SO_ATTACH_REUSEPORT_EBPF"),
+    (56, "SO_INCOMING_NAPI_ID"),
+    (57, "SO_COOKIE"),
+    (59, "SO_PEERGROUPS"),
+    (60, "SO_ZEROCOPY"),
+    (61, "SO_TXTIME"),
+    (77, "SO_PEERPIDFD"),
+];
+const TCP: &[(u64, &str)] = &[
+    (1, "TCP_NODELAY"),
+    (2, "TCP_MAXSEG"),
+    (3, "TCP_CORK"),
+    (4, "TCP_KEEPIDLE"),
+    (5, "TCP_KEEPINTVL"),
+    (6, "TCP_KEEPCNT"),
+    (7, "TCP_SYNCNT"),
+    (8, "TCP_LINGER2"),
+    (9, "TCP_DEFER_ACCEPT"),
+    (10, "TCP_WINDOW_CLAMP"),
+    (11, "TCP_INFO"),
+    (12, "TCP_QUICKACK"),
+    (13, "TCP_CONGESTION"),
+    (14, "TCP_MD5SIG"),
+    (16, "TCP_THIN_LINEAR_TIMEOUTS"),
+    (17, "TCP_THIN_DUPACK"),
+    (18, "TCP_USER_TIMEOUT"),
+    (19, "TCP_REPAIR"),
+    (23, "TCP_FASTOPEN"),
+    (24, "TCP_TIMESTAMP"),
+    (25, "TCP_NOTSENT_LOWAT"),
+    (26, "TCP_CC_INFO"),
+    (27, "TCP_SAVE_SYN"),
+    (28, "TCP_SAVED_SYN"),
+    (30, "TCP_FASTOPEN_CONNECT"),
+    (31, "TCP_ULP"),
+    (33, "TCP_FASTOPEN_NO_COOKIE"),
+    (35, "TCP_ZEROCOPY_RECEIVE"),
+    (36, "TCP_INQ"),
+    (37, "TCP_TX_DELAY"),
+];
+const IP: &[(u64, &str)] = &[
+    (1, "IP_TOS"),
+    (2, "IP_TTL"),
+    (3, "IP_HDRINCL"),
+    (4, "IP_OPTIONS"),
+    (6, "IP_RECVOPTS"),
+    (7, "IP_RETOPTS"),
+    (8, "IP_PKTINFO"),
+    (9, "IP_PKTOPTIONS"),
+    (10, "IP_MTU_DISCOVER"),
+    (11, "IP_RECVERR"),
+    (12, "IP_RECVTTL"),
+    (13, "IP_RECVTOS"),
+    (14, "IP_MTU"),
+    (15, "IP_FREEBIND"),
+    (19, "IP_TRANSPARENT"),
+    (24, "IP_BIND_ADDRESS_NO_PORT"),
+    (32, "IP_MULTICAST_IF"),
+    (33, "IP_MULTICAST_TTL"),
+    (34, "IP_MULTICAST_LOOP"),
+    (35, "IP_ADD_MEMBERSHIP"),
+    (36, "IP_DROP_MEMBERSHIP"),
+    (49, "IP_MULTICAST_ALL"),
+    (50, "IP_UNICAST_IF"),
+];
+const IPV6: &[(u64, &str)] = &[
+    (1, "IPV6_ADDRFORM"),
+    (16, "IPV6_UNICAST_HOPS"),
+    (17, "IPV6_MULTICAST_IF"),
+    (18, "IPV6_MULTICAST_HOPS"),
+    (19, "IPV6_MULTICAST_LOOP"),
+    (20, "IPV6_ADD_MEMBERSHIP"),
+    (21, "IPV6_DROP_MEMBERSHIP"),
+    (23, "IPV6_MTU_DISCOVER"),
+    (24, "IPV6_MTU"),
+    (25, "IPV6_RECVERR"),
+    (26, "IPV6_V6ONLY"),
+    (49, "IPV6_RECVPKTINFO"),
+    (50, "IPV6_PKTINFO"),
+    (51, "IPV6_RECVHOPLIMIT"),
+    (52, "IPV6_HOPLIMIT"),
+    (66, "IPV6_RECVTCLASS"),
+    (67, "IPV6_TCLASS"),
+    (70, "IPV6_AUTOFLOWLABEL"),
+];
+const UDP: &[(u64, &str)] = &[(1, "UDP_CORK"), (100, "UDP_ENCAP"), (103, "UDP_SEGMENT"), (104, "UDP_GRO")];

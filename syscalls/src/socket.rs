@@ -430,11 +430,11 @@ pub fn getsockopt(
     level: SocketLevel,
     name: i32,
     value: UserPtr<u8>,
-    len: UserPtr<i32>,
+    len: UserPtr<u32>,
 ) -> Result {
     let open = ctx.file(fd)?;
     let socket = as_socket(&open)?;
-    let room = usize::try_from(len.read()?).map_err(|_| Errno::EINVAL)?;
+    let room = usize::try_from(len.read()? as i32).map_err(|_| Errno::EINVAL)?;
     let answer = match (level.0, name) {
         (SOL_SOCKET, SO_RCVTIMEO) => timeout_bytes(&socket.timeouts().receive),
         (SOL_SOCKET, SO_SNDTIMEO) => timeout_bytes(&socket.timeouts().send),
@@ -442,7 +442,7 @@ pub fn getsockopt(
     };
     let count = answer.len().min(room);
     user::write_bytes(value.address(), &answer[..count])?;
-    len.write(count as i32).map(|()| 0)
+    len.write(count as u32).map(|()| 0)
 }
 
 /// `struct timeval`: seconds, microseconds.

@@ -1,14 +1,16 @@
 //! `--trace`: a line for each call, as strace(1) writes them, made from the table's argument kinds.
 //!
-//! Arguments are written down before the call, the result after it; the line goes to a host
-//! descriptor in one write, so lines of several threads do not mix. The switch, the descriptor and
-//! the filter are set once at start-up and constant from then on.
+//! Arguments are written down before the call up to the first that the call fills in, the others and the result
+//! after it; the line goes to a host descriptor in one write, so lines of several threads do not mix. The switch, the
+//! descriptor and the filter are set once at start-up and constant from then on.
+
+mod argument;
+mod memory;
 
 use crate::args::Kind;
 use crate::context::Ctx;
 use crate::table::{self, Row};
-use crate::user::{UserStr, read_bytes};
-use crate::{Errno, Result, errno};
+use crate::{Result, errno};
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use platform::host;
@@ -19,7 +21,7 @@ static DESCRIPTOR: AtomicI32 = AtomicI32::new(2);
 static CHOSEN: [AtomicU64; WORDS] = [const { AtomicU64::new(0) }; WORDS];
 const WORDS: usize = table::NUMBERS.div_ceil(64);
 
-/// Longest string that is shown whole.
+/// Longest string or buffer that is shown whole.
 const SHOWN: usize = 64;
 
 /// Whether any call is traced: one load on the way of every call.
@@ -84,14 +86,27 @@ pub fn traced(ctx: &Ctx, number: usize, args: &[usize; 6], call: impl FnOnce(&Ct
         return call(ctx);
     }
     let mut line = Line::new();
-    write_call(&mut line, ctx, number, args);
+    let _ = begin(&mut line, ctx, number, args);
+    let kinds = table::row(number).map_or(&[][..], |row| row.kinds);
+    let filled_in = kinds.iter().position(|kind| kind.is_filled_in()).unwrap_or(kinds.len());
+    for at in 0..filled_in {
+        let _ = separate(&mut line, at).and_then(|()| argument::before(&mut line, kinds[at], args, at));
+    }
     if matches!(number as u32, platform::sys::number::exit | platform::sys::number::exit_group) {
-        let _ = line.write_str(" = ?");
+        let _ = line.write_str(") = ?");
         line.send();
         return call(ctx);
     }
     let result = call(ctx);
+    for at in filled_in..kinds.len() {
+        let _ =
+            separate(&mut line, at).and_then(|()| argument::after(&mut line, kinds[at], args, at, result));
+    }
+    line.reach_for_the_end();
     let _ = write_result(&mut line, number, result);
+    if let (Some(Kind::PollFds), Ok(1..)) = (kinds.first(), result) {
+        let _ = memory::poll_answered(&mut line, args[0], args[1]);
+    }
     line.send();
     result
 }
@@ -107,130 +122,16 @@ pub fn executed(ctx: &Ctx, path: &[u8]) {
     }
 }
 
-fn write_call(line: &mut Line, ctx: &Ctx, number: usize, args: &[usize; 6]) {
+fn begin(line: &mut Line, ctx: &Ctx, number: usize, args: &[usize; 6]) -> fmt::Result {
     let tid = ctx.task.tid;
-    let _ = match table::row(number) {
-        Some(row) => {
-            let _ = write!(line, "[{tid}] {}(", row.name);
-            for (at, kind) in row.kinds.iter().enumerate() {
-                let _ = line.write_str(if at == 0 { "" } else { ", " });
-                let _ = write_argument(line, *kind, args, at);
-            }
-            line.write_str(")")
-        }
-        None => write!(line, "[{tid}] syscall_{number}({:#x}, {:#x}, {:#x})", args[0], args[1], args[2]),
-    };
-}
-
-fn write_argument(line: &mut Line, kind: Kind, args: &[usize; 6], at: usize) -> fmt::Result {
-    const AT_FDCWD: i32 = -100;
-    let raw = args[at];
-    match kind {
-        Kind::DirFd if raw as i32 == AT_FDCWD => line.write_str("AT_FDCWD"),
-        Kind::Fd | Kind::DirFd => write!(line, "{}", raw as i32),
-        // 32-bit arguments come zero- or sign-extended, as the caller's compiler liked.
-        Kind::Signed if raw <= u32::MAX as usize => write!(line, "{}", raw as i32),
-        Kind::Signed => write!(line, "{}", raw as isize),
-        Kind::Unsigned => write!(line, "{raw}"),
-        Kind::Hex => write!(line, "{raw:#x}"),
-        Kind::Octal => write!(line, "0{raw:o}"),
-        Kind::Pointer if raw == 0 => line.write_str("NULL"),
-        Kind::Pointer => write!(line, "{raw:#x}"),
-        Kind::Str => write_string(line, raw),
-        Kind::BytesIn => write_bytes(line, raw, args.get(at + 1).copied().unwrap_or(0)),
-        Kind::Signal => write_signal(line, raw as i32),
-        Kind::Choice(names) => match names.iter().find(|(value, _)| *value == u64::from(raw as u32)) {
-            Some((_, name)) => line.write_str(name),
-            None => write!(line, "{raw:#x}"),
-        },
-        Kind::Flags(names) => write_flags(line, raw as u64, names),
+    match table::row(number) {
+        Some(row) => write!(line, "[{tid}] {}(", row.name),
+        None => write!(line, "[{tid}] syscall_{number}({:#x}, {:#x}, {:#x}", args[0], args[1], args[2]),
     }
 }
 
-fn write_flags(line: &mut Line, mut value: u64, names: &[(u64, &str)]) -> fmt::Result {
-    let mut separator = "";
-    for (bits, name) in names {
-        if value & bits == *bits {
-            write!(line, "{separator}{name}")?;
-            value &= !bits;
-            separator = "|";
-        }
-    }
-    if value != 0 || separator.is_empty() {
-        write!(line, "{separator}{value:#x}")?;
-    }
-    Ok(())
-}
-
-fn write_string(line: &mut Line, at: usize) -> fmt::Result {
-    if at == 0 {
-        return line.write_str("NULL");
-    }
-    let mut text = [0u8; 256];
-    match UserStr(at).read(&mut text, Errno::ENAMETOOLONG) {
-        Ok(text) => write_quoted(line, text),
-        Err(Errno::ENAMETOOLONG) => {
-            write_quoted(line, &text)?;
-            line.write_str("...")
-        }
-        Err(_) => write!(line, "{at:#x}"),
-    }
-}
-
-fn write_bytes(line: &mut Line, at: usize, len: usize) -> fmt::Result {
-    let mut bytes = [0u8; SHOWN];
-    let shown = &mut bytes[..len.min(SHOWN)];
-    if read_bytes(at, shown).is_err() {
-        return write!(line, "{at:#x}");
-    }
-    write_quoted(line, shown)?;
-    line.write_str(if len > SHOWN { "..." } else { "" })
-}
-
-fn write_quoted(line: &mut Line, bytes: &[u8]) -> fmt::Result {
-    write!(line, "\"{}\"", bytes.escape_ascii())
-}
-
-fn write_signal(line: &mut Line, signal: i32) -> fmt::Result {
-    const NAMES: [&str; 32] = [
-        "0",
-        "SIGHUP",
-        "SIGINT",
-        "SIGQUIT",
-        "SIGILL",
-        "SIGTRAP",
-        "SIGABRT",
-        "SIGBUS",
-        "SIGFPE",
-        "SIGKILL",
-        "SIGUSR1",
-        "SIGSEGV",
-        "SIGUSR2",
-        "SIGPIPE",
-        "SIGALRM",
-        "SIGTERM",
-        "SIGSTKFLT",
-        "SIGCHLD",
-        "SIGCONT",
-        "SIGSTOP",
-        "SIGTSTP",
-        "SIGTTIN",
-        "SIGTTOU",
-        "SIGURG",
-        "SIGXCPU",
-        "SIGXFSZ",
-        "SIGVTALRM",
-        "SIGPROF",
-        "SIGWINCH",
-        "SIGIO",
-        "SIGPWR",
-        "SIGSYS",
-    ];
-    match NAMES.get(signal as usize) {
-        Some(name) => line.write_str(name),
-        None if (32..=64).contains(&signal) => write!(line, "SIGRT_{}", signal - 32),
-        None => write!(line, "{signal}"),
-    }
+fn separate(line: &mut Line, at: usize) -> fmt::Result {
+    line.write_str(if at == 0 { "" } else { ", " })
 }
 
 fn write_result(line: &mut Line, number: usize, result: Result) -> fmt::Result {
@@ -238,10 +139,10 @@ fn write_result(line: &mut Line, number: usize, result: Result) -> fmt::Result {
     const BRK: usize = 12;
     const MREMAP: usize = 25;
     match result {
-        Ok(value) if matches!(number, MMAP | BRK | MREMAP) => write!(line, " = {value:#x}"),
-        Ok(value) => write!(line, " = {}", value as isize),
-        Err(error) if errno::wants_restart(error) => line.write_str(" = ? (interrupted by a signal)"),
-        Err(error) => write!(line, " = -1 {error}"),
+        Ok(value) if matches!(number, MMAP | BRK | MREMAP) => write!(line, ") = {value:#x}"),
+        Ok(value) => write!(line, ") = {}", value as isize),
+        Err(error) if errno::wants_restart(error) => line.write_str(") = ? (interrupted by a signal)"),
+        Err(error) => write!(line, ") = -1 {error}"),
     }
 }
 
@@ -255,15 +156,27 @@ pub fn complain(number: usize) {
     line.send_to(2);
 }
 
-/// A line of bounded length, written with one host call.
+/// A line of bounded length, written with one host call. Arguments leave room for the result.
 struct Line {
-    text: [u8; 1024],
+    text: [u8; LINE],
     len: usize,
+    limit: usize,
 }
+
+const LINE: usize = 1024;
+/// For the result, what poll(2) answers, and the newline.
+const RESULT: usize = 200;
 
 impl Line {
     fn new() -> Line {
-        Line { text: [0; 1024], len: 0 }
+        Line { text: [0; LINE], len: 0, limit: LINE - RESULT }
+    }
+
+    /// Makes room for the result, and shows where arguments were cut.
+    fn reach_for_the_end(&mut self) {
+        let cut = self.len == self.limit;
+        self.limit = LINE - 1;
+        let _ = self.write_str(if cut { "..." } else { "" });
     }
 
     fn send(self) {
@@ -280,9 +193,7 @@ impl Line {
 
 impl Write for Line {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        // The last byte is kept for the newline.
-        let room = self.text.len() - 1 - self.len;
-        let count = text.len().min(room);
+        let count = text.len().min(self.limit - self.len);
         self.text[self.len..self.len + count].copy_from_slice(&text.as_bytes()[..count]);
         self.len += count;
         Ok(())
@@ -296,7 +207,7 @@ mod tests {
 
     fn argument(kind: Kind, args: [usize; 6]) -> String {
         let mut line = Line::new();
-        write_argument(&mut line, kind, &args, 0).unwrap();
+        argument::before(&mut line, kind, &args, 0).unwrap();
         core::str::from_utf8(&line.text[..line.len]).unwrap().to_string()
     }
 
@@ -308,7 +219,7 @@ mod tests {
         assert_eq!(argument(Kind::Str, [16, 0, 0, 0, 0, 0]), "0x10");
         assert_eq!(argument(DirFd::KIND, [-100i32 as u32 as usize, 0, 0, 0, 0, 0]), "AT_FDCWD");
         assert_eq!(argument(OpenFlags::KIND, [0o2000002, 0, 0, 0, 0, 0]), "O_RDWR|O_CLOEXEC");
-        assert_eq!(argument(OpenFlags::KIND, [0; 6]), "0x0");
+        assert_eq!(argument(OpenFlags::KIND, [0; 6]), "O_RDONLY");
         assert_eq!(argument(MapFlags::KIND, [0x22, 0, 0, 0, 0, 0]), "MAP_PRIVATE|MAP_ANONYMOUS");
         assert_eq!(argument(Kind::BytesIn, [b"ab\n".as_ptr() as usize, 3, 0, 0, 0, 0]), "\"ab\\n\"");
         assert_eq!(argument(Kind::Signed, [0xffff_ffff, 0, 0, 0, 0, 0]), "-1");
