@@ -54,7 +54,7 @@ impl Family {
         let volumes =
             [format!("{}:/var/www/html:ro", www.display()), format!("{}:/var/log/nginx", log.display())];
         let mine = ["--name", name, "--cpus", &cpus, "-v", &volumes[0], "-v", &volumes[1]];
-        let program = ["debian:nginx:/bin/sh", "-c", "nginx && exec sh -s"];
+        let program = ["debian:nginx:/bin/sh", "-c", "/usr/sbin/nginx && exec sh -s"];
         let (guest, shell) = Guest::start_fed(&[&mine, options, &program].concat());
         let mut family = Family { name: name.into(), guest, shell, said: 0, log };
         family.tell("workers() {\n  for p in /proc/[0-9]*; do\n    read -r line <$p/stat || continue\n    set -- $line\n    \

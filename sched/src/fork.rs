@@ -58,11 +58,12 @@ impl Child {
         vcpu::process().family.add(self.process.clone());
         let mask = signal::block_all();
         (vcpu::process().hooks.before_fork)();
+        let parents_cache = vcpu::block().cache.get();
         let mut pidfd = -1i32;
         // SAFETY: the child has a copy of all private memory, this stack too; it does not return.
         let made = unsafe { host!(clone, CLONE_FILES | CLONE_PIDFD | SIGCHLD, 0, &raw mut pidfd, 0, 0) };
         if made == Ok(0) {
-            begin(&self.process, go_on, argument)
+            begin(&self.process, parents_cache, go_on, argument)
         }
         self.made(mask, made.map(|pid| (pid as i32, pidfd)))
     }
@@ -80,7 +81,8 @@ impl Child {
     ) -> Result<()> {
         watch_self();
         vcpu::process().family.add(self.process.clone());
-        let launch = Box::new(Launch { process: self.process.clone(), go_on, argument });
+        let parents_cache = vcpu::block().cache.get();
+        let launch = Box::new(Launch { process: self.process.clone(), parents_cache, go_on, argument });
         let mask = signal::block_all();
         (vcpu::process().hooks.before_fork)();
         // SAFETY: the caller gives the stack; what the child touches before it has its own block is in the
@@ -115,6 +117,7 @@ impl Child {
 /// What a child on a fresh stack needs.
 struct Launch {
     process: Arc<Process>,
+    parents_cache: u32,
     go_on: extern "C" fn(*mut ()) -> !,
     argument: *mut (),
 }
@@ -122,7 +125,7 @@ struct Launch {
 extern "C" fn launched(launch: usize, _: usize) -> ! {
     // SAFETY: `start_on` passes it; it is freed once `%gs` is the child's own.
     let launch = unsafe { &*(launch as *const Launch) };
-    begin(&launch.process, go_on_launched, (&raw const *launch).cast_mut().cast())
+    begin(&launch.process, launch.parents_cache, go_on_launched, (&raw const *launch).cast_mut().cast())
 }
 
 extern "C" fn go_on_launched(launch: *mut ()) -> ! {
@@ -133,9 +136,14 @@ extern "C" fn go_on_launched(launch: *mut ()) -> ! {
     go_on(argument)
 }
 
-/// The child's first code.
-fn begin(process: &Arc<Process>, go_on: extern "C" fn(*mut ()) -> !, argument: *mut ()) -> ! {
-    let parents_cache = vcpu::block().cache.get();
+/// The child's first code. Until its own block is adopted, `%gs` is the parent's, which may have ended since (a
+/// daemon's parent does so at once): what is needed of that block was read before the clone.
+fn begin(
+    process: &Arc<Process>,
+    parents_cache: u32,
+    go_on: extern "C" fn(*mut ()) -> !,
+    argument: *mut (),
+) -> ! {
     let process = &**process;
     process.pid.store(platform::thread::getpid(), Ordering::Relaxed);
     process.vcpus[0].adopt_forked();
