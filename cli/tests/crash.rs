@@ -11,15 +11,17 @@
 #[path = "crash/blows.rs"]
 mod blows;
 mod support;
+#[path = "crash/talk.rs"]
+mod talk;
 
-use blows::{Blow, Network, Random, Silences, deal, quiet};
-use std::path::PathBuf;
+use blows::{Blow, Network, Random, deal, quiet};
 use std::process::Output;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use support::{Guest, PATIENCE, alone, attacca, compile, eventually, run_limited};
+use support::{Guest, PATIENCE, alone, attacca, eventually, run_limited};
+use talk::{Talk, run};
 
 /// How long the client talks before anything happens.
 const QUIET_MS: u64 = 1000;
@@ -30,53 +32,6 @@ fn long() -> bool {
 
 fn scaled(count: usize, long_count: usize) -> usize {
     if long() { long_count } else { count }
-}
-
-fn talker() -> PathBuf {
-    compile("crash-talker", include_str!("crash/talker.c"), &[])
-}
-
-fn run(network: &Network, name: &str, program: &[&str]) -> Guest {
-    Guest::start(&[&["--cpus", "1", "--net", &network.0, "--name", name], program].concat())
-}
-
-/// Two guests that talk until they are told to end.
-struct Talk {
-    server: Guest,
-    client: Guest,
-    kind: &'static str,
-}
-
-impl Talk {
-    /// Talks for so long.
-    fn start(network: &Network, kind: &'static str, ms: u64) -> Talk {
-        let talker = talker();
-        let talker = talker.to_str().unwrap();
-        let name = format!("{kind}-echo");
-        let server = run(network, &name, &[talker, "echo", "7"]);
-        assert!(eventually(PATIENCE, || server.output().contains("ready")), "{}", server.output());
-        let ms = ms.to_string();
-        let client = run(network, &format!("{kind}-client"), &[talker, kind, &name, "7", &ms]);
-        assert!(eventually(PATIENCE, || client.output().contains("talking")), "{}", client.output());
-        Talk { server, client, kind }
-    }
-
-    /// Waits for its end, which must be a good one.
-    fn end(mut self) -> Silences {
-        assert!(eventually(Duration::from_secs(600), || self.client.ended()), "the client talks for ever");
-        let status = self.client.wait();
-        let output = self.client.output();
-        let (kind, last) = (self.kind, output.lines().last().unwrap_or_default());
-        assert!(
-            status.success() && last.contains("checked"),
-            "{kind}: {status}: {last}\n{}",
-            self.server.output()
-        );
-        println!("{kind}: {last}");
-        let said = self.server.output();
-        assert!(said.lines().all(|line| line == "ready" || line.contains("supervisor is gone")), "{said}");
-        Silences::read(&output)
-    }
 }
 
 fn under_blows(name: &str, kind: &'static str, blows: &[(Blow, usize)]) {
@@ -137,7 +92,7 @@ struct Application {
 
 const NGINX: Application = Application {
     name: "nginx",
-    server: &["debian:nginx"],
+    server: &["debian:nginx", "-g", "daemon off;"],
     up: |network| asks(network, &["debian:curl", "-s", "http://nginx/"]),
     clients: &[&["debian:wrk", "-t1", "-c50", "-d2", "http://nginx/"]],
     well: |words| {

@@ -158,23 +158,28 @@ fn tell(what: &str, sorted: &[Duration]) {
     eprintln!("{what}: silence median {} us, p99 {} us, longest {} us", at(0.5), at(0.99), at(1.0));
 }
 
+/// nginx and memcached, up.
+fn start_two() -> (Guest, Guest) {
+    let www = scratch("switch-www");
+    std::fs::write(www.join("data"), pattern(1024)).unwrap();
+    let volume = format!("{}:/var/www/html:ro", www.display());
+    let common = ["--net", NET, "--cpus", "1"];
+    let mut web = vec!["--name", "web", "--ip", "10.9.0.20", "-v", &volume];
+    web.extend(common);
+    let web = Guest::start(&[&web[..], &["debian:nginx", "-g", "daemon off;"]].concat());
+    let mut cache = vec!["--name", "cache", "--ip", "10.9.0.21"];
+    cache.extend(common);
+    let cache = Guest::start(&[&cache[..], &["debian:memcached", "-u", "root"]].concat());
+    wait_for("10.9.0.20:80");
+    wait_for("10.9.0.21:11211");
+    (web, cache)
+}
+
 #[test]
 fn guests_are_switched_under_load_and_no_client_notices() {
     inside("guests_are_switched_under_load_and_no_client_notices", || {
         let network = Network::start();
-        let www = scratch("switch-www");
-        std::fs::write(www.join("data"), pattern(1024)).unwrap();
-        let volume = format!("{}:/var/www/html:ro", www.display());
-        let common = ["--net", NET, "--cpus", "1"];
-        let mut web = vec!["--name", "web", "--ip", "10.9.0.20", "-v", &volume];
-        web.extend(common);
-        let web = Guest::start(&[&web[..], &["debian:nginx", "-g", "daemon off;"]].concat());
-        let mut cache = vec!["--name", "cache", "--ip", "10.9.0.21"];
-        cache.extend(common);
-        let cache = Guest::start(&[&cache[..], &["debian:memcached", "-u", "root"]].concat());
-        wait_for("10.9.0.20:80");
-        wait_for("10.9.0.21:11211");
-
+        let (web, cache) = start_two();
         let stop = Arc::new(AtomicBool::new(false));
         let http = client("10.9.0.20:80", stop.clone(), http_exchange(1024));
         let store = client("10.9.0.21:11211", stop.clone(), memcached_exchange);
@@ -215,6 +220,46 @@ fn guests_are_switched_under_load_and_no_client_notices() {
         assert!(explained.contains("web: server") && explained.contains("the user said so"), "{explained}");
         assert!(explained.contains(&format!("{} switches", windows.len() / 2)), "{explained}");
         assert!(!network.log().contains("error"), "{}", network.log());
+        drop((web, cache));
+    });
+}
+
+/// The server is killed, stopped and replaced while guests change over, before, in the middle and behind.
+#[test]
+fn servers_end_while_guests_are_switched() {
+    inside("servers_end_while_guests_are_switched", || {
+        let network = Network::start();
+        let (web, cache) = start_two();
+        let stop = Arc::new(AtomicBool::new(false));
+        let http = client("10.9.0.20:80", stop.clone(), http_exchange(1024));
+        let store = client("10.9.0.21:11211", stop.clone(), memcached_exchange);
+        let status = || {
+            let words = text(attacca().args(["server", "status", "--json", "--net", NET]).output().unwrap());
+            serde_json::from_str::<serde_json::Value>(&words).unwrap()
+        };
+        let rounds = if std::env::var_os("ATTACCA_LONG").is_some() { 100 } else { 10 };
+        for round in 0..rounds {
+            for (guest, mode) in
+                [("web", "direct"), ("cache", "direct"), ("web", "server"), ("cache", "server")]
+            {
+                let pid = status()["pid"].as_i64().unwrap_or(0) as i32;
+                let switching = std::thread::spawn(move || switch(guest, mode));
+                std::thread::sleep(Duration::from_micros(round as u64 * 7919 % 12_000));
+                let signal = if round % 5 == 4 { libc::SIGSTOP } else { libc::SIGKILL };
+                if pid != 0 {
+                    // SAFETY: the server of the network that this test started.
+                    unsafe { libc::kill(pid, signal) };
+                }
+                switching.join().unwrap();
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        let (http, store) = (http.join().unwrap(), store.join().unwrap());
+        let status = status();
+        eprintln!("{} and {} checked answers over {} ends", http.len(), store.len(), status["restarts"]);
+        assert!(http.len() > 10 && store.len() > 10 && status["restarts"].as_u64() > Some(10), "{status}");
+        let explained = text(attacca().args(["switch", "--explain", "web"]).output().unwrap());
+        assert!(explained.contains(&format!("{} switches", 2 * rounds)), "{explained}\n{}", network.log());
         drop((web, cache));
     });
 }

@@ -62,7 +62,7 @@ pub(crate) fn report(notice: Notice) {
             notice.gap_ns / 1000
         )),
         (true, Mode::Direct) => crate::message::note(format_args!(
-            "the network device is gone, and there is no server to fall back to"
+            "the network is unusable: its device is gone, or its server wrote nonsense (another server would mend that)"
         )),
         _ => {}
     }

@@ -258,6 +258,8 @@ impl Backend {
     /// After a poll at `now`: what the switch did. `true`: frames may have been lost, and peers should hear of us.
     pub fn polled(&mut self, now: Instant) -> bool {
         let Some(switch) = &mut self.switch else { return false };
+        // A server's ring comes to life again with the next server.
+        self.dead &= !switch.is_alive();
         if !switch.is_alive() && switch.standby().is_none() && !self.dead {
             self.dead = true;
             self.notice = Some(Notice { request: 0, died: true, mode: Mode::Direct, gap_ns: 0, at: now });

@@ -3,6 +3,7 @@
 mod bench;
 mod client;
 mod libc_bench;
+mod outage;
 mod pair;
 mod plot;
 mod process;
@@ -20,6 +21,8 @@ Usage: cargo xtask COMMAND
             pair-iperf3 (guest to guest)
   bench libc [--rounds N] [WORD]
             the C library's functions against glibc's; without WORD it also writes its section of RESULTS.md
+  outage    nginx and redis at once while their network server is killed, stopped and upgraded, and while they are
+            switched to queues of their own: the silences, and compat-tests/bench/outage.svg (needs root)
   syscalls  every Linux system call and how much of it is there";
 
 fn main() -> ExitCode {
@@ -27,6 +30,7 @@ fn main() -> ExitCode {
     let outcome = match args.first().map(String::as_str) {
         Some("bench") if args.get(1).is_some_and(|a| a == "libc") => libc_bench::run(&args[2..]),
         Some("bench") => bench::run(&args[1..]),
+        Some("outage") => outage::run(),
         Some("syscalls") => syscalls(),
         _ => Err(HELP.into()),
     };

@@ -4,6 +4,7 @@
  * ping|stream HOST PORT MS     sends numbered bytes so long and checks what comes back: one question at a time, or as
  *                              much as fits. At the end, a line for each silence of 100 microseconds or more: when it
  *                              began and ended (CLOCK_MONOTONIC, which guests and host share).
+ *                              (SIGTERM ends it before its time)
  * idle HOST PORT MS            a question, nothing for so long, and another one on the same connection
  */
 #define _GNU_SOURCE
@@ -13,6 +14,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,6 +52,9 @@ static int echo(int port) {
 #define MOST 4000000
 static struct { long from, to; } *silences;
 static long silent;
+static volatile sig_atomic_t told;
+
+static void tell(int signal) { told = signal; }
 
 static void print_silences(void) {
     for (long i = 0; i < silent; i++) printf("gap %ld %ld\n", silences[i].from, silences[i].to);
@@ -84,17 +89,20 @@ int main(int argc, char **argv) {
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     if (!strcmp(argv[1], "idle")) return idle(fd, atol(argv[4]));
     if (!(silences = calloc(MOST, sizeof *silences))) return 12;
+    signal(SIGTERM, tell);
     int stream = !strcmp(argv[1], "stream");
     long window = stream ? 262144 : 64, sent = 0, got = 0, answers = 0;
     long end = now_ns() + atol(argv[4]) * 1000000L, last = now_ns();
     static unsigned char bytes[65536];
     printf("talking\n");
     for (;;) {
-        int more = now_ns() < end;
+        int more = !told && now_ns() < end;
         if (!more && got == sent) break;
         struct pollfd p = {.fd = fd, .events = POLLIN};
         if (more && (stream ? sent - got < window : sent == got)) p.events |= POLLOUT;
-        if (poll(&p, 1, 20000) <= 0) { printf("silence for ever after %ld bytes\n", got); return 6; }
+        int ready = poll(&p, 1, 20000);
+        if (ready < 0 && errno == EINTR) continue;
+        if (ready <= 0) { printf("silence for ever after %ld bytes\n", got); return 6; }
         if (p.revents & POLLOUT) {
             long len = stream ? window - (sent - got) : window;
             if (len > (long)sizeof bytes) len = sizeof bytes;

@@ -130,7 +130,7 @@ impl Port {
         // the server's ends.
         let (link, (tx, rx)) = unsafe {
             let link = Link::open(mapping.base, mapping.len).map_err(broken)?;
-            (link, link.ends(Role::Server, 0).map_err(broken)?)
+            (link, link.ends_anew(Role::Server, 0).map_err(broken)?)
         };
         epoll.add(to_server.as_raw_fd(), sys::IN, Token::Doorbell(id).pack())?;
         let proxy = match host {

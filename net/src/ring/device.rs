@@ -34,6 +34,8 @@ pub struct RingDevice {
     buffer: Box<[u8]>,
     capabilities: Capabilities,
     corrupt: bool,
+    /// The life of the server whose writing was found right, or that we began with.
+    trusted: u64,
     unpublished: bool,
 }
 
@@ -61,6 +63,7 @@ impl RingDevice {
             buffer: vec![0; BUFFER].into_boxed_slice(),
             capabilities: Capabilities { mtu, burst: 64, tx_checksum: true, segmentation: largest },
             corrupt: false,
+            trusted: link.server_generation(),
             unpublished: false,
         })
     }
@@ -90,6 +93,21 @@ impl RingDevice {
         self.consumer.awake();
     }
 
+    /// The other side broke the rules. If that was done by a server that has been replaced since, the ring goes on at
+    /// what the new one wrote: once in a server's life. (What was lost is sent again, as after any crash.)
+    fn spoiled(&mut self) {
+        let generation = self.link.server_generation();
+        self.corrupt = generation == self.trusted;
+        if !self.corrupt {
+            self.trusted = generation;
+            match self.consumer.resync() {
+                Ok(false) => {}
+                Ok(true) => self.doorbell.ring(),
+                Err(_) => self.corrupt = true,
+            }
+        }
+    }
+
     fn receive_batch(&mut self, budget: usize, sink: &mut dyn FnMut(&[RxFrame<'_>])) -> usize {
         let mut spans = [(0usize, 0usize, false); BATCH];
         let (mut count, mut used) = (0, 0);
@@ -102,7 +120,7 @@ impl RingDevice {
                 }
                 Ok(None) => break,
                 Err(_) => {
-                    self.corrupt = true;
+                    self.spoiled();
                     break;
                 }
             }
@@ -127,6 +145,9 @@ impl Device for RingDevice {
     }
 
     fn receive(&mut self, budget: usize, sink: &mut dyn FnMut(&[RxFrame<'_>])) -> usize {
+        if self.corrupt && self.link.server_generation() != self.trusted {
+            self.spoiled();
+        }
         let mut total = 0;
         while total < budget && !self.corrupt {
             match self.receive_batch(budget - total, sink) {
@@ -152,12 +173,12 @@ impl Device for RingDevice {
                 self.flush();
                 match self.producer.wait_for_space(len) {
                     Ok(_) => {}
-                    Err(_) => self.corrupt = true,
+                    Err(_) => self.spoiled(),
                 }
                 Err(Full)
             }
             Err(_) => {
-                self.corrupt = true;
+                self.spoiled();
                 Err(Full)
             }
         }

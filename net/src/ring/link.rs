@@ -179,22 +179,7 @@ impl Link {
     /// # Safety
     /// No other thread or process uses the same ends.
     pub unsafe fn ends(&self, role: Role, queue: u32) -> Result<(Producer, Consumer), LinkError> {
-        if queue >= self.layout.queues {
-            return Err(LinkError::BadLayout);
-        }
-        let ring = |which: usize| {
-            let start = PAGE
-                + queue as usize * self.layout.queue_bytes()
-                + which * (self.layout.ring_offset() + self.layout.capacity as usize);
-            // SAFETY: inside `layout.bytes()`, which the mapping covers.
-            unsafe {
-                (self.base.add(start).cast::<Positions>(), self.base.add(start + self.layout.ring_offset()))
-            }
-        };
-        let (send, receive) = match role {
-            Role::Guest => (ring(0), ring(1)),
-            Role::Server => (ring(1), ring(0)),
-        };
+        let [send, receive] = self.rings(role, queue)?;
         // SAFETY: the pointers lie in the mapping; the caller vouches for being alone.
         unsafe {
             Ok((
@@ -210,6 +195,42 @@ impl Link {
         let bytes = self.layout.queue_bytes() / 2;
         // SAFETY: inside `layout.bytes()`, which the mapping covers.
         unsafe { self.base.add(PAGE + bytes)..self.base.add(PAGE + 2 * bytes) }
+    }
+
+    /// As [`Link::ends`], for the successor of a side that may have spoiled the rings: one whose positions cannot be
+    /// begins anew, and what was in it is lost.
+    ///
+    /// # Safety
+    /// As [`Link::ends`].
+    pub unsafe fn ends_anew(&self, role: Role, queue: u32) -> Result<(Producer, Consumer), LinkError> {
+        let [send, receive] = self.rings(role, queue)?;
+        // SAFETY: the pointers lie in the mapping; the caller vouches for being alone.
+        unsafe {
+            Ok((
+                Producer::attach_anew(send.0, send.1, self.layout.capacity),
+                Consumer::attach_anew(receive.0, receive.1, self.layout.capacity),
+            ))
+        }
+    }
+
+    /// Positions and data of the rings in which this side sends and receives.
+    fn rings(&self, role: Role, queue: u32) -> Result<[(*const Positions, *mut u8); 2], LinkError> {
+        if queue >= self.layout.queues {
+            return Err(LinkError::BadLayout);
+        }
+        let ring = |which: usize| {
+            let start =
+                PAGE + queue as usize * self.layout.queue_bytes() + which * self.layout.queue_bytes() / 2;
+            // SAFETY: inside `layout.bytes()`, which the mapping covers.
+            unsafe {
+                let positions: *const Positions = self.base.add(start).cast();
+                (positions, self.base.add(start + self.layout.ring_offset()))
+            }
+        };
+        Ok(match role {
+            Role::Guest => [ring(0), ring(1)],
+            Role::Server => [ring(1), ring(0)],
+        })
     }
 
     /// The server says that it runs; called from its loop.

@@ -91,6 +91,8 @@ pub struct Producer {
     tail: u32,
     /// The consumer's position when we last looked.
     head: u32,
+    /// We began anew: the consumer's position may be from before, see [`Producer::attach_anew`].
+    anew: bool,
 }
 
 /// The receiving end. There is one for each ring.
@@ -150,7 +152,23 @@ impl Producer {
         if tail.wrapping_sub(head) > capacity || !tail.is_multiple_of(ALIGN) {
             return Err(Corrupt);
         }
-        Ok(Producer { shared, data, capacity, tail, head })
+        Ok(Producer { shared, data, capacity, tail, head, anew: false })
+    }
+
+    /// As [`Producer::attach`], also where the positions cannot be: then the ring begins anew, empty. For the
+    /// successor of a producer that spoiled them. The consumer finds its own position impossible and goes on at
+    /// ours ([`Consumer::resync`]); until then the ring is full.
+    ///
+    /// # Safety
+    /// As [`Producer::attach`].
+    pub unsafe fn attach_anew(shared: *const Positions, data: *mut u8, capacity: u32) -> Producer {
+        // SAFETY: the caller's promise.
+        unsafe {
+            Producer::attach(shared, data, capacity).unwrap_or_else(|Corrupt| {
+                (*shared).tail.store(0, Ordering::Release);
+                Producer { shared, data, capacity, tail: 0, head: 0u32.wrapping_sub(capacity), anew: true }
+            })
+        }
     }
 
     /// Puts a frame of `len` bytes in, written by `fill`. `Ok(false)`: no space now. A frame is
@@ -219,8 +237,9 @@ impl Producer {
         let head = self.shared().head.load(Ordering::Acquire);
         let used = self.tail.wrapping_sub(head);
         if used > self.capacity {
-            return Err(Corrupt);
+            return if self.anew { Ok(false) } else { Err(Corrupt) };
         }
+        self.anew = false;
         self.head = head;
         Ok(self.capacity - used >= bytes)
     }
@@ -260,6 +279,31 @@ impl Consumer {
             return Err(Corrupt);
         }
         Ok(Consumer { shared, data, capacity, head, tail })
+    }
+
+    /// As [`Consumer::attach`], also where the positions cannot be: then at the end of what is published.
+    ///
+    /// # Safety
+    /// As [`Producer::attach`].
+    pub unsafe fn attach_anew(shared: *const Positions, data: *const u8, capacity: u32) -> Consumer {
+        // SAFETY: the caller's promise.
+        unsafe {
+            Consumer::attach(shared, data, capacity).unwrap_or_else(|Corrupt| {
+                let end = (*shared).tail.load(Ordering::Acquire) & !(ALIGN - 1);
+                (*shared).head.store(end, Ordering::Release);
+                Consumer { shared, data, capacity, head: end, tail: end }
+            })
+        }
+    }
+
+    /// Goes on at the end of what is published: what was there before is spoiled. Answers as [`Consumer::release`].
+    pub fn resync(&mut self) -> Result<bool, Corrupt> {
+        let tail = self.shared().tail.load(Ordering::Acquire);
+        if !tail.is_multiple_of(ALIGN) {
+            return Err(Corrupt);
+        }
+        (self.head, self.tail) = (tail, tail);
+        Ok(self.release())
     }
 
     /// Copies the next frame into `into` (as long as the longest allowed frame) and gives its length
@@ -404,6 +448,44 @@ mod tests {
         *seed ^= *seed >> 7;
         *seed ^= *seed << 17;
         *seed
+    }
+
+    /// A producer that wrote nonsense over its positions is succeeded; the consumer goes on with the successor.
+    #[test]
+    fn a_spoiled_ring_begins_anew() {
+        for (tail, head) in [(0xdead_beef, 0x1234_5670), (17, 0x40), (0x8000_0000, 0x10)] {
+            let shared = Positions::new();
+            let mut data = vec![0u64; 32];
+            let at = data.as_mut_ptr();
+            let mut buffer = [0; 256];
+            // SAFETY: both outlive the ends; one producer and one consumer at a time.
+            unsafe {
+                let mut first = Producer::attach(&shared, at.cast(), 256).unwrap();
+                let mut consumer = Consumer::attach(&shared, at.cast(), 256).unwrap();
+                assert_eq!(first.push(20, Meta::default(), |b| b.fill(1)), Ok(true));
+                let _ = first.publish();
+                consumer.pop(&mut buffer).unwrap().unwrap();
+                let _ = consumer.release();
+                shared.tail.store(tail, Ordering::Relaxed);
+                shared.head.store(head, Ordering::Relaxed);
+                assert_eq!(consumer.pop(&mut buffer), Err(Corrupt));
+                let mut second = Producer::attach_anew(&shared, at.cast(), 256);
+                // Full until the consumer has found its place, and no accusation.
+                assert_eq!(second.push(20, Meta::default(), |b| b.fill(2)), Ok(false));
+                assert_eq!(second.wait_for_space(20), Ok(true));
+                assert_eq!(consumer.resync(), Ok(true));
+                for byte in 3..100 {
+                    assert_eq!(second.push(20, Meta::default(), |b| b.fill(byte)), Ok(true));
+                    let _ = second.publish();
+                    assert_eq!(consumer.pop(&mut buffer).unwrap().unwrap().0, 20);
+                    assert_eq!(buffer[..20], [byte; 20]);
+                    let _ = consumer.release();
+                }
+                shared.head.store(head ^ 0x4000_0000, Ordering::Relaxed);
+                while second.push(20, Meta::default(), |_| ()) == Ok(true) {}
+                assert_eq!(second.push(20, Meta::default(), |_| ()), Err(Corrupt));
+            }
+        }
     }
 
     #[test]
