@@ -33,6 +33,11 @@ impl Config {
         Ok(())
     }
 
+    /// The records.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// Lets the guest inherit a descriptor that it only keeps open.
     pub(crate) fn hold(&mut self, fd: OwnedFd) -> io::Result<()> {
         inheritable(fd).map(drop)
@@ -119,7 +124,7 @@ pub(crate) fn cache_dir() -> io::Result<PathBuf> {
     fs::canonicalize(dir)
 }
 
-fn memfd(name: &std::ffi::CStr) -> io::Result<fs::File> {
+pub(crate) fn memfd(name: &std::ffi::CStr) -> io::Result<fs::File> {
     // SAFETY: the name is NUL-terminated.
     let fd = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) };
     if fd < 0 {

@@ -37,6 +37,9 @@ pub(crate) struct Guest {
     pub(crate) mode: String,
     /// Its address, if it has one.
     pub(crate) address: Option<String>,
+    /// The folder that it sees as "/"; `None`: the host's.
+    #[serde(default)]
+    pub(crate) root: Option<PathBuf>,
     /// Published ports as "HOST->GUEST/proto".
     pub(crate) ports: Vec<String>,
 }
@@ -89,6 +92,18 @@ pub(crate) fn write(mut guest: Guest) -> Result<()> {
     Ok(())
 }
 
+/// Ending of the name of the socket that `attacca exec` knocks at, beside the record.
+const DOOR: &str = "exec";
+
+/// The folder of the guests, opened, and a path through it to a guest's door: such a path is short, as
+/// sockaddr_un wants it (unix(7)), however deep the folder is.
+pub(crate) fn door(name: &str) -> Result<(fs::File, PathBuf)> {
+    let dir = runtime_dir()?.join("guests");
+    let dir = fs::File::open(&dir).or_fail(dir.display())?;
+    let path = PathBuf::from(format!("/proc/self/fd/{}/{name}.{DOOR}", dir.as_raw_fd()));
+    Ok((dir, path))
+}
+
 /// The running guests, by name; records of dead ones are removed.
 pub(crate) fn running() -> Result<Vec<Guest>> {
     let dir = runtime_dir()?.join("guests");
@@ -99,7 +114,10 @@ pub(crate) fn running() -> Result<Vec<Guest>> {
         }
         match read(&entry.path()) {
             Some(guest) => guests.push(guest),
-            None => drop(fs::remove_file(entry.path())),
+            None => {
+                let _ = fs::remove_file(entry.path());
+                let _ = fs::remove_file(entry.path().with_extension(DOOR));
+            }
         }
     }
     guests.sort_by(|a, b| a.name.cmp(&b.name));

@@ -27,6 +27,22 @@ Examples:
   attacca check -m debian:memcached      only what is missing
   attacca check --syscalls               every Linux system call and how much of it is there";
 
+/// `attacca exec --help`.
+pub(crate) const EXEC: &str = "\
+The process is one more of the guest's: it sees its files, network and other processes, and is looked for in
+the guest's PATH. Without -i its standard input is empty; without -t its streams are this command's own.
+Signals sent to this command go to the process; if this command ends, the process gets SIGHUP. The process
+ends with the guest, not the other way round.
+
+Exit status: the process's own, 128+n if signal n ended it; 125 Attacca failed, 126 it cannot be run,
+127 it is not there; 137 the guest ended.
+
+Examples:
+  attacca exec web nginx -s reload              have nginx read its configuration again
+  attacca exec -it web sh                       a shell inside, with a terminal
+  echo 'select 1' | attacca exec -i db psql     feed a program
+  attacca exec -u nobody -w /tmp -e LC_ALL=C web id";
+
 /// `attacca pull --help`.
 pub(crate) const PULL: &str = "\
 Packages and what they depend on go to the cache ($ATTACCA_CACHE, else ~/.cache/attacca); nothing is

@@ -7,6 +7,7 @@
 mod check;
 mod debian;
 mod error;
+mod exec;
 mod guest;
 mod guests;
 mod help;
@@ -48,6 +49,9 @@ enum Command {
     /// List what a program imports: bound or missing
     #[command(after_help = help::CHECK)]
     Check(check::Args),
+    /// Run one more process in a running guest
+    #[command(after_help = help::EXEC)]
+    Exec(exec::Args),
     /// Fetch Debian packages into the cache without running them
     #[command(after_help = help::PULL)]
     Pull(pull::Args),
@@ -76,6 +80,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::run(*args),
         Command::Check(args) => check::run(&args),
+        Command::Exec(args) => exec::run(&args),
         Command::Pull(args) => pull::run(&args),
         Command::Server(args) => server::run(args),
         Command::Ps(args) => ps::run(&args),

@@ -3,7 +3,7 @@
 use crate::error::{Failure, OrFail, Result};
 use crate::guest::{self, Config};
 use crate::guests::{self, Guest};
-use crate::{debian, nic, publish, server};
+use crate::{debian, exec, nic, publish, server};
 use netserver::direct::NicSpec;
 use netserver::{Attached, GuestRequest, Limits, Publish, Want6};
 use std::ffi::{OsStr, OsString};
@@ -143,6 +143,8 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Some(_) => None,
         None => attach(&args, &name)?,
     };
+    // The door first: who finds the record may knock.
+    config.add_fd("exec_fd", exec::open_door(&name)?)?;
     write_record(&args, &name, &program, attached.as_ref())?;
     if let Some(attached) = attached {
         announce(&attached);
@@ -298,7 +300,7 @@ fn environment(args: &Args, program: &Program) -> Vec<OsString> {
 }
 
 /// `USER`, `USER:GROUP`, or numbers, by the guest's own /etc/passwd and /etc/group.
-fn resolve_user(root: Option<&Path>, text: &str) -> Result<(u32, u32)> {
+pub(crate) fn resolve_user(root: Option<&Path>, text: &str) -> Result<(u32, u32)> {
     let (user, group) = text.split_once(':').map_or((text, None), |(u, g)| (u, Some(g)));
     let etc = root.unwrap_or(Path::new("/")).join("etc");
     let field = |file: &str, name: &str, column: usize| -> Option<u32> {
@@ -532,6 +534,7 @@ fn write_record(args: &Args, name: &str, program: &Program, attached: Option<&At
             Some(Ip::Address(address, _)) => Some(address.to_string()),
             _ => None,
         }),
+        root: program.root.clone(),
         ports: ports.collect(),
     })
 }
@@ -548,7 +551,7 @@ fn parse_volume(text: &str) -> std::result::Result<Volume, String> {
     Ok(Volume { source: source.into(), target: parse_absolute(target)?, read_only })
 }
 
-fn parse_absolute(text: &str) -> std::result::Result<PathBuf, String> {
+pub(crate) fn parse_absolute(text: &str) -> std::result::Result<PathBuf, String> {
     if text.starts_with('/') { Ok(text.into()) } else { Err(format!("'{text}' does not start with /")) }
 }
 

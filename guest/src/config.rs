@@ -84,6 +84,8 @@ pub(crate) struct Config {
     pub(crate) gid: Option<u32>,
     pub(crate) net: Net,
     pub(crate) control_fd: Option<i32>,
+    /// Where `attacca exec` knocks: a listening socket.
+    pub(crate) exec_fd: Option<i32>,
     pub(crate) selftest: Option<&'static str>,
 }
 
@@ -178,6 +180,7 @@ impl Config {
             b"uid" => self.uid = Some(number(key, value)),
             b"gid" => self.gid = Some(number(key, value)),
             b"control_fd" => self.control_fd = Some(number(key, value)),
+            b"exec_fd" => self.exec_fd = Some(number(key, value)),
             b"selftest" => self.selftest = Some(text(key, value)),
             _ => self.net.take(key, value),
         }

@@ -215,7 +215,7 @@ fn cpu_ns() -> u64 {
     time.to_ns()
 }
 
-fn close(fd: i32) {
+pub(crate) fn close(fd: i32) {
     // SAFETY: a descriptor that came with a message and was handed to nobody.
     let _ = unsafe { host!(close, fd) };
 }
@@ -254,7 +254,7 @@ fn send_with(fd: i32, bytes: &[u8], fds: &[i32; 3]) -> Result<()> {
 }
 
 /// The next record: its length (0: the other side has closed) and descriptors.
-fn receive(fd: i32, buffer: &mut [u8]) -> Result<(usize, Vec<i32>)> {
+pub(crate) fn receive(fd: i32, buffer: &mut [u8]) -> Result<(usize, Vec<i32>)> {
     const MSG_DONTWAIT: usize = 0x40;
     const MSG_CMSG_CLOEXEC: usize = 0x4000_0000;
     const SOL_SOCKET_RIGHTS: u64 = 1 | 1 << 32;

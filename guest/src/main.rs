@@ -13,6 +13,8 @@ mod config;
 #[cfg(feature = "program")]
 mod control;
 #[cfg(feature = "program")]
+mod door;
+#[cfg(feature = "program")]
 mod exec;
 mod heap;
 mod memory;

@@ -147,6 +147,7 @@ mod with_loader {
         syscalls::init(&syscalls::Config { hostname, pid, credentials });
         network::start(config);
         start_files(config);
+        crate::door::start(config);
         if let Some(set) = config.trace {
             let set = core::str::from_utf8(set).unwrap_or("");
             if let Err(word) = syscalls::trace::start(config.trace_fd.unwrap_or(2), set) {

@@ -33,11 +33,22 @@ impl Child {
     /// Makes the scheduler of a child of the calling process, with one thread that will go on where the
     /// caller is. `local`: the personality's record of that thread.
     pub fn new(local: *mut ()) -> Child {
+        let alternate = thread::current().alternate_stack();
+        Child::at(local, vcpu::block().depth.get(), alternate)
+    }
+
+    /// As [`Child::new`], for [`Child::start_on`] and by anybody in the kernel, a vCPU's loop too: the child
+    /// begins at depth 1.
+    pub fn fresh(local: *mut ()) -> Child {
+        Child::at(local, 1, (0, 0))
+    }
+
+    fn at(local: *mut (), depth: u32, alternate: (usize, usize)) -> Child {
         let parent = vcpu::process();
         let process = Process::new(parent.family, parent.config, parent.hooks);
-        let thread = Thread::forked(&process, local);
+        let thread = Thread::forked(&process, local, alternate);
         process.vcpus[0].take_cache(parent.family);
-        process.vcpus[0].prepare_fork(&*process, &*thread, vcpu::block().depth.get());
+        process.vcpus[0].prepare_fork(&*process, &*thread, depth);
         Child { process, thread }
     }
 
@@ -112,6 +123,12 @@ impl Child {
             }
         }
     }
+}
+
+/// The end of a stack for [`Child::start_on`] that lies in the window and is no vCPU's. One fork at a time may
+/// use it.
+pub fn stack() -> Result<usize> {
+    vcpu::map_stack(vcpu::FORK_SLOT).map(|at| at + vcpu::LOOP_STACK)
 }
 
 /// What a child on a fresh stack needs.

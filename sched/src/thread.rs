@@ -151,13 +151,13 @@ impl Thread {
     }
 
     /// A thread of `process` that runs already: a forked child's only one.
-    pub(crate) fn forked(process: &Arc<Process>, local: *mut ()) -> Arc<Thread> {
-        let here = current();
+    pub(crate) fn forked(process: &Arc<Process>, local: *mut (), alternate: (usize, usize)) -> Arc<Thread> {
         let thread = Thread::make(process.clone(), Word::running(), 0, 0, local);
         thread.vcpu.store(0, Ordering::Relaxed);
-        thread.rank.store(here.rank.load(Ordering::Relaxed), Ordering::Relaxed);
-        let (base, len) = here.alternate_stack();
-        thread.set_alternate_stack(base, len);
+        if let Some(here) = try_current() {
+            thread.rank.store(here.rank.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        thread.set_alternate_stack(alternate.0, alternate.1);
         thread
     }
 

@@ -66,6 +66,8 @@ pub(crate) const LOOP_STACK: usize = 256 * 1024;
 /// The stacks of host threads lie in the runtime's window, so that execve can drop everything outside
 /// it: from this slot on those of helpers, before it those of vCPUs, by index.
 const HELPER_SLOTS: usize = 4096;
+/// The slot before them: where a process begins that is forked by no guest thread.
+pub(crate) const FORK_SLOT: usize = HELPER_SLOTS - 1;
 
 /// [`Block::quiet`]: it runs.
 const BUSY: u8 = 0;

@@ -62,7 +62,7 @@ pub fn set_loader(loader: &'static Loader) {
     LOADER.store(core::ptr::from_ref(loader).cast_mut(), Ordering::Release);
 }
 
-fn loader() -> Result<&'static Loader> {
+pub(crate) fn loader() -> Result<&'static Loader> {
     // SAFETY: null or from `set_loader`.
     unsafe { LOADER.load(Ordering::Acquire).as_ref() }.ok_or(Errno::ENOSYS)
 }
@@ -121,6 +121,17 @@ fn prepare(
         // As Linux since 5.18: programs rely on a name.
         argv.push(Vec::new());
     }
+    request(ctx, path, argv, envp)
+}
+
+/// What the loader shall do for these; scripts are followed to their interpreters.
+pub(crate) fn request(
+    ctx: &Ctx,
+    path: Vec<u8>,
+    argv: Vec<Vec<u8>>,
+    envp: Vec<Vec<u8>>,
+) -> Result<Box<Request>> {
+    let stack_size = ctx.process.limit(RLIMIT_STACK);
     // Without a limit the loader's default must do.
     let stack_size = if stack_size > 1 << 30 { 0 } else { stack_size };
     let mut request = Box::new(Request { path, argv, envp, stack_size });
@@ -306,6 +317,14 @@ extern "C" fn load(request: usize) -> ! {
         Ok(loader) => (loader.go)(request),
         Err(_) => unreachable!("asked before"),
     }
+}
+
+/// A process that has run no program yet goes to its first one. Nothing of its stack is used again.
+pub(crate) fn replace(request: Box<Request>) -> ! {
+    renew(Ctx::current().process, &request);
+    let Ok(loader) = loader() else { unreachable!("asked before") };
+    // SAFETY: the loader's stack is nobody's in this process; nothing of the present one is used.
+    unsafe { rt::run_on(loader.stack_top, load, Box::into_raw(request) as usize) }
 }
 
 /// The thread of the new program: it has the process's id, and of the old one what execve(2) keeps.

@@ -18,6 +18,7 @@ pub mod args;
 pub mod buffer;
 pub mod context;
 pub mod dir;
+pub mod enter;
 pub mod entry;
 pub mod epoll;
 pub mod errno;

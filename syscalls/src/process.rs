@@ -268,6 +268,8 @@ pub struct Process {
     /// The thread that executes a program and ends all others, or 0.
     claimed: AtomicU32,
     host: Lock<Option<rt::HostRef>>,
+    /// Who outside the guest wants to know how it ends (`attacca exec`).
+    pub(crate) ended: Lock<Option<Arc<dyn crate::enter::Ended>>>,
     /// The thread that ended it, until its host process is gone.
     pub(crate) last: Lock<Option<Arc<Task>>>,
     limits: Lock<[Limit; LIMITS]>,
@@ -309,6 +311,7 @@ impl Process {
             ending: AtomicU32::new(0),
             claimed: AtomicU32::new(0),
             host: Lock::new(None),
+            ended: Lock::new(None),
             last: Lock::new(None),
             limits: Lock::new(host_limits()),
             tasks: Lock::new(Vec::new()),
@@ -349,6 +352,7 @@ impl Process {
             ending: AtomicU32::new(0),
             claimed: AtomicU32::new(0),
             host: Lock::new(None),
+            ended: Lock::new(None),
             last: Lock::new(None),
             limits: Lock::new(*self.limits.lock()),
             tasks: Lock::new(Vec::new()),

@@ -150,12 +150,16 @@ fn leave(process: &Arc<Process>, status: u32, usage: Usage) {
     let usage = usage.and(&process.children_usage.lock());
     process.life.lock().state = State::Zombie(status, usage);
     process.released.notify(Events::READABLE);
+    let outside = process.ended.lock().take();
     tell_of_end(process, status);
+    if let Some(outside) = outside {
+        outside.ended(status);
+    }
 }
 
 /// What getppid(2) of an orphan answers. Nobody has this id here: an orphan's end is told to nobody, as
 /// init's children's natively.
-const INIT: u32 = 1;
+pub(crate) const INIT: u32 = 1;
 
 /// Children of a process that ends get its nearest living ancestor that reaps, or nobody.
 fn leave_children(process: &Process) {

@@ -229,6 +229,11 @@ mod real {
     /// A process that is being made.
     pub type Child = sched::fork::Child;
 
+    /// Where one begins that no guest thread forks.
+    pub fn fork_stack() -> Result<usize> {
+        sched::fork::stack()
+    }
+
     /// Gives up a thread whose host process is gone; answers its pointer to its task.
     pub fn abandon(thread: &ThreadRef) -> *mut () {
         thread.abandon();

@@ -112,6 +112,9 @@ pub mod host_sched {
         pub fn new(_local: *mut ()) -> Child {
             Child(current().clone(), own_host())
         }
+        pub fn fresh(local: *mut ()) -> Child {
+            Child::new(local)
+        }
         pub fn thread(&self) -> &ThreadRef {
             &self.0
         }
@@ -129,6 +132,9 @@ pub mod host_sched {
         pub fn start(&self, _go_on: extern "C" fn(*mut ()) -> !, _argument: *mut ()) -> Result<()> {
             Err(Errno::ENOSYS)
         }
+    }
+    pub fn fork_stack() -> Result<usize> {
+        Err(Errno::ENOSYS)
     }
     pub fn swap_local(local: *mut ()) -> *mut () {
         current().local.swap(local, Ordering::Relaxed)

@@ -326,6 +326,18 @@ fn open_own(ctx: &Ctx, flags: u32) -> Result<Arc<OpenFile>> {
     }
 }
 
+/// A fresh terminal that controls the session of `process`, its leader: the master, and the slave open once.
+/// `size`: rows and columns.
+pub(crate) fn terminal_for(process: &Process, size: [u16; 2]) -> Result<(Arc<OpenFile>, Arc<OpenFile>)> {
+    const O_RDWR: u32 = 2;
+    let (pty, master) = pty::make(process.credentials.lock().uid, O_RDWR)?;
+    let slave = pty::ready(&pty, [size[0], size[1], 0, 0], O_RDWR)?;
+    let session = process.session.load(Ordering::Relaxed);
+    *pty.control.0.lock() = Job { session, foreground: session, left: Vec::new() };
+    ipc::all().terminals.of_session.lock().insert(session, Terminal::Pty(pty));
+    Ok((master, slave))
+}
+
 // ---- the host's terminal ----
 
 /// The guest was started on a terminal of the host: it controls the first session.

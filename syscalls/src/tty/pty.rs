@@ -79,7 +79,13 @@ pub struct Slave {
 
 /// /dev/ptmx.
 pub fn open_master(ctx: &Ctx, flags: u32) -> Result<Arc<OpenFile>> {
-    let (uid, now) = (ctx.process.credentials.lock().fsuid, wall_clock());
+    let uid = ctx.process.credentials.lock().fsuid;
+    make(uid, flags).map(|(_, master)| master)
+}
+
+/// A fresh terminal, locked, and its master.
+pub(super) fn make(uid: u32, flags: u32) -> Result<(Arc<Pty>, Arc<OpenFile>)> {
+    let now = wall_clock();
     let mut ptys = ipc::all().terminals.ptys.lock();
     let index = (0..MOST as u32).find(|index| !ptys.contains_key(index)).ok_or(Errno::ENOSPC)?;
     let mut stat = Stat {
@@ -114,7 +120,25 @@ pub fn open_master(ctx: &Ctx, flags: u32) -> Result<Arc<OpenFile>> {
         stat: Lock::new(stat),
     });
     ptys.insert(index, pty.clone());
-    Ok(Arc::new(OpenFile::new(Master(pty), status(flags))))
+    drop(ptys);
+    Ok((pty.clone(), Arc::new(OpenFile::new(Master(pty), status(flags)))))
+}
+
+/// Unlocks a fresh terminal, gives it its size, and opens its slave.
+pub(super) fn ready(pty: &Arc<Pty>, size: [u16; 4], flags: u32) -> Result<Arc<OpenFile>> {
+    {
+        let mut state = pty.state.lock();
+        state.locked = false;
+        state.size = size;
+    }
+    reopen(pty, flags)
+}
+
+/// Changes the size of the terminal behind a master.
+pub fn resize(master: &OpenFile, rows: u16, columns: u16) {
+    if let Some(Master(pty)) = master.downcast::<Master>() {
+        pty.set_size([rows, columns, 0, 0]);
+    }
 }
 
 /// What of open(2)'s flags stays.
