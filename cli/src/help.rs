@@ -10,7 +10,8 @@ Exit status: the program's own; 125 Attacca failed, 126 it cannot be run, 127 it
 128+n it was ended by signal n.
 
 Examples:
-  attacca run -p 8080:80 debian:nginx                   publish port 80 on all addresses of the host
+  attacca run -p 8080:80 debian:nginx                   publish port 80 on all addresses of the host;
+                                                        nginx goes into the background, as natively
   attacca run -p 127.0.0.1:5353:53/udp PROGRAM          one address, UDP
   attacca run -v /srv/www:/var/www/html:ro debian:nginx show a folder, read-only
   attacca run --net none --cpus 1 PROGRAM               loopback only, one vCPU
@@ -63,6 +64,7 @@ Examples:
 /// `attacca kill --help`.
 pub(crate) const KILL: &str = "\
 The same as kill(1) with the guest's process id: a program that handles the signal decides itself.
+When the first process has ended (nginx in the background), the eldest of the others gets it; KILL is for all.
 
 Examples:
   attacca kill web                       ask it to end

@@ -5,6 +5,7 @@
 //! What that is: a request on a fresh connection is always answered, and so is one on a connection that is kept, but
 //! for one case: a server may close an idle connection just when the next request comes (RFC 9112 §9.3.1 has
 //! clients ask again). A worker that is killed takes its own connections with it, one request of each client at most.
+//! (Natively, such clients ask again 40 times and lose none in 20 reloads; when 20 workers are killed they lose 1.)
 //!
 //! `ATTACCA_LONG=1`: 100 reloads and 100 killed workers each time.
 

@@ -189,7 +189,7 @@ fn nginx(bench: &Bench, options: &Options, file: &str, keep_alive: bool) -> Resu
     let volume = format!("{dir}:{dir}");
     let conf = format!("{dir}/guest.conf");
     let name = format!("nginx-{file}-{}", if keep_alive { "keep" } else { "new" });
-    let args = ["-p", &publish, "-v", &volume, "debian:nginx", "-e", "stderr", "-c", &conf, "-g", ""];
+    let args = ["-p", &publish, "-v", &volume, "debian:nginx", "-e", "stderr", "-c", &conf];
     let mut guest = bench.start(bench.guest(&name, &args), Some(&name))?;
     native.wait_for(native_port)?;
     guest.wait_for(guest_port)?;
