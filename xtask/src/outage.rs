@@ -157,7 +157,7 @@ fn start_servers(bench: &Bench) -> Result<[Running; 2]> {
     std::fs::write(&conf, nginx_conf(&dir, 80)).map_err(|e| e.to_string())?;
     let volume = format!("{dir}:{dir}");
     let common = ["--net", NET, "--cpus", "1"];
-    let nginx = ["--ip", "10.9.0.20", "-v", &volume, "debian:nginx", "-e", "stderr", "-c", &conf];
+    let nginx = ["--ip", "10.9.0.20", "-v", &volume, "debian:nginx", "-e", "stderr", "-c", &conf, "-g", ""];
     let redis = ["--ip", "10.9.0.21", "debian:redis-server", "--save", "", "--protected-mode", "no"];
     let start =
         |name: &str, args: &[&str]| bench.start(bench.guest(name, &[&common, args].concat()), Some(name));
