@@ -49,6 +49,7 @@ const SO_DOMAIN: i32 = 39;
 const SO_BUSY_POLL: i32 = 46;
 const SO_INCOMING_CPU: i32 = 49;
 const SO_PEEK_OFF: i32 = 42;
+const SO_ZEROCOPY: i32 = 60;
 const SO_MAX_PACING_RATE: i32 = 47;
 
 const TCP_NODELAY: i32 = 1;
@@ -239,6 +240,8 @@ fn set_socket(socket: &InetSocket, ctx: &Ctx, name: i32, value: &[u8]) -> Result
     }
     let value = int(value)?;
     match name {
+        SO_ZEROCOPY if is_tcp && value <= 1 => socket.zero_copy.set(value == 1),
+        SO_ZEROCOPY if is_tcp => return Err(Errno::EINVAL),
         SO_OOBINLINE if is_tcp => tcp(socket, TcpOption::UrgentInline(value != 0))?,
         SO_OOBINLINE => keep(socket, SOL_SOCKET, name, value)?,
         // Only datagram sockets have it (TCP got it after Linux 6.1).
@@ -326,6 +329,7 @@ fn get_socket(socket: &InetSocket, name: i32) -> Result<Vec<u8>> {
         SO_TIMESTAMP if !is_tcp => return wanted(socket, Wants::TIMESTAMP),
         SO_TIMESTAMPNS if !is_tcp => return wanted(socket, Wants::TIMESTAMPNS),
         SO_DOMAIN => inet_socket::domain(socket),
+        SO_ZEROCOPY if is_tcp => socket.zero_copy.is_on().into(),
         SO_ACCEPTCONN => socket.is_listening().into(),
         SO_ERROR => socket.take_error().map_or(0, |errno| errno.0 as u32),
         SO_KEEPALIVE if is_tcp => options()?.keep_alive.into(),

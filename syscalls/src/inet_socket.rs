@@ -3,7 +3,7 @@
 //! An IPv6 socket carries IPv4 as mapped addresses (RFC 4291 2.5.5.2) unless IPV6_V6ONLY is set. Control
 //! messages and error queues are in `inet_message.rs`, options in `inet_option.rs`.
 //!
-//! Left out by name: AF_PACKET, SIGURG, and the error queue of TCP (MSG_ERRQUEUE gives EAGAIN).
+//! Left out by name: AF_PACKET, SIGURG, and in the error queue of TCP all but completions of MSG_ZEROCOPY.
 
 use crate::context::Ctx;
 use crate::errno::{Linux, of_net};
@@ -18,6 +18,7 @@ use crate::socket::{
     SOCK_RAW, SOCK_STREAM, Socket, Timeouts,
 };
 use crate::user;
+use crate::zero_copy::ZeroCopy;
 use crate::{Errno, Result, inet_message, inet_option, net_claim};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -74,6 +75,7 @@ pub(crate) struct InetSocket {
     /// What options that are only set in the engine were set to, to tell it; and hints.
     pub(crate) kept: Lock<Vec<(i32, i32, u32)>>,
     pub(crate) buffers: [AtomicU32; 2],
+    pub(crate) zero_copy: ZeroCopy,
 }
 
 /// socket(2) of AF_INET (`v6` false) or AF_INET6.
@@ -139,6 +141,7 @@ impl InetSocket {
             wants: AtomicU32::new(0),
             kept: Lock::new(Vec::new()),
             buffers: Default::default(),
+            zero_copy: ZeroCopy::default(),
         }
     }
 
@@ -275,7 +278,11 @@ impl InetSocket {
     /// recvmsg(2) with MSG_ERRQUEUE: what could not be delivered, where it was to go, and why.
     fn receive_error(&self, into: &mut dyn Sink, message: &mut Incoming) -> Result {
         let queued = match self.kind {
-            Kind::Tcp => None,
+            Kind::Tcp => {
+                message.control.push(self.zero_copy.take(self.v6).ok_or(Errno::EAGAIN)?);
+                message.result_flags |= MSG_ERRQUEUE;
+                return Ok(0);
+            }
             Kind::Udp => access().shard.udp_take_queued_error(self.id),
             _ => access().shard.raw_take_queued_error(self.id),
         };
@@ -506,6 +513,12 @@ impl Socket for InetSocket {
         inet_option::get(self, ctx, level, name, room)
     }
 
+    fn sent_zero_copy(&self) {
+        if self.zero_copy.sent() {
+            self.hub.notify(Events::ERR);
+        }
+    }
+
     fn timeouts(&self) -> &Timeouts {
         &self.timeouts
     }
@@ -522,7 +535,8 @@ impl File for InetSocket {
             // A socket that was never connected is at its end both ways (tcp_poll of Linux).
             return Events::WRITABLE | Events::HUP;
         }
-        net_poll::events(ready)
+        let news = self.kind == Kind::Tcp && self.zero_copy.has_news();
+        net_poll::events(ready) | if news { Events::ERR } else { Events::empty() }
     }
 
     fn hub(&self) -> Option<&Hub> {

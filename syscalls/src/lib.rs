@@ -92,6 +92,7 @@ pub mod unix_socket;
 pub mod user;
 pub mod wait;
 pub mod xattr;
+mod zero_copy;
 
 pub use platform::Errno;
 /// What every handler answers: a value, or the error number for the program.

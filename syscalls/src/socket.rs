@@ -52,6 +52,8 @@ pub const MSG_NOSIGNAL: u32 = 0x4000;
 pub const MSG_MORE: u32 = 0x8000;
 /// `MSG_WAITFORONE`
 const MSG_WAITFORONE: u32 = 0x1_0000;
+/// `MSG_ZEROCOPY`
+pub const MSG_ZEROCOPY: u32 = 0x400_0000;
 /// `MSG_CMSG_CLOEXEC`
 pub const MSG_CMSG_CLOEXEC: u32 = 0x4000_0000;
 
@@ -131,6 +133,8 @@ pub trait Socket {
     }
     /// send(2) family.
     fn send(&self, ctx: &Ctx, from: &mut dyn Source, message: &mut Outgoing) -> Result;
+    /// A call with MSG_ZEROCOPY has taken bytes.
+    fn sent_zero_copy(&self) {}
     /// recv(2) family.
     fn receive(&self, ctx: &Ctx, into: &mut dyn Sink, message: &mut Incoming) -> Result;
     /// shutdown(2).
@@ -516,6 +520,9 @@ fn send_all(
             Err(errno) => break Err(errno),
         }
     };
+    if message.flags & MSG_ZEROCOPY != 0 && matches!(result, Ok(1..)) {
+        socket.sent_zero_copy();
+    }
     if result == Err(Errno::EPIPE) && socket.is_stream() && message.flags & MSG_NOSIGNAL == 0 {
         signal::send_task(ctx.task, signal::Info::from_user(signal::number::SIGPIPE, 0, ctx)).ok();
     }
