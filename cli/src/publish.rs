@@ -42,10 +42,7 @@ mod tests {
     #[test]
     fn reads_dockers_forms() {
         let plain = parse("8080:80").unwrap();
-        assert_eq!(
-            (plain.host.to_string().as_str(), plain.guest_port, plain.udp),
-            ("0.0.0.0:8080", 80, false)
-        );
+        assert_eq!((plain.host.to_string().as_str(), plain.guest_port, plain.udp), ("[::]:8080", 80, false));
         assert_eq!(parse("127.0.0.1:8080:80/tcp").unwrap().host.to_string(), "127.0.0.1:8080");
         assert_eq!(parse("[::1]:53:5353/udp").unwrap().host.to_string(), "[::1]:53");
         assert!(parse("53:53/udp").unwrap().udp);

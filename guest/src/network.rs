@@ -70,6 +70,8 @@ pub(crate) fn start(config: &Config) {
     {
         die(format_args!("the network's control socket cannot be watched: {error}"));
     }
+    // What came before somebody listened.
+    syscalls::net_lease::tell_again();
 }
 
 /// What a guest of a network with a name says when its supervisor has died and another one has come.

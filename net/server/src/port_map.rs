@@ -18,7 +18,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
-const OWNERS: usize = 512;
+/// A guest has two, a link-local one, and those that it leases.
+const OWNERS: usize = 2048;
 /// Shared addresses of one network at most.
 const TABLES: usize = 16;
 const PORTS: usize = 1 << 16;

@@ -135,6 +135,9 @@ impl Supervisor {
                 "-p is for networks behind host sockets: here the guest has an address of its own".into(),
             );
         }
+        if request.address6 == Want6::Auto && !bridged {
+            return refused("--ip6 auto is for networks behind a NIC: here no router speaks".into());
+        }
         let slot = (0..SLOTS as u32).find(|s| self.guests.iter().all(|g| g.place.slot != *s));
         let Some(slot) = slot else { return refused(format!("a network has {SLOTS} guests at most")) };
         let process = sys::pidfd(pid)?;
