@@ -529,14 +529,15 @@ pub(crate) fn enqueue(thread: &Thread) {
 }
 
 /// A thread with a real-time priority goes where it can run: here, if it comes before who runs here; else to a
-/// vCPU where it does. Whoever runs there is interrupted.
+/// vCPU where it does. Whoever runs there is interrupted. Beside an equal it waits here, as any woken thread does.
 fn enqueue_real_time(thread: &Thread) {
     let here = block();
     let priority = thread.rank().priority;
     let gives_way = |block: &&Block| block.priority.load(Ordering::Relaxed) < priority;
     let started = process().started.load(Ordering::Relaxed) as usize;
     let vcpus = &process().vcpus[..started.min(process().vcpus.len())];
-    let own = (here.index != NONE).then_some(here).filter(gives_way);
+    let own = (here.index != NONE).then_some(here);
+    let own = own.filter(|block| block.priority.load(Ordering::Relaxed) <= priority);
     let target = own.or_else(|| vcpus.iter().find(gives_way));
     let target = target.unwrap_or(&vcpus[thread.vcpu.load(Ordering::Relaxed) as usize % vcpus.len()]);
     target.queue.push(thread);

@@ -332,6 +332,7 @@ fn successor(process: &Arc<Process>, old: &Task) -> Arc<Task> {
     let task = Task::unlisted(process, process.pid, old.blocked.load(Ordering::Relaxed));
     task.pending.take_over(&old.pending);
     *task.schedule.lock() = *old.schedule.lock();
+    *task.affinity.lock() = *old.affinity.lock();
     task
 }
 

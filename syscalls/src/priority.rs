@@ -55,7 +55,7 @@ impl Schedule {
 fn find(ctx: &Ctx, id: i32) -> Result<Arc<Task>> {
     match id {
         0 => Ok(ctx.task.arc()),
-        1.. => root().task(id as u32).ok_or(Errno::ESRCH),
+        1.. => root().task(id as u32).ok_or(crate::signal::absent(id)),
         _ => Err(Errno::EINVAL),
     }
 }

@@ -721,7 +721,7 @@ pub fn kill(ctx: &Ctx, pid: i32, signal: Signal) -> Result {
 
 /// A process that is not in the guest. Init is there, as the parent of orphans (getppid(2)), but outside: nobody
 /// inside may signal it.
-fn absent(pid: i32) -> Errno {
+pub(crate) fn absent(pid: i32) -> Errno {
     const INIT: i32 = 1;
     if pid == INIT { Errno::EPERM } else { Errno::ESRCH }
 }

@@ -352,7 +352,7 @@ table! {
     200 => tkill(i32, Signal) full "" = crate::signal::tkill;
     201 => time(UserPtr<i64>) full "" = crate::time::time;
     202 => futex(UserPtr<u32>, FutexOp, u32, usize, UserPtr<u32>, u32) partial "priority-inheritance locks are handed over by age: threads of a guest have no priorities" = crate::futex::futex;
-    203 => sched_setaffinity(i32, usize, UserPtr<u64>) partial "accepted if it names a CPU of the guest; threads are not pinned" = crate::thread::sched_setaffinity;
+    203 => sched_setaffinity(i32, usize, UserPtr<u64>) partial "kept and told; threads are not bound to a CPU" = crate::thread::sched_setaffinity;
     204 => sched_getaffinity(i32, usize, UserPtr<u64>) full "" = crate::thread::sched_getaffinity;
     205 => set_thread_area() missing "administration of a machine, not of a guest";
     206 => io_setup() missing "asynchronous I/O rings: programs fall back to plain calls";

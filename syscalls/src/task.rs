@@ -44,6 +44,8 @@ pub struct Task {
     pub timer_slack: AtomicU64,
     /// sched_setscheduler(2), setpriority(2).
     pub schedule: Lock<crate::priority::Schedule>,
+    /// sched_setaffinity(2); `None`: all CPUs.
+    pub affinity: Lock<Option<crate::thread::CpuSet>>,
     /// A vforked child: whose thread it runs on.
     pub(crate) lender: Lock<Option<Arc<Task>>>,
     /// A lender: the registers that it goes on with.
@@ -76,6 +78,7 @@ impl Task {
             death_signal: AtomicU64::new(0),
             timer_slack: AtomicU64::new(crate::info::DEFAULT_SLACK),
             schedule: Lock::new(crate::priority::Schedule::default()),
+            affinity: Lock::new(None),
             lender: Lock::new(None),
             going_back: Lock::new(None),
         })
@@ -102,6 +105,7 @@ impl Task {
         *task.altstack.lock() = *of.altstack.lock();
         *task.name.lock() = *of.name.lock();
         *task.schedule.lock() = of.schedule.lock().inherited();
+        *task.affinity.lock() = *of.affinity.lock();
         task.timer_slack.store(of.timer_slack.load(Ordering::Relaxed), Ordering::Relaxed);
         if let Some(mask) = of.saved_mask.peek() {
             task.saved_mask.keep(mask);

@@ -50,6 +50,7 @@ fn spawn_in(ctx: &Ctx, start: &Start, before: impl FnOnce(u32) -> Result<()>) ->
     let tid = task.tid;
     *task.name.lock() = *ctx.task.name.lock();
     *task.schedule.lock() = ctx.task.schedule.lock().inherited();
+    *task.affinity.lock() = *ctx.task.affinity.lock();
     let clear_tid = start.clear_tid as usize;
     task.clear_tid.store(clear_tid, Ordering::Relaxed);
     let made = before(tid)
@@ -284,18 +285,16 @@ unsafe extern "C" fn begin_clone(argument: *mut c_void) {
 
 // ---- CPUs ----
 
-/// Whether `id` names the caller (0) or a thread that exists.
-fn check_task(id: i32) -> Result<()> {
-    match id {
-        0 => Ok(()),
-        1.. if root().task(id as u32).is_some() => Ok(()),
-        1.. => Err(Errno::ESRCH),
-        _ => Err(Errno::EINVAL),
-    }
+/// The thread that `id` names: 0 is the caller.
+fn find_task(ctx: &Ctx, id: i32) -> Result<Arc<Task>> {
+    if id == 0 { Ok(ctx.task.arc()) } else { root().task(id as u32).ok_or(Errno::ESRCH) }
 }
 
+/// A set of CPUs (cpu_set_t).
+pub type CpuSet = [u64; 16];
+
 /// CPUs of the guest as a mask of whole words.
-fn cpu_mask() -> [u64; 16] {
+fn cpu_mask() -> CpuSet {
     let mut mask = [0u64; 16];
     for cpu in 0..rt::cpus().min(1024) {
         mask[cpu / 64] |= 1 << (cpu % 64);
@@ -304,25 +303,37 @@ fn cpu_mask() -> [u64; 16] {
 }
 
 /// sched_getaffinity(2): answers the bytes written.
-pub fn sched_getaffinity(_ctx: &Ctx, id: i32, size: usize, to: UserPtr<u64>) -> Result {
-    check_task(id)?;
-    let mask = cpu_mask();
+pub fn sched_getaffinity(ctx: &Ctx, id: i32, size: usize, to: UserPtr<u64>) -> Result {
     let words = rt::cpus().div_ceil(64);
     if !size.is_multiple_of(8) || size < words * 8 {
         return Err(Errno::EINVAL);
     }
+    let mask = find_task(ctx, id)?.affinity.lock().unwrap_or(cpu_mask());
     to.write_all(&mask[..words])?;
     Ok(words * 8)
 }
 
-/// sched_setaffinity(2).
-pub fn sched_setaffinity(_ctx: &Ctx, id: i32, size: usize, from: UserPtr<u64>) -> Result {
-    check_task(id)?;
-    let mut wish = [0u8; 128];
+/// sched_setaffinity(2): the set is kept and told, by this thread and by those that it makes. On which CPU a vCPU
+/// runs is up to the host, so threads are not bound by it.
+pub fn sched_setaffinity(ctx: &Ctx, id: i32, size: usize, from: UserPtr<u64>) -> Result {
+    let mut wish = [0u8; size_of::<CpuSet>()];
     let len = size.min(wish.len());
     crate::user::read_bytes(from.address(), &mut wish[..len])?;
-    let have = cpu_mask();
-    let overlap =
-        wish.iter().enumerate().any(|(at, byte)| u64::from(*byte) << (at % 8 * 8) & have[at / 8] != 0);
-    if overlap { Ok(0) } else { Err(Errno::EINVAL) }
+    let task = find_task(ctx, id)?;
+    let mut set = cpu_mask();
+    for (word, bytes) in set.iter_mut().zip(wish.chunks_exact(8)) {
+        *word &= u64::from_ne_bytes(bytes.try_into().map_err(|_| Errno::EINVAL)?);
+    }
+    if set == CpuSet::default() {
+        return Err(Errno::EINVAL);
+    }
+    if !Arc::ptr_eq(&task.process, &ctx.task.process) {
+        let other = task.process.credentials.lock().clone();
+        let own = ctx.process.credentials.lock();
+        if !own.privileged() && own.euid != other.uid && own.euid != other.euid {
+            return Err(Errno::EPERM);
+        }
+    }
+    *task.affinity.lock() = Some(set);
+    Ok(0)
 }
