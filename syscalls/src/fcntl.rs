@@ -7,7 +7,8 @@ use crate::args::{FcntlCommand, Fd, OpenFlags};
 use crate::context::Ctx;
 use crate::fd;
 use crate::file::{O_APPEND, O_NONBLOCK, OpenFile};
-use crate::host_file::{HostFile, blocking};
+use crate::host_file::HostFile;
+use crate::hub::Events;
 use crate::process::{RLIMIT_NOFILE, root};
 use crate::record_lock::{self, Flock};
 use crate::tree_file::InnerFile;
@@ -213,8 +214,27 @@ fn lock(ctx: &Ctx, open: &OpenFile, command: i32, argument: usize) -> Result {
     }
     let fd = fd.raw();
     // SAFETY: the host checks the structure, which lies outside kernel state.
-    let call = || unsafe { host!(fcntl, fd, command, argument) };
-    if command == F_OFD_SETLKW { blocking(call) } else { call() }
+    let call = |command| unsafe { host!(fcntl, fd, command, argument) };
+    if command != F_OFD_SETLKW {
+        let done = call(command);
+        lock_hub().notify(Events::READABLE);
+        return done;
+    }
+    wait_for_lock(ctx, || call(F_OFD_SETLK))
+}
+
+/// Told when a lock of a description may have become free inside the guest.
+fn lock_hub() -> &'static crate::hub::Hub {
+    &crate::process::root().record_locks.hub
+}
+
+/// Locks that the host has may be given up anywhere.
+fn wait_for_lock(ctx: &Ctx, mut attempt: impl FnMut() -> Result) -> Result {
+    const LONGEST: u64 = 4 * platform::time::MILLISECOND;
+    crate::wait::ask_again(ctx, lock_hub(), LONGEST, || match attempt() {
+        Err(Errno::EACCES) => Err(Errno::EAGAIN),
+        done => done,
+    })
 }
 
 /// flock(2).
@@ -223,16 +243,21 @@ pub fn flock(ctx: &Ctx, fd: Fd, operation: i32) -> Result {
     let open = ctx.file(fd)?;
     if let Some(dir) = open.downcast::<crate::tree_file::Dir>() {
         let fs::Node::Host(host) = &dir.place.node else { return Err(Errno::EOPNOTSUPP) };
-        return flock_host(host.raw(), operation, LOCK_NB);
+        return flock_host(ctx, host.raw(), operation, LOCK_NB);
     }
-    flock_host(lock_fd(&open)?.raw(), operation, LOCK_NB)
+    flock_host(ctx, lock_fd(&open)?.raw(), operation, LOCK_NB)
 }
 
-fn flock_host(fd: i32, operation: i32, no_wait: i32) -> Result {
+fn flock_host(ctx: &Ctx, fd: i32, operation: i32, no_wait: i32) -> Result {
     // SAFETY: plain numbers.
     let call = |operation| unsafe { host!(flock, fd, operation) };
-    match call(operation | no_wait) {
-        Err(Errno::EAGAIN) if operation & no_wait == 0 => blocking(|| call(operation)),
+    let done = match call(operation | no_wait) {
+        Err(Errno::EAGAIN) if operation & no_wait == 0 => wait_for_lock(ctx, || call(operation | no_wait)),
         done => done,
+    };
+    if done.is_ok() {
+        // An unlock, or a change to a shared lock.
+        lock_hub().notify(Events::READABLE);
     }
+    done
 }

@@ -10,7 +10,6 @@
 //! writer (which takes nothing out). Opens inside the guest are told of each other at once.
 
 use crate::context::Ctx;
-use crate::errno::RESTART;
 use crate::file::{O_NONBLOCK, OpenFile};
 use crate::hub::{Events, Hub};
 use crate::ipc;
@@ -22,7 +21,7 @@ use alloc::sync::{Arc, Weak};
 use fs::HostFd;
 use platform::host;
 use platform::sync::Lock;
-use platform::time::{MILLISECOND, now};
+use platform::time::MILLISECOND;
 
 /// FIFOs that are open, by device and inode.
 #[derive(Default)]
@@ -114,17 +113,9 @@ pub fn open_host(
 }
 
 /// Asks until the answer is not EAGAIN: at each open in the guest, and every few milliseconds.
-fn until<T>(ctx: &Ctx, mut ask: impl FnMut() -> Result<T>) -> Result<T> {
+fn until<T>(ctx: &Ctx, ask: impl FnMut() -> Result<T>) -> Result<T> {
     const LONGEST: u64 = 16 * MILLISECOND;
-    let mut pause = MILLISECOND;
-    loop {
-        let how = Waiting::for_events(Events::READABLE).until(Some(now().after(pause)));
-        match wait::block_on_hub(ctx, &ipc::all().fifos.opened, how, &mut ask) {
-            Err(Errno::EAGAIN) => pause = (pause * 2).min(LONGEST),
-            Err(crate::errno::RESTART_NO_HANDLER) => return Err(RESTART),
-            done => return done,
-        }
-    }
+    wait::ask_again(ctx, &ipc::all().fifos.opened, LONGEST, ask)
 }
 
 /// Whether a host pipe has or had a writer: tee(2) says EAGAIN for "nothing yet" and 0 for "nobody writes",

@@ -10,7 +10,6 @@
 
 use crate::context::Ctx;
 use crate::file::{O_ACCMODE, OpenFile, Stat};
-use crate::host_file::blocking;
 use crate::hub::{Events, Hub};
 use crate::process::root;
 use crate::user::UserPtr;
@@ -68,7 +67,7 @@ pub struct Table {
     /// Who waits for whom: a circle is EDEADLK.
     waits: Lock<BTreeMap<u32, u32>>,
     /// Told when something is unlocked.
-    hub: Hub,
+    pub(crate) hub: Hub,
 }
 
 impl Held {
@@ -127,7 +126,12 @@ pub fn fcntl(ctx: &Ctx, open: &OpenFile, fd: Arc<HostFd>, command: i32, at: User
     // Other programs of the host.
     let refused = match on_host(&fd, F_SETLK, new) {
         Err(Errno::EAGAIN | Errno::EACCES) if command == F_SETLKW => {
-            blocking(|| on_host(&fd, F_SETLKW, new)).map(drop)
+            const LONGEST: u64 = 4 * platform::time::MILLISECOND;
+            let attempt = || match on_host(&fd, F_SETLK, new) {
+                Err(Errno::EACCES) => Err(Errno::EAGAIN),
+                done => done,
+            };
+            wait::ask_again(ctx, &table.hub, LONGEST, attempt).map(drop)
         }
         done => done.map(drop),
     };

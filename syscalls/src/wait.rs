@@ -186,6 +186,21 @@ pub fn sleep_until(ctx: &Ctx, deadline: Option<Instant>, restart: Errno) -> Resu
     }
 }
 
+/// Waits for something of the host's that it tells nobody about: asks until the answer is not EAGAIN, when the hub
+/// is told of something and at growing intervals up to `longest` nanoseconds. A signal interrupts it, which it
+/// would not a host call on a helper thread.
+pub fn ask_again<T>(ctx: &Ctx, hub: &Hub, longest: u64, mut ask: impl FnMut() -> Result<T>) -> Result<T> {
+    let mut pause = platform::time::MILLISECOND;
+    loop {
+        let how = Waiting::for_events(Events::READABLE).until(Some(platform::time::now().after(pause)));
+        match block_on_hub(ctx, hub, how, &mut ask) {
+            Err(Errno::EAGAIN) => pause = (pause * 2).min(longest),
+            Err(RESTART_NO_HANDLER) => return Err(RESTART),
+            done => return done,
+        }
+    }
+}
+
 /// A waiter's place in a hub for the length of a wait.
 pub struct Registration<'a> {
     hub: &'a Hub,
