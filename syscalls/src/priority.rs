@@ -42,8 +42,11 @@ impl Schedule {
         if !self.reset_on_fork {
             return self;
         }
-        // sched(7): the flag itself is not inherited; a negative nice value goes back to 0.
-        Schedule { nice: self.nice.max(0), ..Schedule::default() }
+        // sched(7): the flag itself is not inherited; a real-time policy and a negative nice value are reset.
+        if self.is_real_time() {
+            return Schedule::default();
+        }
+        Schedule { nice: self.nice.max(0), reset_on_fork: false, ..self }
     }
 
     fn is_real_time(self) -> bool {
