@@ -430,6 +430,11 @@ impl Shard {
         self.tcp.kick();
     }
 
+    /// TCP segments that were sent again since the start.
+    pub fn retransmissions(&self) -> u64 {
+        self.tcp.pool.repeated
+    }
+
     /// TCP and UDP sockets as a table shows them.
     pub fn rows(&self) -> Vec<Row> {
         let mut rows = Vec::new();

@@ -315,7 +315,8 @@ pub fn hand_over() {
 impl Access {
     /// What was counted since the start.
     pub fn counters(&self) -> net::control::Counters {
-        self.backend.counters()
+        let retransmissions = self.shard.retransmissions();
+        net::control::Counters { retransmissions, ..self.backend.counters() }
     }
 
     /// Polls now: what was asked of the device takes effect.

@@ -48,6 +48,8 @@ pub(crate) struct Pool {
     /// Bytes in use, and how many may be.
     used: usize,
     limit: usize,
+    /// Segments that any connection, living or gone, has sent again from here.
+    pub(crate) repeated: u64,
 }
 
 impl Pool {
@@ -60,6 +62,7 @@ impl Pool {
             small_free: NIL,
             used: 0,
             limit: limit_bytes,
+            repeated: 0,
         }
     }
 

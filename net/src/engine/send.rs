@@ -343,6 +343,7 @@ impl Tcb {
         control.set(Control::FIN, last && self.fin_sent());
         control.set(Control::PSH, data > 0 && last);
         self.send_segment(seq, data, control, now, pool, link)?;
+        pool.repeated += 1;
         let extra = self.extra_mut();
         extra.total_retransmits += 1;
         extra.bytes_retransmitted += u64::from(data);
