@@ -233,6 +233,31 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_moved_again_before_the_stay_is_over() {
+        let mut world = World::new(1, &[20_000.0, 0.0]);
+        while world.direct() != [0] {
+            world.run(1);
+        }
+        let moved = world.second;
+        let stay = Tuning::default().stay.as_secs();
+        world.guests[1].frames = 500_000.0;
+        while world.second + 1 < moved + stay {
+            world.run(1);
+            assert_eq!(world.direct(), [0], "{} s after it was moved", world.second - moved);
+        }
+        world.run(1);
+        assert!(world.direct().is_empty(), "given back when the stay is over");
+        world.run(1);
+        assert_eq!(world.direct(), [1], "and given on");
+        // It keeps the queue for its stay, even if it does nothing with it any more.
+        world.guests[1].frames = 0.0;
+        world.run(stay - 1);
+        assert_eq!(world.direct(), [1]);
+        world.run(30);
+        assert_ne!(world.direct(), [1]);
+    }
+
+    #[test]
     fn loads_that_go_up_and_down_do_not_move_guests_all_the_time() {
         let mut world = World::new(1, &[0.0, 0.0]);
         for round in 0..600 {
