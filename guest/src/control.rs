@@ -193,6 +193,7 @@ fn handle(request: u32, message: ToGuest, fds: Vec<i32>) {
             let counters = Counters { cpu_ns: cpu_ns(), ..net_poll::access().counters() };
             send(&ToSupervisor::Counters(counters), request);
         }
+        ToGuest::Capture => crate::capture::begin(fds),
         ToGuest::Granted => answered(request, Ok(())),
         ToGuest::Refused(errno) => answered(request, Err(Errno(errno))),
         // Hints that the link's header gives as well.
@@ -222,14 +223,14 @@ pub(crate) fn close(fd: i32) {
 
 /// `struct msghdr`
 #[repr(C)]
-struct MsgHdr {
-    name: usize,
-    name_len: u32,
-    parts: *mut [usize; 2],
-    part_count: usize,
-    control: *mut u64,
-    control_len: usize,
-    flags: u32,
+pub(crate) struct MsgHdr {
+    pub(crate) name: usize,
+    pub(crate) name_len: u32,
+    pub(crate) parts: *mut [usize; 2],
+    pub(crate) part_count: usize,
+    pub(crate) control: *mut u64,
+    pub(crate) control_len: usize,
+    pub(crate) flags: u32,
 }
 
 /// Sends a record with descriptors.

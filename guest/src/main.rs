@@ -9,6 +9,7 @@
 
 extern crate alloc;
 
+mod capture;
 mod config;
 #[cfg(feature = "program")]
 mod control;

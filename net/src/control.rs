@@ -100,6 +100,64 @@ pub enum ToGuest {
     Report,
     /// The network is taken down. The guest runs on without.
     Shutdown,
+    /// Send a copy of each frame to the socket that comes with the message ([`capture`]). Not answered: whoever
+    /// reads there hears, or finds it closed.
+    Capture,
+}
+
+/// Records at a capture's socket: a header of [`capture::HEADER`] bytes, and a frame or words.
+pub mod capture {
+    use super::Mode;
+
+    /// Bytes of the header: time (CLOCK_MONOTONIC in ns), records lost before this one, kind, mode, whether the
+    /// frame was sent, and a zero.
+    pub const HEADER: usize = 16;
+
+    /// What follows the header.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Kind {
+        /// A frame.
+        Frame,
+        /// What happened to the guest's devices, in words.
+        Event,
+    }
+
+    /// A header.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Header {
+        /// CLOCK_MONOTONIC.
+        pub at_ns: u64,
+        /// Records for which there was no room, since the capture began.
+        pub lost: u32,
+        /// What follows.
+        pub kind: Kind,
+        /// The device's.
+        pub mode: Mode,
+        /// By the guest.
+        pub sent: bool,
+    }
+
+    impl Header {
+        /// As bytes.
+        pub fn encode(&self) -> [u8; HEADER] {
+            let mut bytes = [0; HEADER];
+            bytes[..8].copy_from_slice(&self.at_ns.to_le_bytes());
+            bytes[8..12].copy_from_slice(&self.lost.to_le_bytes());
+            bytes[12..15].copy_from_slice(&[self.kind as u8, self.mode as u8, self.sent.into()]);
+            bytes
+        }
+
+        /// From a record; what follows. `None`: no writer makes such a one.
+        pub fn decode(record: &[u8]) -> Option<(Header, &[u8])> {
+            let (head, rest) = record.split_first_chunk::<HEADER>()?;
+            let at_ns = u64::from_le_bytes(*head.first_chunk()?);
+            let lost = u32::from_le_bytes(head[8..12].try_into().ok()?);
+            let kind = *[Kind::Frame, Kind::Event].get(usize::from(head[12]))?;
+            let mode = *[Mode::Server, Mode::Direct].get(usize::from(head[13]))?;
+            let sent = *[false, true].get(usize::from(head[14]))?;
+            Some((Header { at_ns, lost, kind, mode, sent }, rest))
+        }
+    }
 }
 
 /// A port of an address, for one protocol.
@@ -364,6 +422,7 @@ impl ToGuest {
             NewLink => Writer::new(6, request),
             Report => Writer::new(7, request),
             Shutdown => Writer::new(8, request),
+            Capture => Writer::new(9, request),
         }
         .end()
     }
@@ -390,6 +449,7 @@ impl ToGuest {
             6 => ToGuest::NewLink,
             7 => ToGuest::Report,
             8 => ToGuest::Shutdown,
+            9 => ToGuest::Capture,
             _ => return Err(Error::Kind(kind)),
         };
         r.end()?;
@@ -576,6 +636,7 @@ mod tests {
             ToGuest::NewLink,
             ToGuest::Report,
             ToGuest::Shutdown,
+            ToGuest::Capture,
         ];
         for message in up {
             assert_eq!(ToSupervisor::decode(message.encode(5).bytes()), Ok((5, message)));
@@ -589,6 +650,20 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         samples();
+    }
+
+    #[test]
+    fn records_of_captures_are_read_as_written() {
+        use super::capture::{HEADER, Header, Kind};
+        let header = Header { at_ns: 7 << 40, lost: 3, kind: Kind::Event, mode: Mode::Direct, sent: true };
+        let record = [&header.encode()[..], b"words"].concat();
+        assert_eq!(Header::decode(&record), Some((header, &b"words"[..])));
+        assert_eq!(Header::decode(&record[..HEADER - 1]), None);
+        for at in 12..15 {
+            let mut bad = record.clone();
+            bad[at] = 2;
+            assert_eq!(Header::decode(&bad), None);
+        }
     }
 
     #[test]

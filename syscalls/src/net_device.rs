@@ -6,6 +6,7 @@
 //! takes the lock ([`Backend::sync`]).
 
 use alloc::boxed::Box;
+use alloc::format;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use net::control::{Counters, Mode};
@@ -276,10 +277,17 @@ impl Backend {
             self.counters.switches += 1;
             self.counters.last_gap_ns = gap_ns;
             self.notice = Some(Notice { request: change.request, died: change.died, mode, gap_ns, at: now });
+            let how = match (change.died, mode) {
+                (true, _) => "the direct device is gone: fell back to server mode",
+                (false, Mode::Direct) => "switched to direct mode",
+                (false, Mode::Server) => "switched to server mode",
+            };
+            switch.tell_watcher(&format!("{how}, {} us of silence", gap_ns / 1000));
             if mode == Mode::Server {
                 self.leave_at = Some(now.after(if fell { 0 } else { LINGER_NS }));
             }
         }
+        switch.tend_watcher();
         self.leave(now);
         let recovered = self.server_changed(now);
         fell || recovered
@@ -290,7 +298,12 @@ impl Backend {
         let generation = self.generation();
         let known = core::mem::replace(&mut self.server_generation, generation);
         let changed = known != 0 && known != generation;
-        self.counters.recoveries += u64::from(changed);
+        if changed {
+            self.counters.recoveries += 1;
+            if let Some(switch) = &mut self.switch {
+                switch.tell_watcher(&format!("the network server was replaced by number {generation}"));
+            }
+        }
         changed
     }
 
@@ -337,11 +350,19 @@ impl Backend {
         Counters { frames: traffic.frames, bytes: traffic.bytes, drops: traffic.held_up, ..self.counters }
     }
 
-    /// From now on `watcher` gets a copy of each frame.
-    pub fn watch(&mut self, watcher: Option<Box<dyn Watcher>>) {
-        if let Some(switch) = &mut self.switch {
-            switch.watch(watcher);
+    /// From now on `watcher` gets a copy of each frame. EBUSY: somebody watches already.
+    pub fn watch(&mut self, watcher: Box<dyn Watcher>) -> Result<()> {
+        let switch = self.switch.as_mut().ok_or(Errno::ENODEV)?;
+        if switch.tell_watcher("somebody else wanted to watch") {
+            return Err(Errno::EBUSY);
         }
+        switch.watch(Some(watcher));
+        let words = match switch.mode() {
+            Mode::Server => "the capture begins in server mode",
+            Mode::Direct => "the capture begins in direct mode",
+        };
+        switch.tell_watcher(words);
+        Ok(())
     }
 }
 

@@ -104,6 +104,24 @@ pub fn switch(
     said(ask(runtime_dir, network, &Request::Switch { guest: guest.into(), direct, nic })?)
 }
 
+/// Begins to capture a guest's frames: a socket of records ([`net::control::capture`]), closed by the guest's end if it
+/// refuses. Closing it ends the capture.
+pub fn capture(runtime_dir: &Path, network: &str, guest: &str) -> Result<OwnedFd, Error> {
+    let (ours, theirs) = sys::seqpacket_pair()?;
+    // What the guest has sent and nobody has read is counted on its end.
+    sys::set_send_buffer(theirs.as_fd(), CAPTURE_BYTES);
+    let control = knock(runtime_dir, network)?;
+    control::send(control.as_fd(), &Request::Capture(guest.into()), &[theirs.as_fd()])?;
+    match control::receive(control.as_fd())? {
+        Some((Reply::Failed(why), _)) => Err(io::Error::other(why)),
+        Some(_) => Ok(ours),
+        None => Err(io::Error::other("the network's supervisor ended unexpectedly")),
+    }
+}
+
+/// Room for frames that a capture's reader has not taken yet, if the host allows it.
+const CAPTURE_BYTES: i32 = 8 << 20;
+
 /// How a guest reaches the network, since when and why.
 pub fn explain(runtime_dir: &Path, network: &str, guest: &str) -> Result<String, Error> {
     said(ask(runtime_dir, network, &Request::Explain(guest.into()))?)

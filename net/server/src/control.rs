@@ -23,6 +23,8 @@ pub(crate) enum Request {
     Switch { guest: String, direct: bool, nic: Option<NicSpec> },
     /// How a guest reaches the network, since when and why.
     Explain(String),
+    /// Have a guest send copies of its frames to the socket that comes along.
+    Capture(String),
     /// Let the standby take over.
     Restart,
     /// Let a server take over that is this program.

@@ -305,6 +305,12 @@ fn set_option<T>(fd: RawFd, level: i32, name: i32, value: &T) {
     unsafe { libc::setsockopt(fd, level, name, (value as *const T).cast(), size_of::<T>() as u32) };
 }
 
+/// Room for what was sent at `socket` and not read at the other end: past the host's limit if we may, else up to it.
+pub(crate) fn set_send_buffer(socket: BorrowedFd<'_>, bytes: i32) {
+    set_option(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_SNDBUF, &bytes);
+    set_option(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, &bytes);
+}
+
 /// Begins a connection without waiting for it.
 pub(crate) fn connect(to: std::net::SocketAddr, udp: bool) -> io::Result<OwnedFd> {
     let (family, address, len) = sockaddr(to);

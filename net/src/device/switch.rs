@@ -25,6 +25,12 @@ use crate::control::Mode;
 pub trait Watcher {
     /// A frame came or went over the backend of this mode. `sent`: it went.
     fn frame(&mut self, mode: Mode, sent: bool, bytes: &[u8]);
+
+    /// Something happened to the devices.
+    fn event(&mut self, mode: Mode, words: &str);
+
+    /// Whether nobody reads any more.
+    fn is_gone(&self) -> bool;
 }
 
 /// Frames and bytes, received and sent, by the mode of the backend.
@@ -141,6 +147,25 @@ impl Switch {
     /// From now on `watcher` gets a copy of each frame; `None`: nobody does.
     pub fn watch(&mut self, watcher: Option<Box<dyn Watcher>>) {
         self.watcher = watcher;
+    }
+
+    /// Tells who watches; lets go of one that is gone. Whether anybody watches.
+    pub fn tell_watcher(&mut self, words: &str) -> bool {
+        let mode = self.active.mode;
+        if let Some(watcher) = &mut self.watcher {
+            watcher.event(mode, words);
+            if watcher.is_gone() {
+                self.watcher = None;
+            }
+        }
+        self.watcher.is_some()
+    }
+
+    /// Lets go of a watcher that is gone.
+    pub fn tend_watcher(&mut self) {
+        if self.watcher.as_ref().is_some_and(|watcher| watcher.is_gone()) {
+            self.watcher = None;
+        }
     }
 
     /// At a poll boundary.

@@ -106,6 +106,7 @@ impl Supervisor {
                 );
             }
         }
+        self.switching.begin(guest.id);
         self.servers.add(&guest);
         let address = guest.place.address;
         self.guests.push(guest);
@@ -454,6 +455,7 @@ impl Supervisor {
             }
             ToSupervisor::Counters(counters) => {
                 self.guests[at].counters = Some(counters);
+                self.has_answered(self.guests[at].id);
                 return self.counted(at);
             }
             ToSupervisor::Stuck { .. } => return self.servers.watch(&self.held.board),
@@ -468,6 +470,7 @@ impl Supervisor {
         let guest = self.guests.remove(at);
         self.servers.remove(guest.id);
         self.switching.forget(guest.id);
+        self.has_answered(guest.id);
         let map = &mut self.held.port_map;
         let mut gone = guest.leases.clone();
         for address in guest.place.addresses() {

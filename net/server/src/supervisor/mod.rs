@@ -7,6 +7,7 @@
 //! with a name, which has a folder, takes visitors at a socket there, and ends when it is told to.
 
 mod adopt;
+mod ask;
 mod guests;
 mod pulse;
 mod servers;
@@ -19,6 +20,7 @@ use crate::direct::{self, NicSpec, Opened, XdpSteering};
 use crate::plan::{GATEWAY_MAC, Plan};
 use crate::port_map::PortMap;
 use crate::{NetworkConfig, UplinkSpec, sys};
+use ask::{Asked, Question};
 use guests::Guest;
 use net::control::ToGuest;
 use servers::Servers;
@@ -47,6 +49,8 @@ pub(crate) struct Supervisor {
     /// Named networks.
     door: Option<Door>,
     adoption: Option<adopt::Adoption>,
+    /// Visitors whose answers wait for guests' counters.
+    asked: Vec<Asked>,
     stopping: bool,
 }
 
@@ -147,6 +151,7 @@ impl Supervisor {
             switching,
             door: None,
             adoption: None,
+            asked: Vec::new(),
             stopping: false,
         })
     }
@@ -179,7 +184,8 @@ impl Supervisor {
             let sources = self.sources();
             let fds: Vec<_> = sources.iter().map(|(fd, _)| *fd).collect();
             let adoption = self.adoption.as_ref().map(|a| a.until);
-            let deadline = [self.servers.deadline(), self.switching.deadline(), adoption];
+            let asked = self.asked_deadline();
+            let deadline = [self.servers.deadline(), self.switching.deadline(), adoption, asked];
             let timeout = deadline.into_iter().flatten().min().map_or(-1, |at| {
                 at.saturating_duration_since(Instant::now()).as_micros().div_ceil(1000) as i32
             });
@@ -191,6 +197,7 @@ impl Supervisor {
                 self.handle(source);
             }
             self.run_switching();
+            self.answer_asked();
             self.servers.run_timers(&self.held, &self.guests);
             self.end_adoption_if_due()?;
         }
@@ -259,11 +266,9 @@ impl Supervisor {
                 return;
             }
             Request::Switch { guest, direct, nic } => return self.visit_switch(visitor, &guest, direct, nic),
-            Request::Explain(guest) => {
-                let _ = control::post(visitor.as_fd(), &self.explain(&guest), &[]);
-                return;
-            }
-            Request::Status => return self.tell_status(visitor.as_fd()),
+            Request::Explain(guest) => return self.ask_guests(visitor, Question::Explain(guest)),
+            Request::Status => return self.ask_guests(visitor, Question::Status),
+            Request::Capture(guest) => self.capture(&guest, &fds),
             Request::Restart => self.servers.restart(&self.held, &self.guests),
             Request::Fault(fault) => self.servers.fault(fault),
             Request::Upgrade(program) => self.servers.upgrade(&self.held, &self.guests, program),
@@ -276,6 +281,13 @@ impl Supervisor {
         self.keep_record();
         let reply = outcome.map_or_else(|error| Reply::Failed(error.to_string()), |()| Reply::Done);
         let _ = control::post(visitor.as_fd(), &reply, &[]);
+    }
+
+    /// `attacca pcap`: hands the reader's socket to the guest, which speaks for itself.
+    fn capture(&self, guest: &str, fds: &[OwnedFd]) -> io::Result<()> {
+        let found = self.guests.iter().find(|g| g.place.name == guest).ok_or_else(|| no_guest(guest))?;
+        let fds: Vec<_> = borrow(&fds[..fds.len().min(1)]).collect();
+        sys::post(found.control.as_fd(), ToGuest::Capture.encode(0).bytes(), &fds)
     }
 
     /// Takes the network down.
@@ -291,6 +303,11 @@ impl Supervisor {
             tidy_log(&door.dir.join("log"));
         }
     }
+}
+
+/// Says that `guest` is not here.
+fn no_guest(guest: &str) -> io::Error {
+    io::Error::other(format!("the network has no guest called '{guest}'"))
 }
 
 /// Opens the NIC. With privileges, if it needs some: servers get the descriptors.

@@ -6,7 +6,7 @@ use crate::board::REASONS;
 use crate::control::{Reply, Uplink};
 use crate::port_map::Owned;
 use crate::{UplinkSpec, control, sys};
-use net::control::{Mode, Proto};
+use net::control::{Counters, Mode, Proto};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -46,7 +46,7 @@ struct GuestStatus {
     mac: String,
     mode: &'static str,
     switching: Option<super::switching::SwitchStatus>,
-    counters: Option<[u64; 14]>,
+    counters: Option<CounterStatus>,
     cut_off: bool,
     frames_from: u64,
     frames_to: u64,
@@ -58,6 +58,49 @@ struct GuestStatus {
     ports: Vec<String>,
     published: Vec<String>,
     leases: Vec<String>,
+}
+
+/// What a guest counted, by mode.
+#[derive(Serialize)]
+struct CounterStatus {
+    server: ModeStatus,
+    direct: ModeStatus,
+    /// Frames that the engine had to hold back, since the device had no room.
+    held_up: u64,
+    retransmissions: u64,
+    switches: u64,
+    recoveries: u64,
+    last_gap_us: f64,
+    cpu_ms: f64,
+}
+
+#[derive(Serialize)]
+struct ModeStatus {
+    frames_received: u64,
+    frames_sent: u64,
+    bytes_received: u64,
+    bytes_sent: u64,
+}
+
+impl From<Counters> for CounterStatus {
+    fn from(c: Counters) -> CounterStatus {
+        let mode = |at: usize| ModeStatus {
+            frames_received: c.frames[at],
+            frames_sent: c.frames[at + 1],
+            bytes_received: c.bytes[at],
+            bytes_sent: c.bytes[at + 1],
+        };
+        CounterStatus {
+            server: mode(0),
+            direct: mode(2),
+            held_up: c.drops,
+            retransmissions: c.retransmissions,
+            switches: c.switches,
+            recoveries: c.recoveries,
+            last_gap_us: c.last_gap_ns as f64 / 1e3,
+            cpu_ms: c.cpu_ns as f64 / 1e6,
+        }
+    }
 }
 
 impl Supervisor {
@@ -119,26 +162,7 @@ impl Supervisor {
             shared: matches!(self.held.port_map.owner(place.address), Some(Owned::Shared(..))),
             mac: place.mac.map(|b| format!("{b:02x}")).join(":"),
             switching: self.switching.status(guest.id),
-            counters: guest.counters.map(|c| {
-                let [a, b, d, e] = c.frames;
-                let [f, g, h, i] = c.bytes;
-                [
-                    a,
-                    b,
-                    d,
-                    e,
-                    f,
-                    g,
-                    h,
-                    i,
-                    c.drops,
-                    c.retransmissions,
-                    c.switches,
-                    c.recoveries,
-                    c.last_gap_ns,
-                    c.cpu_ns,
-                ]
-            }),
+            counters: guest.counters.map(CounterStatus::from),
             mode: if guest.mode == Mode::Direct { "direct" } else { "server" },
             cut_off: slot.cut_off.load(Relaxed) != 0,
             frames_from: slot.frames_from.load(Relaxed),

@@ -16,7 +16,7 @@ use crate::policy::{Policy, Sample, Tuning};
 use crate::port_map::Owned;
 use crate::queues::Queues;
 use crate::{NetworkConfig, UplinkSpec, sys};
-use net::control::{Claim, Mode, Proto, Stage, ToGuest};
+use net::control::{Claim, Counters, Mode, Proto, Stage, ToGuest};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -30,6 +30,8 @@ const START: Duration = Duration::from_secs(10);
 const LINGER: Duration = Duration::from_millis(100);
 /// Between two looks at queues that a guest has not closed yet.
 const SWEEP: Duration = Duration::from_millis(10);
+/// Rates are measured over so much at least.
+const SHORTEST: Duration = Duration::from_millis(300);
 /// Between two decisions of the policy.
 const DECIDE: Duration = Duration::from_secs(1);
 
@@ -111,6 +113,11 @@ impl Switching {
         Ok(Switching { queues, guests, policy, decide_at, began: Instant::now(), next_request: 1 })
     }
 
+    /// A guest has come.
+    pub(super) fn begin(&mut self, guest: u32) {
+        self.state(guest);
+    }
+
     /// A guest has gone.
     pub(super) fn forget(&mut self, guest: u32) {
         self.queues.close(guest);
@@ -146,7 +153,7 @@ impl Supervisor {
     pub(super) fn visit_switch(&mut self, visitor: OwnedFd, guest: &str, direct: bool, nic: Option<NicSpec>) {
         let found = self.guests.iter().position(|g| g.place.name == guest);
         let Some(at) = found else {
-            let words = format!("the network has no guest called '{guest}'");
+            let words = super::no_guest(guest).to_string();
             let _ = control::post(visitor.as_fd(), &Reply::Failed(words), &[]);
             return;
         };
@@ -174,11 +181,12 @@ impl Supervisor {
     /// `attacca switch --explain`.
     pub(super) fn explain(&self, guest: &str) -> Reply {
         let Some(guest) = self.guests.iter().find(|g| g.place.name == guest) else {
-            return Reply::Failed(format!("the network has no guest called '{guest}'"));
+            return Reply::Failed(super::no_guest(guest).to_string());
         };
         let mode = if guest.mode == Mode::Direct { "direct" } else { "server" };
         let Some(state) = self.switching.guests.get(&guest.id) else {
-            return Reply::Said(format!("{}: {mode}, from its start", guest.place.name));
+            let counters = guest.counters.as_ref().map(told).unwrap_or_default();
+            return Reply::Said(format!("{}: {mode}, from its start{counters}", guest.place.name));
         };
         let mut text = format!(
             "{}: {mode} for {:.1} s, since {}; {} switches",
@@ -197,6 +205,9 @@ impl Supervisor {
         }
         if state.pinned {
             text += "; pinned: the policy does not move it";
+        }
+        if let Some(counters) = &guest.counters {
+            text += &told(counters);
         }
         Reply::Said(text)
     }
@@ -425,6 +436,10 @@ impl Switching {
     fn counted(&mut self, guest: u32, frames: u64, cpu_ns: u64) {
         let now = Instant::now();
         let state = self.state(guest);
+        // Whoever asks for the status has guests count as well: a rate over a moment would be noise.
+        if state.counted.is_some_and(|(at, ..)| now.duration_since(at) < SHORTEST) {
+            return;
+        }
         if let Some((at, before, cpu_before)) = state.counted.replace((now, frames, cpu_ns)) {
             let seconds = now.duration_since(at).as_secs_f64().max(0.001);
             let cpu = cpu_ns.saturating_sub(cpu_before) as f64 / 1e9;
@@ -438,6 +453,22 @@ impl Switching {
         let pinned = state.is_some_and(|state| state.pinned || state.pending.is_some());
         Sample { guest: guest.id, frames, cpu, direct: guest.mode == Mode::Direct, pinned }
     }
+}
+
+/// Counters by mode, a line each.
+fn told(counters: &Counters) -> String {
+    let row = |mode: &str, at: usize| {
+        let (frames, bytes) = (&counters.frames[at..at + 2], &counters.bytes[at..at + 2]);
+        format!(
+            "\n  {mode}: {} frames received, {} sent; {} bytes received, {} sent",
+            frames[0], frames[1], bytes[0], bytes[1]
+        )
+    };
+    let rest = format!(
+        "\n  {} times no room to send, {} retransmissions, {} recoveries",
+        counters.drops, counters.retransmissions, counters.recoveries
+    );
+    [row("server", 0), row("direct", 2), rest].concat()
 }
 
 fn port_rule(address: std::net::IpAddr, proto: Proto, port: u16) -> Rule {
