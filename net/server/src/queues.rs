@@ -47,6 +47,9 @@ struct OwnNic {
     steering: Option<XdpSteering>,
     rules: Vec<Rule>,
     queue: u32,
+    /// Ours, too, until the guest has closed its own: the last close of an AF_XDP socket or a TAP queue waits for the
+    /// whole kernel (synchronize_net), and the guest's vCPU should not.
+    _kept: Vec<OwnedFd>,
 }
 
 impl Queues {
@@ -102,7 +105,8 @@ impl Queues {
                 return Err(io::Error::other("a wire leads to one other guest, not to a network"));
             }
         };
-        self.own.push(OwnNic { guest, steering, rules: Vec::new(), queue });
+        let kept = opened.fds.iter().map(OwnedFd::try_clone).collect::<io::Result<_>>()?;
+        self.own.push(OwnNic { guest, steering, rules: Vec::new(), queue, _kept: kept });
         Ok((opened, queue))
     }
 
