@@ -124,6 +124,21 @@ pub(crate) fn running() -> Result<Vec<Guest>> {
     Ok(guests)
 }
 
+/// A running guest of a network with a name, and the runtime directory.
+pub(crate) fn in_named_network(name: &str) -> Result<(Guest, PathBuf)> {
+    let guest = running()?.into_iter().find(|guest| guest.name == name);
+    let guest =
+        guest.ok_or_else(|| crate::Failure::new(format_args!("no guest called '{name}' is running")))?;
+    let dir = runtime_dir()?;
+    if !netserver::client::networks(&dir).contains(&guest.network) {
+        return Err(crate::Failure::new(format_args!(
+            "guest '{name}' is in no network with a name (it has '{}'): start it with --net",
+            guest.network
+        )));
+    }
+    Ok((guest, dir))
+}
+
 /// A record that is locked.
 fn read(path: &Path) -> Option<Guest> {
     let mut file = fs::File::open(path).ok()?;

@@ -59,6 +59,7 @@ Shows your own guests (those of your runtime directory, $XDG_RUNTIME_DIR/attacca
 
 Examples:
   attacca ps
+  attacca ps --modes                     mode, since when, why, frames by mode, switches
   attacca ps --json | jq -r '.[].name'";
 
 /// `attacca kill --help`.
@@ -84,3 +85,40 @@ Examples:
   attacca server start --net lan --uplink tap:tap0 --ip 10.9.0.10/24 --gateway 10.9.0.1
   attacca server status --net web --json
   attacca server restart --net web";
+
+/// `attacca switch --help`.
+pub(crate) const SWITCH: &str = "\
+The program and its peers notice nothing: frames under way are taken from the old device first. Back to the
+server happens by itself when the direct device goes away. A guest that was switched by hand stays where it is;
+of the others 'attacca server start --auto' chooses who is direct.
+
+Examples:
+  attacca server start --net lan --uplink tap:tap0 --ip 10.9.0.10/24 --gateway 10.9.0.1 --direct-queues 2
+  attacca run --net lan --name web debian:nginx
+  attacca switch web direct              a queue of the network's TAP device
+  attacca switch web direct --nic xdp:eth1   a NIC of its own: its addresses are announced there
+  attacca switch web server
+  attacca switch --explain web           which mode, since when and why, frames by mode";
+
+/// `attacca top --help`.
+pub(crate) const TOP: &str = "\
+Frames and bytes a second, received and sent; frames that the network dropped, TCP segments sent again,
+switches between server and direct mode, servers that were replaced, silence of the last switch. Guests of
+networks with a name have figures. q ends it.
+
+Examples:
+  attacca top
+  attacca top --interval 0.5
+  attacca top --once                     a table for scripts";
+
+/// `attacca pcap --help`.
+pub(crate) const PCAP: &str = "\
+A copy of each frame, over the ring to the server and over direct devices (two interfaces in the file), with a
+comment where the guest switched or its server was replaced. Until Ctrl-C, a limit, or the guest's end. Segments
+are larger than the wire's and checksums unfinished where the device completes them. One capture of a guest at
+a time; the guest never waits for it, and the file says how many frames were missed.
+
+Examples:
+  attacca pcap web -o web.pcapng
+  attacca pcap web -o - --seconds 10 | tcpdump -n -r -
+  attacca pcap web -o - | wireshark -k -i -";

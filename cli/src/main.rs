@@ -13,6 +13,7 @@ mod guests;
 mod help;
 mod kill;
 mod nic;
+mod pcap;
 mod ps;
 mod publish;
 mod pull;
@@ -20,6 +21,7 @@ mod run;
 mod server;
 mod switch;
 mod syscall_sites;
+mod top;
 
 use clap::{Parser, Subcommand};
 use error::Failure;
@@ -62,7 +64,14 @@ enum Command {
     #[command(after_help = help::PS)]
     Ps(ps::Args),
     /// Move a guest between the network's server and a NIC queue of its own
+    #[command(after_help = help::SWITCH)]
     Switch(switch::Args),
+    /// Show what guests do on the network, second by second
+    #[command(after_help = help::TOP)]
+    Top(top::Args),
+    /// Write a guest's frames to a pcapng file
+    #[command(after_help = help::PCAP)]
+    Pcap(pcap::Args),
     /// Send a signal to a guest (SIGTERM unless told otherwise)
     #[command(after_help = help::KILL)]
     Kill(kill::Args),
@@ -85,6 +94,8 @@ fn main() -> ExitCode {
         Command::Server(args) => server::run(args),
         Command::Ps(args) => ps::run(&args),
         Command::Switch(args) => switch::run(&args),
+        Command::Top(args) => top::run(&args),
+        Command::Pcap(args) => pcap::run(&args),
         Command::Kill(args) => kill::run(&args),
     };
     result.unwrap_or_else(Failure::report)

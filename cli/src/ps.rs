@@ -13,6 +13,9 @@ pub(crate) struct Args {
     /// Print a JSON array instead of a table
     #[arg(long)]
     json: bool,
+    /// Show how each guest reaches its network: mode, since when, why, frames by mode
+    #[arg(short, long, conflicts_with = "json")]
+    modes: bool,
 }
 
 /// Prints the running guests.
@@ -28,15 +31,22 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.json {
         return print_json(&guests, &networks);
     }
-    let header = ["NAME", "PID", "UP", "NETWORK", "MODE", "ADDRESS", "PORTS", "COMMAND"].map(String::from);
+    if args.modes {
+        print_modes(&guests, &networks);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let header =
+        ["NAME", "PID", "UP", "NETWORK", "MODE", "SINCE", "ADDRESS", "PORTS", "COMMAND"].map(String::from);
     let mut rows = vec![header];
     for guest in guests {
+        let since = since(of(&networks, &guest));
         rows.push([
             guest.name,
             guest.pid.to_string(),
             up_for(guest.started),
             guest.network,
             guest.mode,
+            since,
             guest.address.unwrap_or_else(|| "-".into()),
             if guest.ports.is_empty() { "-".into() } else { guest.ports.join(",") },
             guest.command.join(" "),
@@ -47,14 +57,14 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// What each network with a name says of itself.
-fn networks() -> Vec<Value> {
+pub(crate) fn networks() -> Vec<Value> {
     let Ok(dir) = guests::runtime_dir() else { return Vec::new() };
     let names = client::networks(&dir).into_iter();
     names.filter_map(|name| serde_json::from_str(&client::status(&dir, &name).ok()?).ok()).collect()
 }
 
 /// What a guest's network says of it.
-fn of<'a>(networks: &'a [Value], guest: &Guest) -> Option<&'a Value> {
+pub(crate) fn of<'a>(networks: &'a [Value], guest: &Guest) -> Option<&'a Value> {
     let network = networks.iter().find(|network| network["name"] == *guest.network)?;
     network["guests"].as_array()?.iter().find(|known| known["name"] == *guest.name)
 }
@@ -77,6 +87,41 @@ fn print_json(guests: &[Guest], networks: &[Value]) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// How guests reach their networks.
+fn print_modes(guests: &[Guest], networks: &[Value]) {
+    let header = ["NAME", "MODE", "SINCE", "SERVER RX/TX", "DIRECT RX/TX", "SWITCHES", "LAST GAP", "WHY"];
+    let mut rows = vec![header.map(String::from)];
+    for guest in guests {
+        let known = of(networks, guest);
+        let counters = known.map(|known| &known["counters"]).filter(|counters| counters.is_object());
+        let frames = |mode: &str| {
+            let count = |key: &str| counters.map_or("-".into(), |counters| counters[mode][key].to_string());
+            format!("{}/{}", count("frames_received"), count("frames_sent"))
+        };
+        let switches = counters.and_then(|counters| counters["switches"].as_u64());
+        let gap = counters.and_then(|counters| counters["last_gap_us"].as_f64());
+        let gap = gap.filter(|_| switches != Some(0)).map_or("-".into(), |us| format!("{us:.0}us"));
+        let why = known.and_then(|known| known["switching"]["why"].as_str());
+        rows.push([
+            guest.name.clone(),
+            guest.mode.clone(),
+            since(known),
+            frames("server"),
+            frames("direct"),
+            switches.map_or("-".into(), |count| count.to_string()),
+            gap,
+            why.unwrap_or("so it began").into(),
+        ]);
+    }
+    print_table(&rows);
+}
+
+/// How long the mode has been what it is.
+fn since(known: Option<&Value>) -> String {
+    let ms = known.and_then(|known| known["switching"]["since_ms"].as_u64());
+    ms.map_or("-".into(), |ms| span(ms / 1000))
+}
+
 fn print_table<const N: usize>(rows: &[[String; N]]) {
     let width: Vec<usize> =
         (0..N).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
@@ -92,7 +137,11 @@ fn print_table<const N: usize>(rows: &[[String; N]]) {
 /// "12s", "5m", "3h", "2d": how long ago.
 fn up_for(started: u64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    match now.saturating_sub(started) {
+    span(now.saturating_sub(started))
+}
+
+fn span(seconds: u64) -> String {
+    match seconds {
         s @ 0..=119 => format!("{s}s"),
         s @ 120..=7199 => format!("{}m", s / 60),
         s @ 7200..=172_799 => format!("{}h", s / 3600),

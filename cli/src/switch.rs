@@ -24,17 +24,7 @@ pub(crate) struct Args {
 
 /// Does it.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let running = guests::running()?;
-    let guest = running.iter().find(|guest| guest.name == args.guest);
-    let guest =
-        guest.ok_or_else(|| Failure::new(format_args!("no guest called '{}' is running", args.guest)))?;
-    let dir = guests::runtime_dir()?;
-    if !client::networks(&dir).contains(&guest.network) {
-        return Err(Failure::new(format_args!(
-            "guest '{}' is in no network with a name (it has '{}'): only those can be switched",
-            guest.name, guest.network
-        )));
-    }
+    let (guest, dir) = guests::in_named_network(&args.guest)?;
     let said = match args.mode.as_deref() {
         Some(mode) => client::switch(&dir, &guest.network, &guest.name, mode == "direct", args.nic.clone()),
         None => client::explain(&dir, &guest.network, &guest.name),
