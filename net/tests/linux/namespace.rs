@@ -18,6 +18,8 @@ const UNAVAILABLE: i32 = 77;
 const REASON: &str = "not available: ";
 /// A case that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(50);
+/// In the long form.
+const LONG_LIMIT: Duration = Duration::from_secs(1800);
 
 /// Runs `body` in a namespace of its own; `name` is the test's name. Fails if it fails there, and, for root, also
 /// if the machine does not allow it; others are told why nothing was tested.
@@ -30,6 +32,8 @@ pub fn inside(name: &str, body: fn()) {
         Ok(child) => match wait(name, child) {
             (Some(0), output) => {
                 assert!(output.contains("1 passed"), "{name} did not run:\n{output}");
+                // What it measured, for who runs tests with --nocapture.
+                eprintln!("{output}");
                 return;
             }
             (Some(UNAVAILABLE), output) => output
@@ -101,13 +105,14 @@ fn wait(name: &str, mut child: Child) -> (Option<i32>, String) {
         })
         .collect();
     let begin = Instant::now();
+    let limit = if std::env::var_os("ATTACCA_LONG").is_some() { LONG_LIMIT } else { LIMIT };
     let status = loop {
         if let Some(status) = child.try_wait().expect("our child") {
             break status;
         }
-        if begin.elapsed() > LIMIT {
+        if begin.elapsed() > limit {
             let _ = child.kill();
-            let _ = writeln!(std::io::stderr(), "{name}: stopped after {LIMIT:?}");
+            let _ = writeln!(std::io::stderr(), "{name}: stopped after {limit:?}");
         }
         std::thread::sleep(Duration::from_millis(10));
     };

@@ -1,0 +1,241 @@
+//! What the tests of live switches share: a network with a TAP uplink in a namespace of its own, clients that check
+//! every answer and note when it came, and the longest silence in windows of time.
+#![allow(dead_code, unreachable_pub)] // each test file uses its part
+
+#[path = "../../../net/tests/linux/namespace.rs"]
+pub mod namespace;
+
+use crate::support::*;
+use namespace::unavailable;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// The host's end of the TAP device.
+pub const HOST: &str = "10.9.0.1";
+/// The network's name.
+pub const NET: &str = "direct";
+
+/// How many switches a test makes: `short`, or a thousand in the long form.
+pub fn rounds(short: usize) -> usize {
+    if std::env::var_os("ATTACCA_LONG").is_some() { 1000 } else { short }
+}
+
+/// A network behind TAP device `t0`, with direct queues.
+pub struct Network;
+
+impl Network {
+    /// Brings it up. `more`: arguments of `attacca server start`.
+    pub fn start(more: &[&str]) -> Network {
+        // SAFETY: paths are NUL-terminated; the mounts are private to this process's new mount namespace.
+        let mounted = unsafe {
+            let none = std::ptr::null();
+            libc::unshare(libc::CLONE_NEWNS) == 0
+                && libc::mount(
+                    c"none".as_ptr(),
+                    c"/".as_ptr(),
+                    none,
+                    libc::MS_REC | libc::MS_PRIVATE,
+                    none.cast(),
+                ) == 0
+                && libc::mount(c"sys".as_ptr(), c"/sys".as_ptr(), c"sysfs".as_ptr(), 0, none.cast()) == 0
+        };
+        if !mounted {
+            unavailable("a /sys of the new namespace");
+        }
+        ip("link set lo up");
+        ip("tuntap add t0 mode tap multi_queue");
+        ip(&format!("address add {HOST}/24 dev t0"));
+        ip("link set t0 up");
+        let start = ["server", "start", "--net", NET, "--uplink", "tap:t0", "--ip", "10.9.0.10/24"];
+        let gateway = ["--gateway", HOST, "--direct-queues", "2"];
+        let status = attacca().args(start).args(gateway).args(more).status().unwrap();
+        assert!(status.success());
+        Network
+    }
+
+    /// What its processes said.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(runtime_dir().join("attacca/nets").join(NET).join("log")).unwrap_or_default()
+    }
+
+    /// Its status.
+    pub fn status(&self) -> serde_json::Value {
+        let words = text(attacca().args(["server", "status", "--net", NET, "--json"]).output().unwrap());
+        serde_json::from_str(&words).unwrap()
+    }
+
+    /// What the status says of a guest.
+    pub fn guest(&self, name: &str) -> serde_json::Value {
+        let status = self.status();
+        let all = status["guests"].as_array().unwrap();
+        all.iter().find(|guest| guest["name"] == name).unwrap_or_else(|| panic!("{name}: {status}")).clone()
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        let _ = attacca().args(["server", "stop", "--net", NET]).status();
+    }
+}
+
+/// Puts the network's TAP device on a bridge with the host's address.
+pub fn bridge() {
+    ip("link add br0 type bridge");
+    ip("link set br0 up");
+    ip(&format!("address delete {HOST}/24 dev t0"));
+    ip("link set t0 master br0");
+    ip(&format!("address add {HOST}/24 dev br0"));
+}
+
+/// `ip ARGUMENTS`; what it says.
+pub fn ip(arguments: &str) -> String {
+    let output = Command::new("ip").args(arguments.split(' ')).output();
+    let output = output.unwrap_or_else(|error| unavailable(&format!("ip: {error}")));
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// `attacca switch`, without a process of its own: that would be load on the processors that clients wait for.
+pub fn switch(guest: &str, direct: bool) {
+    let said = netserver::client::switch(&runtime_dir().join("attacca"), NET, guest, direct, None);
+    assert!(said.is_ok(), "{guest} to {direct}: {}", said.unwrap_err());
+}
+
+/// The command.
+pub fn switch_by(arguments: &[&str]) {
+    let output = attacca().arg("switch").args(arguments).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// `attacca switch --explain`
+pub fn explain(guest: &str) -> String {
+    text(attacca().args(["switch", "--explain", guest]).output().unwrap())
+}
+
+/// Waits until somebody accepts.
+pub fn wait_for(address: &str) {
+    let begin = Instant::now();
+    while TcpStream::connect(address).is_err() {
+        assert!(begin.elapsed() < PATIENCE, "{address} does not answer");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A connection whose reads do not wait for ever.
+pub fn connect(address: &str) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream
+}
+
+/// The tests' own server, built once.
+pub fn peer() -> PathBuf {
+    compile("switch-peer", include_str!("peer.c"), &["-pthread"])
+}
+
+/// A byte of its streams.
+pub fn byte_at(place: u32) -> u8 {
+    (place.wrapping_mul(2_654_435_761) >> 13) as u8
+}
+
+/// When something came, at a resolution of 50 us.
+#[derive(Default)]
+pub struct Moments(pub Vec<Instant>);
+
+impl Moments {
+    /// Something came now.
+    pub fn note(&mut self) {
+        let now = Instant::now();
+        if self.0.last().is_none_or(|last| now - *last >= Duration::from_micros(50)) {
+            self.0.push(now);
+        }
+    }
+}
+
+/// One connection to `address`: an exchange after the other, each checked. The moments of all answers.
+pub fn client(
+    address: &'static str,
+    stop: &Arc<AtomicBool>,
+    mut exchange: impl FnMut(&mut TcpStream, u64) + Send + 'static,
+) -> JoinHandle<Vec<Instant>> {
+    let stop = stop.clone();
+    std::thread::spawn(move || {
+        let mut stream = connect(address);
+        let mut moments = Moments::default();
+        let mut number = 0;
+        while !stop.load(Ordering::Relaxed) {
+            exchange(&mut stream, number);
+            number += 1;
+            moments.note();
+        }
+        moments.0
+    })
+}
+
+/// The longest time without an answer in each window, sorted.
+pub fn silences(answers: &[Instant], windows: &[(Instant, Instant)]) -> Vec<Duration> {
+    let longest = |(from, to): &(Instant, Instant)| {
+        let first = answers.partition_point(|at| at < from).saturating_sub(1);
+        let pairs = answers[first..].windows(2).take_while(|pair| pair[0] <= *to);
+        pairs.map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+    };
+    let mut all: Vec<Duration> = windows.iter().map(longest).collect();
+    all.sort();
+    all
+}
+
+/// Prints a line for RESULTS.md's table.
+pub fn tell(what: &str, sorted: &[Duration]) {
+    let at = |part: f64| sorted[((sorted.len() - 1) as f64 * part) as usize].as_micros();
+    eprintln!("silence | {what} | {} | {} us | {} us | {} us", sorted.len(), at(0.5), at(0.99), at(1.0));
+}
+
+/// Random moments, repeatable.
+pub struct Random(pub u64);
+
+impl Random {
+    /// A number below `end`.
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 20) % end
+    }
+}
+
+/// Windows of time with a switch in each, and as many without.
+#[derive(Default)]
+pub struct Windows {
+    pub switching: Vec<(Instant, Instant)>,
+    pub quiet: Vec<(Instant, Instant)>,
+}
+
+impl Windows {
+    /// Switches a guest at a random moment; then as long again without.
+    pub fn switch(&mut self, guest: &str, direct: bool, random: &mut Random) {
+        std::thread::sleep(Duration::from_micros(random.below(4000)));
+        let begin = Instant::now();
+        switch(guest, direct);
+        // What the switch disturbed may show later than its answer.
+        std::thread::sleep(Duration::from_millis(1));
+        let end = Instant::now();
+        self.switching.push((begin, end));
+        std::thread::sleep(end - begin);
+        self.quiet.push((end, Instant::now()));
+    }
+}
+
+/// Writes a request and compares the whole answer.
+pub fn ask(stream: &mut TcpStream, request: &[u8], want: &[u8]) {
+    stream.write_all(request).unwrap();
+    let mut got = vec![0; want.len()];
+    stream.read_exact(&mut got).unwrap();
+    assert!(got == want, "{} instead of {}", got.escape_ascii(), want.escape_ascii());
+}
