@@ -15,7 +15,7 @@ pub(crate) type Result<T> = std::result::Result<T, String>;
 pub(crate) struct Options {
     pub(crate) rounds: usize,
     pub(crate) seconds: u64,
-    only: Vec<String>,
+    pub(crate) only: Vec<String>,
 }
 
 /// Runs the workloads, prints the figures, and records them if all were run.
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn parse(args: &[String]) -> Result<Options> {
+pub(crate) fn parse(args: &[String]) -> Result<Options> {
     let mut options = Options { rounds: 5, seconds: 4, only: Vec::new() };
     let mut args = args.iter();
     while let Some(arg) = args.next() {

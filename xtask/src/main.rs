@@ -2,6 +2,7 @@
 
 mod bench;
 mod client;
+mod direct;
 mod libc_bench;
 mod outage;
 mod pair;
@@ -19,6 +20,9 @@ Usage: cargo xtask COMMAND
             compat-tests/bench/RESULTS.md. WORKLOADs: start, memory, nginx-1k, nginx-128k, nginx-new, memcached
             (a client of the host, a published port); pair-redis, pair-memcached, pair-nginx, pair-netpipe,
             pair-iperf3 (guest to guest)
+  bench direct [--rounds N] [--seconds N] [SERVER...]
+            over TAP, AF_XDP and wires, direct and through the network server, against native Linux over veth;
+            needs root; without SERVER (nginx, redis-server, memcached) it also writes its section of RESULTS.md
   bench libc [--rounds N] [WORD]
             the C library's functions against glibc's; without WORD it also writes its section of RESULTS.md
   outage    nginx and redis at once while their network server is killed, stopped and upgraded, and while they are
@@ -29,6 +33,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let outcome = match args.first().map(String::as_str) {
         Some("bench") if args.get(1).is_some_and(|a| a == "libc") => libc_bench::run(&args[2..]),
+        Some("bench") if args.get(1).is_some_and(|a| a == "direct") => direct::run(&args[2..]),
         Some("bench") => bench::run(&args[1..]),
         Some("outage") => outage::run(),
         Some("syscalls") => syscalls(),

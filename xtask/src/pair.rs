@@ -13,16 +13,16 @@ use std::time::Instant;
 
 /// A program of a Debian package.
 #[derive(Clone, Copy)]
-struct Program {
-    package: &'static str,
-    name: &'static str,
+pub(crate) struct Program {
+    pub(crate) package: &'static str,
+    pub(crate) name: &'static str,
 }
 
 /// Where a client finds its server.
-struct Place<'a> {
-    host: &'a str,
-    port: u16,
-    seconds: u64,
+pub(crate) struct Place<'a> {
+    pub(crate) host: &'a str,
+    pub(crate) port: u16,
+    pub(crate) seconds: u64,
 }
 
 /// One thing to do to a server.
@@ -57,12 +57,12 @@ struct Pair {
     once: bool,
 }
 
-const REDIS: Program = Program { package: "redis-server", name: "redis-server" };
-const REDIS_BENCHMARK: Program = Program { package: "redis-tools", name: "redis-benchmark" };
-const MEMCACHED: Program = Program { package: "memcached", name: "memcached" };
-const MEMCASLAP: Program = Program { package: "libmemcached-tools", name: "memcaslap" };
-const NGINX: Program = Program { package: "nginx", name: "nginx" };
-const WRK: Program = Program { package: "wrk", name: "wrk" };
+pub(crate) const REDIS: Program = Program { package: "redis-server", name: "redis-server" };
+pub(crate) const REDIS_BENCHMARK: Program = Program { package: "redis-tools", name: "redis-benchmark" };
+pub(crate) const MEMCACHED: Program = Program { package: "memcached", name: "memcached" };
+pub(crate) const MEMCASLAP: Program = Program { package: "libmemcached-tools", name: "memcaslap" };
+pub(crate) const NGINX: Program = Program { package: "nginx", name: "nginx" };
+pub(crate) const WRK: Program = Program { package: "wrk", name: "wrk" };
 const AB: Program = Program { package: "apache2-utils", name: "ab" };
 const NETPIPE: Program = Program { package: "netpipe-tcp", name: "NPtcp" };
 const IPERF: Program = Program { package: "iperf3", name: "iperf3" };
@@ -117,7 +117,7 @@ pub(crate) fn redis(bench: &Bench, options: &Options) -> Result<Vec<Row>> {
 }
 
 /// A count that takes about the seconds asked for natively.
-fn redis_benchmark(place: &Place, test: &str, pipeline: u64) -> Vec<String> {
+pub(crate) fn redis_benchmark(place: &Place, test: &str, pipeline: u64) -> Vec<String> {
     let count = place.seconds * if pipeline == 1 { 120_000 } else { 800_000 };
     let (port, count, pipeline) = (place.port.to_string(), count.to_string(), pipeline.to_string());
     let words =
@@ -126,7 +126,7 @@ fn redis_benchmark(place: &Place, test: &str, pipeline: u64) -> Vec<String> {
 }
 
 /// `"GET","137551.58",...` below a line of titles.
-fn redis_rate(words: &str) -> Option<f64> {
+pub(crate) fn redis_rate(words: &str) -> Option<f64> {
     words.lines().nth(1)?.split(',').nth(1)?.trim_matches('"').parse().ok()
 }
 
@@ -135,14 +135,8 @@ pub(crate) fn memcached(bench: &Bench, options: &Options) -> Result<Vec<Row>> {
     const LOADS: &[Load] = &[Load {
         title: "memcached -t 4, set:get 1:10, 32 B, 50 clients",
         client: MEMCASLAP,
-        arguments: |place| {
-            let (server, time) = (format!("{}:{}", place.host, place.port), format!("{}s", place.seconds));
-            ["-s", &server, "-T", "1", "-c", "50", "-t", &time].map(String::from).to_vec()
-        },
-        read: |words| {
-            let rest = words.split_once("TPS: ")?.1;
-            rest.split_whitespace().next()?.parse().ok()
-        },
+        arguments: memcaslap,
+        read: memcaslap_rate,
         unit: Unit::Requests,
         aim: 3.0,
     }];
@@ -155,6 +149,15 @@ pub(crate) fn memcached(bench: &Bench, options: &Options) -> Result<Vec<Row>> {
         once: false,
     };
     run(bench, options, "memcached", &pair)
+}
+
+pub(crate) fn memcaslap(place: &Place<'_>) -> Vec<String> {
+    let (server, time) = (format!("{}:{}", place.host, place.port), format!("{}s", place.seconds));
+    ["-s", &server, "-T", "1", "-c", "50", "-t", &time].map(String::from).to_vec()
+}
+
+pub(crate) fn memcaslap_rate(words: &str) -> Option<f64> {
+    words.split_once("TPS: ")?.1.split_whitespace().next()?.parse().ok()
 }
 
 /// nginx, guest to guest.
@@ -210,13 +213,13 @@ pub(crate) fn nginx(bench: &Bench, options: &Options) -> Result<Vec<Row>> {
     run(bench, options, "nginx", &pair)
 }
 
-fn wrk(place: &Place, file: &str) -> Vec<String> {
+pub(crate) fn wrk(place: &Place, file: &str) -> Vec<String> {
     let (time, url) =
         (format!("-d{}s", place.seconds), format!("http://{}:{}/{file}", place.host, place.port));
     ["-t1", "-c20", &time, &url].map(String::from).to_vec()
 }
 
-fn wrk_rate(words: &str) -> Option<f64> {
+pub(crate) fn wrk_rate(words: &str) -> Option<f64> {
     if words.contains("Socket errors") || words.contains("Non-2xx") {
         return None;
     }

@@ -110,7 +110,12 @@ pub(crate) struct Network<'a> {
 
 impl Network<'_> {
     pub(crate) fn start<'a>(bench: &'a Bench, name: &str) -> Result<Network<'a>> {
-        let output = bench.command().args(["server", "start", "--net", name]).output();
+        Network::start_with(bench, name, &[])
+    }
+
+    /// With arguments of `attacca server start`.
+    pub(crate) fn start_with<'a>(bench: &'a Bench, name: &str, args: &[&str]) -> Result<Network<'a>> {
+        let output = bench.command().args(["server", "start", "--net", name]).args(args).output();
         let output = output.map_err(|e| e.to_string())?;
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).into_owned());

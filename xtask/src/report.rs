@@ -133,3 +133,19 @@ fn facts() -> String {
         read("/proc/sys/kernel/osrelease").trim(),
     )
 }
+
+/// Replaces a section of RESULTS.md, or appends it: from its heading to the next of the same rank.
+pub(crate) fn record_section(heading: &str, text: &str) -> Result<(), String> {
+    let path = workspace().join("compat-tests/bench/RESULTS.md");
+    let old = fs::read_to_string(&path).unwrap_or_default();
+    let (before, after) = match old.find(heading) {
+        Some(at) => {
+            let rest = &old[at + heading.len()..];
+            (&old[..at], rest.find("\n## ").map_or("", |end| &rest[end + 1..]))
+        }
+        None => (old.as_str(), ""),
+    };
+    let before = before.trim_end();
+    let text = format!("{before}\n\n{heading}\n\n{}\n\n{text}\n{after}", facts());
+    fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))
+}
