@@ -133,6 +133,7 @@ static void *late(void *arg)
         for (int c; (c = accept(fd, 0, 0)) >= 0; close(c))
             put(c, "k", 1);
     }
+    return 0;
 }
 
 struct to { const char *host; int port; };
