@@ -265,7 +265,8 @@ fn connections_outlive_the_supervisor() {
     for _ in 0..rounds {
         std::thread::sleep(Duration::from_millis(random.below(300)));
         let pid = network.status()["supervisor"].as_i64().unwrap() as i32;
-        times.push(blows::now_ns());
+        let time = blows::now_ns();
+        times.push((time, time));
         // SAFETY: the supervisor of a network that this test started.
         assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0);
         let gone = || !std::path::Path::new(&format!("/proc/{pid}/exe")).exists();

@@ -61,7 +61,7 @@ fn a_guest_that_misbehaves_is_alone_in_it() {
         assert!(noticed, "{mode}: {}\n{}", network.status(), guest.output());
         std::thread::sleep(Duration::from_millis(ms.min(300)));
         let mut random = Random(begin);
-        moments.extend((0..50).map(|_| begin + random.below(now_ns() - begin)));
+        moments.extend((0..50).map(|_| begin + random.below(now_ns() - begin)).map(|at| (at, at)));
         // Killed in the middle of whatever it does.
         drop(guest);
         is_free_again(&network, &format!("asker-{mode}"));
@@ -104,9 +104,9 @@ fn a_server_gone_mad_is_survived() {
     let mut times = Vec::new();
     for _ in 0..5 {
         std::thread::sleep(Duration::from_millis(150));
-        times.push(now_ns());
-        let before = network.restarts();
+        let (begin, before) = (now_ns(), network.restarts());
         network.say(&["fault", "scribble"]);
+        times.push((begin, now_ns()));
         assert!(eventually(PATIENCE, || network.restarts() > before), "{}", network.status());
     }
     talk.end().report("ping, servers gone mad", &times);

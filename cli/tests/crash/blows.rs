@@ -39,6 +39,9 @@ impl Drop for Network {
     }
 }
 
+/// From when to when, in nanoseconds of CLOCK_MONOTONIC.
+pub(crate) type Moment = (u64, u64);
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Blow {
     /// SIGKILL.
@@ -70,9 +73,11 @@ impl Blow {
         }
     }
 
-    /// Deals it to the server with this process id; when it fell, unless the server has just ended by itself.
-    fn deal(self, network: &Network, pid: i32) -> Option<u64> {
-        let time = now_ns();
+    /// Deals it to the server with this process id, unless that has just ended by itself: from when to when it may
+    /// have fallen.
+    fn deal(self, network: &Network, pid: i32) -> Option<Moment> {
+        let begin = now_ns();
+        let so_far = || Some((begin, now_ns()));
         let signal = match self {
             Blow::Kill => libc::SIGKILL,
             Blow::Stop => libc::SIGSTOP,
@@ -83,19 +88,19 @@ impl Blow {
                     _ => "block",
                 };
                 network.say(&["fault", fault]);
-                return Some(time);
+                return so_far();
             }
             Blow::Restart => {
                 network.say(&["restart"]);
-                return Some(time);
+                return so_far();
             }
             Blow::Upgrade => {
                 network.say(&["upgrade", another_attacca().to_str().unwrap()]);
-                return Some(time);
+                return so_far();
             }
         };
         // SAFETY: the server of a network that this test started.
-        (unsafe { libc::kill(pid, signal) } == 0).then_some(time)
+        (unsafe { libc::kill(pid, signal) } == 0).then_some((begin, begin))
     }
 }
 
@@ -127,7 +132,7 @@ impl Random {
 }
 
 /// Deals `count` blows at random moments, each to a server that serves; when each fell.
-pub(crate) fn deal(network: &Network, blow: Blow, count: usize, random: &mut Random) -> Vec<u64> {
+pub(crate) fn deal(network: &Network, blow: Blow, count: usize, random: &mut Random) -> Vec<Moment> {
     let (mut times, mut last) = (Vec::new(), 0);
     let deadline = Instant::now() + Duration::from_secs(60) + Duration::from_millis(600) * count as u32;
     while times.len() < count {
@@ -168,14 +173,14 @@ impl Silences {
 
     /// The longest silence around a moment, in milliseconds: one that lasts at that moment, or begins in the three
     /// milliseconds behind it (answers that were under way come in first). At least the meter's resolution.
-    fn around(&self, time: u64) -> f64 {
-        let first = self.0.partition_point(|(_, end)| *end < time);
-        let near = self.0[first..].iter().take_while(|(begin, _)| *begin <= time + 3_000_000);
+    fn around(&self, (from, to): Moment) -> f64 {
+        let first = self.0.partition_point(|(_, end)| *end < from);
+        let near = self.0[first..].iter().take_while(|(begin, _)| *begin <= to + 3_000_000);
         near.map(|(begin, end)| end - begin).max().unwrap_or(100_000) as f64 / 1e6
     }
 
     /// One line: median, 99th percentile, longest.
-    pub(crate) fn report(&self, what: &str, times: &[u64]) {
+    pub(crate) fn report(&self, what: &str, times: &[Moment]) {
         let mut all: Vec<f64> = times.iter().map(|&time| self.around(time)).collect();
         all.sort_by(f64::total_cmp);
         let at = |part: f64| all[((all.len() - 1) as f64 * part).round() as usize];
@@ -185,8 +190,8 @@ impl Silences {
 }
 
 /// Moments at which nothing happens, in the next `ms` milliseconds.
-pub(crate) fn quiet(ms: u64, random: &mut Random) -> Vec<u64> {
+pub(crate) fn quiet(ms: u64, random: &mut Random) -> Vec<Moment> {
     let begin = now_ns();
     std::thread::sleep(Duration::from_millis(ms));
-    (0..100).map(|_| begin + random.below(ms * 1_000_000)).collect()
+    (0..100).map(|_| begin + random.below(ms * 1_000_000)).map(|at| (at, at)).collect()
 }
