@@ -19,6 +19,9 @@ type CompareWith = unsafe extern "C" fn(*const c_void, *const c_void, *mut c_voi
 /// Scratch of this size is on the stack (glibc: 1024).
 const SMALL: usize = 1024;
 
+/// Elements that are sorted by insertion.
+const FEW: usize = 5;
+
 /// A comparison of two elements: the order of the first against the second.
 trait Order {
     unsafe fn after(&self, a: *const u8, b: *const u8) -> bool;
@@ -81,8 +84,8 @@ impl Size for Any {
 
 /// Sorts `count` elements at `base`, using as much scratch at `scratch`.
 unsafe fn merge_sort<O: Order, S: Size>(base: *mut u8, count: usize, scratch: *mut u8, order: &O, size: S) {
-    if count <= 1 {
-        return;
+    if count <= FEW {
+        return insertion_sort(base, count, scratch, order, size);
     }
     let bytes = size.bytes();
     let half = count / 2;
@@ -108,6 +111,35 @@ unsafe fn merge_sort<O: Order, S: Size>(base: *mut u8, count: usize, scratch: *m
     let merged = to.offset_from(scratch) as usize + rest;
     // What is left on the right side is in its place already.
     memmove(base.cast(), scratch.cast(), merged);
+}
+
+/// Sorts a few elements where a merge would mostly begin and end. An element is moved only when its place is known: what
+/// is at `base` is a permutation of the elements in each call of the comparison, whoever does not return from it.
+unsafe fn insertion_sort<O: Order, S: Size>(
+    base: *mut u8,
+    count: usize,
+    scratch: *mut u8,
+    order: &O,
+    size: S,
+) {
+    let bytes = size.bytes();
+    for i in 1..count {
+        let element = base.add(i * bytes);
+        let mut place = element;
+        while place > base && order.after(place.sub(bytes), element) {
+            place = place.sub(bytes);
+        }
+        if place == element {
+            continue;
+        }
+        size.copy(scratch, element);
+        let mut hole = element;
+        while hole > place {
+            size.copy(hole, hole.sub(bytes));
+            hole = hole.sub(bytes);
+        }
+        size.copy(place, scratch);
+    }
 }
 
 /// In place, for want of memory.

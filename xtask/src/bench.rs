@@ -4,7 +4,7 @@
 
 use crate::process::{Bench, Running, free_port};
 use crate::report::{self, Figure, Row};
-use crate::{client, pair};
+use crate::{client, pair, tap};
 use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ pub(crate) struct Options {
 pub(crate) fn run(args: &[String]) -> Result<()> {
     let options = parse(args)?;
     let bench = Bench::new()?;
-    let workloads: [(&str, Workload); 11] = [
+    let workloads: [(&str, Workload); 12] = [
         ("start", start),
         ("memory", memory),
         ("nginx-1k", |b, o| nginx(b, o, "1k", true)),
@@ -34,6 +34,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         ("pair-nginx", pair::nginx),
         ("pair-netpipe", pair::netpipe),
         ("pair-iperf3", pair::iperf),
+        ("tap", tap::run),
     ];
     if let Some(unknown) = options.only.iter().find(|name| workloads.iter().all(|(n, _)| n != name)) {
         return Err(format!("no workload is called '{unknown}'"));

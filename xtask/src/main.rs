@@ -9,6 +9,7 @@ mod pair;
 mod plot;
 mod process;
 mod report;
+mod tap;
 
 use std::process::{Command, ExitCode};
 

@@ -205,7 +205,7 @@ pub(crate) fn nginx(bench: &Bench, options: &Options) -> Result<Vec<Row>> {
             let text = crate::bench::nginx_conf(&bench.dir.display().to_string(), port);
             // A missing file is nginx's to report.
             let _ = std::fs::write(&conf, text);
-            ["-e", "stderr", "-c", &conf.display().to_string()].map(String::from).to_vec()
+            ["-e", "stderr", "-c", &conf.display().to_string(), "-g", ""].map(String::from).to_vec()
         },
         loads: LOADS,
         once: false,

@@ -115,7 +115,19 @@ impl Network<'_> {
 
     /// With arguments of `attacca server start`.
     pub(crate) fn start_with<'a>(bench: &'a Bench, name: &str, args: &[&str]) -> Result<Network<'a>> {
-        let output = bench.command().args(["server", "start", "--net", name]).args(args).output();
+        Network::start_wrapped(bench, name, |command| command, args)
+    }
+
+    /// The same, with the command wrapped up.
+    pub(crate) fn start_wrapped<'a>(
+        bench: &'a Bench,
+        name: &str,
+        wrap: impl FnOnce(Command) -> Command,
+        args: &[&str],
+    ) -> Result<Network<'a>> {
+        let mut command = bench.command();
+        command.args(["server", "start", "--net", name]).args(args);
+        let output = wrap(command).output();
         let output = output.map_err(|e| e.to_string())?;
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).into_owned());

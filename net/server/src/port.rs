@@ -59,6 +59,10 @@ pub(crate) struct Proxy {
     pub(crate) shard: Shard,
     pub(crate) uplink: HostUplink,
     inbox: Inbox,
+    /// Something happened that the next round has to look at: without it, frames between guests cost no look at this.
+    pub(crate) stirred: bool,
+    /// When it must be looked at all the same.
+    next: Option<Instant>,
 }
 
 /// Frames of one round for the engine.
@@ -202,6 +206,7 @@ impl Port {
     /// Puts a frame into the engine that plays the world.
     pub(crate) fn to_proxy(&mut self, frame: &Passing<'_>) {
         let Some(proxy) = &mut self.proxy else { return };
+        proxy.stirred = true;
         let inbox = &mut proxy.inbox;
         let start = inbox.bytes.len();
         inbox.bytes.resize(start + frame.len, 0);
@@ -306,6 +311,7 @@ impl Port {
     pub(crate) fn guest_gone(&mut self, now: Instant) {
         self.ends = Some(now.after(LINGER_NS));
         let Port { proxy: Some(proxy), tx, unpublished, corrupt, place, .. } = self else { return };
+        proxy.stirred = true;
         proxy.uplink.stop_listening();
         proxy.poll(&mut ProxyDevice::new(tx, unpublished, corrupt, place.mtu), now);
         proxy.uplink.end_flows(&mut proxy.shard);
@@ -374,7 +380,7 @@ impl Proxy {
         let mut shard = Shard::new(config);
         let mut uplink = HostUplink::new(id, place, gateway, listeners, epoll.clone())?;
         uplink.start(&mut shard);
-        Ok(Proxy { shard, uplink, inbox: Inbox::default() })
+        Ok(Proxy { shard, uplink, inbox: Inbox::default(), stirred: true, next: None })
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -382,6 +388,17 @@ impl Proxy {
     }
 
     fn turn(&mut self, device: &mut ProxyDevice<'_>, now: Instant) -> bool {
+        // (What found the guest's ring full wants to go out as soon as there is room.)
+        let quiet = !self.stirred && !self.shard.wants_flush();
+        if quiet && self.next.is_none_or(|at| at > now) {
+            return false;
+        }
+        self.stirred = self.work(device, now);
+        self.next = self.deadline();
+        self.stirred
+    }
+
+    fn work(&mut self, device: &mut ProxyDevice<'_>, now: Instant) -> bool {
         let due = self.deadline().is_some_and(|at| at <= now);
         if self.inbox.frames.is_empty() && !due && !self.shard.wants_flush() {
             return self.uplink.engine_events(&mut self.shard, now);

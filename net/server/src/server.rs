@@ -31,6 +31,11 @@ use std::rc::Rc;
 /// Nanoseconds without work before the server sleeps. A sleep costs the next frame a wake (tens of
 /// microseconds); spinning longer takes the core from the guest or the client.
 const SPIN_NS: u64 = 30_000;
+/// The part of that in which the core is kept from everybody else. Later rounds let others run between them: on a
+/// machine of few cores the guest that has the next frame may be waiting for this one.
+const ALONE_NS: u64 = 2_000;
+/// How long the host's descriptors may wait while frames keep coming.
+const HOST_NS: u64 = 20_000;
 /// Host events looked at in one round.
 const BATCH: usize = 256;
 /// Frames taken from a guest or the NIC in one round, so that nobody waits for a flood of another.
@@ -173,6 +178,7 @@ impl Server {
     fn serve(&mut self) -> io::Result<()> {
         let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; BATCH];
         let mut last_work = now();
+        let mut last_host = last_work;
         self.wakes();
         loop {
             self.board.beat();
@@ -180,7 +186,17 @@ impl Server {
             if self.life == Life::Last && self.ports.is_empty() {
                 return Ok(());
             }
-            let idle = !worked && now().since(last_work) > SPIN_NS;
+            let time = now();
+            if worked && time.since(last_host) < HOST_NS {
+                last_work = time;
+                continue;
+            }
+            last_host = time;
+            let quiet = if worked { 0 } else { time.since(last_work) };
+            let idle = quiet > SPIN_NS;
+            if quiet > ALONE_NS && !idle {
+                std::thread::yield_now();
+            }
             let asleep = idle && self.announce_sleep();
             let timeout = if asleep { self.until_deadline() } else { Some(0) };
             let count = self.epoll.wait(&mut events, timeout)?;
@@ -516,7 +532,10 @@ impl Server {
         let Some(port) = self.ports.iter_mut().find(|p| p.id == id) else { return };
         match (token, &mut port.proxy) {
             (Token::Doorbell(_), _) => port.heard(),
-            (_, Some(proxy)) => proxy.uplink.host_event(&mut proxy.shard, token, ready, now()),
+            (_, Some(proxy)) => {
+                proxy.stirred = true;
+                proxy.uplink.host_event(&mut proxy.shard, token, ready, now());
+            }
             _ => {}
         }
     }
