@@ -538,7 +538,15 @@ impl Shard {
             for (frame, hint) in frames.iter().zip(hints) {
                 match hint {
                     Some((key, index)) if self.input_known(frame, &key, index) => {}
-                    hint => self.input_frame(frame, hint.map(|(_, index)| index)),
+                    hint if frame.in_place.is_empty() => {
+                        self.input_frame(frame, hint.map(|(_, index)| index));
+                    }
+                    // Copied before anything is believed.
+                    hint => {
+                        let (copy, checksum_ok) = (frame.in_place.to_vec(), frame.checksum_ok);
+                        let frame = RxFrame { bytes: &copy, in_place: &[], checksum_ok };
+                        self.input_frame(&frame, hint.map(|(_, index)| index));
+                    }
                 }
             }
         }
@@ -580,12 +588,19 @@ impl Shard {
             return false;
         }
         let end = ETHERNET + usize::from(word(16));
-        let Some(bytes) = frame.bytes.get(ETHERNET + 20..end) else { return false };
         let Some(ip) = head[ETHERNET..].first_chunk::<20>() else { return false };
         if !ipv4::is_sound(ip, &[]) {
             return false;
         }
-        let Some(mut segment) = Segment::parse_v4(bytes, key, frame.checksum_ok) else { return false };
+        let segment = if frame.in_place.is_empty() {
+            let bytes = frame.bytes.get(ETHERNET + 20..end);
+            bytes.and_then(|bytes| Segment::parse_v4(bytes, key, frame.checksum_ok))
+        } else {
+            // Headers from the copy, payload where it lies.
+            let bytes = frame.in_place.get(ETHERNET + 20..end).filter(|_| frame.checksum_ok);
+            bytes.and_then(|bytes| Segment::parse_in_place(&frame.bytes[ETHERNET + 20..], bytes))
+        };
+        let Some(mut segment) = segment else { return false };
         segment.marked = head[15] & 3 == 3;
         self.tcp.deliver(index, &segment, self.now, &self.config);
         true

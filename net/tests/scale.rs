@@ -48,8 +48,8 @@ impl Ends {
     fn new() -> Ends {
         let (client_device, server_device) = Pair::new(Capabilities::plain(1500), 4096);
         let shard = |last: u8| {
-            let mut config =
-                Config::new([2, 0, 0, 0, 0, last], [last; 32]).address(Ipv4Addr::new(10, 0, 0, last).into(), 8);
+            let mut config = Config::new([2, 0, 0, 0, 0, last], [last; 32])
+                .address(Ipv4Addr::new(10, 0, 0, last).into(), 8);
             config.peer_mac = Some([2, 0, 0, 0, 0, 3 - last]);
             config.limits.time_wait = CONNECTIONS;
             for extra in 1..=8 {

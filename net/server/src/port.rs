@@ -495,10 +495,10 @@ impl Device for Joined<'_, '_> {
     fn receive(&mut self, budget: usize, sink: &mut dyn FnMut(&[RxFrame<'_>])) -> usize {
         let Inbox { bytes, frames, taken } = &mut *self.inbox;
         let end = frames.len().min(*taken + budget);
-        let mut batch = [RxFrame { bytes: &[], checksum_ok: false }; 32];
+        let mut batch = [RxFrame { bytes: &[], in_place: &[], checksum_ok: false }; 32];
         for group in frames[*taken..end].chunks(batch.len()) {
             for (frame, &(start, len, checksum_ok)) in batch.iter_mut().zip(group) {
-                *frame = RxFrame { bytes: &bytes[start..start + len], checksum_ok };
+                *frame = RxFrame { bytes: &bytes[start..start + len], in_place: &[], checksum_ok };
             }
             sink(&batch[..group.len()]);
         }

@@ -73,7 +73,7 @@ impl<D: Device> Fault<D> {
     pub fn pump(&mut self) {
         let mut arrived: Vec<(Vec<u8>, bool)> = Vec::new();
         self.inner.receive(usize::MAX, &mut |batch| {
-            arrived.extend(batch.iter().map(|frame| (frame.bytes.to_vec(), frame.checksum_ok)));
+            arrived.extend(batch.iter().map(|frame| (frame.all().to_vec(), frame.checksum_ok)));
         });
         for (frame, trusted) in arrived {
             self.admit(frame, trusted);
@@ -176,7 +176,7 @@ impl<D: Device> Device for Fault<D> {
             if self.waiting[index].0 > self.now {
                 index += 1;
             } else if let Some((_, frame, trusted)) = self.waiting.remove(index) {
-                sink(&[RxFrame { bytes: &frame, checksum_ok: trusted }]);
+                sink(&[RxFrame { bytes: &frame, in_place: &[], checksum_ok: trusted }]);
                 count += 1;
             }
         }

@@ -35,14 +35,24 @@ impl Capabilities {
     }
 }
 
-/// A received frame. The bytes are private to the receiver while they are borrowed: a device over memory
-/// that another process can write copies before it hands out.
+/// A received frame. What is looked at is private to the receiver: a device over memory that another process can
+/// write copies before it hands out, of a large frame at least the headers.
 #[derive(Clone, Copy, Debug)]
 pub struct RxFrame<'a> {
     /// The frame, Ethernet header first. May be longer than an MTU if segments were merged on the way.
     pub bytes: &'a [u8],
+    /// If not empty: the whole frame where it lies, and `bytes` is a copy of its head. Another process may write there:
+    /// it is for copying a payload, and nothing in it is to be believed. Only with `checksum_ok`.
+    pub in_place: &'a [u8],
     /// The TCP or UDP checksum was verified, or its absence is trusted (same host).
     pub checksum_ok: bool,
+}
+
+impl<'a> RxFrame<'a> {
+    /// All bytes, for whoever copies or counts them.
+    pub fn all(&self) -> &'a [u8] {
+        if self.in_place.is_empty() { self.bytes } else { self.in_place }
+    }
 }
 
 /// What goes with a frame to send.

@@ -107,9 +107,9 @@ impl Device for PairEnd {
             if self.held.is_empty() {
                 break;
             }
-            let mut batch = [RxFrame { bytes: &[], checksum_ok: false }; BATCH];
+            let mut batch = [RxFrame { bytes: &[], in_place: &[], checksum_ok: false }; BATCH];
             for (slot, (frame, trusted)) in batch.iter_mut().zip(&self.held) {
-                *slot = RxFrame { bytes: frame, checksum_ok: *trusted };
+                *slot = RxFrame { bytes: frame, in_place: &[], checksum_ok: *trusted };
             }
             sink(&batch[..self.held.len()]);
             total += self.held.len();

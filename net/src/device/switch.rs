@@ -267,9 +267,9 @@ impl Port {
         let mode = self.mode;
         self.device.receive(budget, &mut |batch| {
             for frame in batch {
-                traffic.count(mode, false, frame.bytes.len());
+                traffic.count(mode, false, frame.all().len());
                 if let Some(watcher) = watcher {
-                    watcher.frame(mode, false, frame.bytes);
+                    watcher.frame(mode, false, frame.all());
                 }
             }
             sink(batch);

@@ -64,7 +64,7 @@ impl<'a> Segment<'a> {
         dst: IpAddr,
         checksum_ok: bool,
     ) -> Option<(Segment<'a>, u16, u16)> {
-        let segment = Segment::read(bytes, |bytes| checksum_ok || is_sound(bytes, src, dst))?;
+        let segment = Segment::read(bytes, bytes, |bytes| checksum_ok || is_sound(bytes, src, dst))?;
         let word = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
         let (src_port, dst_port) = (word(0), word(2));
         (src_port != 0 && dst_port != 0).then_some((segment, src_port, dst_port))
@@ -74,20 +74,27 @@ impl<'a> Segment<'a> {
     #[inline]
     pub(crate) fn parse_v4(bytes: &'a [u8], key: &FlowKey, checksum_ok: bool) -> Option<Segment<'a>> {
         let addresses = checksum::long(key.local.bits()) + checksum::long(key.remote.bits());
-        Segment::read(bytes, |bytes| checksum_ok || is_sound_v4(bytes, addresses))
+        Segment::read(bytes, bytes, |bytes| checksum_ok || is_sound_v4(bytes, addresses))
     }
 
+    /// The same without a checksum, for a segment that lies where somebody else may write: `copy` is a copy of its
+    /// beginning.
+    pub(crate) fn parse_in_place(copy: &'a [u8], bytes: &'a [u8]) -> Option<Segment<'a>> {
+        Segment::read(copy, bytes, |_| true)
+    }
+
+    /// Headers are read off `copy`, the payload is that of `bytes`.
     #[inline(always)]
-    fn read(bytes: &'a [u8], is_sound: impl FnOnce(&[u8]) -> bool) -> Option<Segment<'a>> {
+    fn read(copy: &'a [u8], bytes: &'a [u8], is_sound: impl FnOnce(&[u8]) -> bool) -> Option<Segment<'a>> {
         // By hand and not by `wire`, whose accessors each check the length again.
-        let head = bytes.first_chunk::<20>()?;
+        let head = copy.first_chunk::<20>()?;
         let header_len = usize::from(head[12] >> 4) * 4;
-        if header_len < 20 || header_len > bytes.len() || !is_sound(bytes) {
+        if header_len < 20 || header_len > copy.len().min(bytes.len()) || !is_sound(bytes) {
             return None;
         }
         let word = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
         let long = |at: usize| Seq(u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]));
-        let options = &bytes[20..header_len];
+        let options = &copy[20..header_len];
         Some(Segment {
             seq: long(4),
             ack: long(8),

@@ -20,6 +20,10 @@ impl<F: FnMut() + Send> Doorbell for F {
 
 /// Longest frame: a 64 KiB super-segment behind an Ethernet header.
 const MAX_FRAME: usize = 65536 + 64;
+/// A frame of this size is worth being left where it is until the engine copies its payload.
+const LARGE: usize = 4096;
+/// What of it is copied first: more than Ethernet, IP and TCP headers without IP options.
+const HEAD: usize = 192;
 /// Frames handed to the engine at once.
 const BATCH: usize = 32;
 /// Private memory for one batch; small frames fill it from the front, so it stays in the cache.
@@ -109,31 +113,41 @@ impl RingDevice {
     }
 
     fn receive_batch(&mut self, budget: usize, sink: &mut dyn FnMut(&[RxFrame<'_>])) -> usize {
-        let mut spans = [(0usize, 0usize, false); BATCH];
+        let nothing: (usize, usize, &[u8], bool) = (0, 0, &[], false);
+        let mut spans = [nothing; BATCH];
         let (mut count, mut used) = (0, 0);
         while count < budget.min(BATCH) && self.buffer.len() - used >= MAX_FRAME {
-            match self.consumer.pop(&mut self.buffer[used..used + MAX_FRAME]) {
-                Ok(Some((len, meta))) => {
-                    spans[count] = (used, len, meta.checksum_done);
+            match self.consumer.front() {
+                Ok(Some(front)) if front.len <= MAX_FRAME => {
+                    let checksum_ok = front.meta.checksum_done;
+                    let in_place = front.len >= LARGE && checksum_ok;
+                    let len = if in_place { HEAD } else { front.len };
+                    front.copy(0, &mut self.buffer[used..used + len]);
+                    spans[count] = (used, len, if in_place { front.in_place() } else { &[] }, checksum_ok);
+                    self.consumer.advance(front);
                     count += 1;
                     used = (used + len).next_multiple_of(64);
                 }
                 Ok(None) => break,
-                Err(_) => {
-                    self.spoiled();
+                Ok(Some(_)) | Err(_) => {
+                    // What was taken before is handed over first: it may be read where it lies.
+                    if count == 0 {
+                        self.spoiled();
+                    }
                     break;
                 }
             }
         }
         if count != 0 {
+            let mut frames = [RxFrame { bytes: &[], in_place: &[], checksum_ok: false }; BATCH];
+            for (frame, &(start, len, in_place, checksum_ok)) in frames.iter_mut().zip(&spans[..count]) {
+                *frame = RxFrame { bytes: &self.buffer[start..start + len], in_place, checksum_ok };
+            }
+            sink(&frames[..count]);
+            // Not earlier: until here large frames are read where they lie.
             if self.consumer.release() {
                 self.doorbell.ring();
             }
-            let mut frames = [RxFrame { bytes: &[], checksum_ok: false }; BATCH];
-            for (frame, &(start, len, checksum_ok)) in frames.iter_mut().zip(&spans[..count]) {
-                *frame = RxFrame { bytes: &self.buffer[start..start + len], checksum_ok };
-            }
-            sink(&frames[..count]);
         }
         count
     }

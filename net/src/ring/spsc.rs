@@ -115,6 +115,15 @@ pub struct Front {
 }
 
 impl Front {
+    /// The bytes where they lie, until [`Consumer::release`] gives the space back (the caller sees to it). The peer may
+    /// write there meanwhile: they are to be copied, and nothing about them is to be believed.
+    pub(super) fn in_place<'a>(&self) -> &'a [u8] {
+        // SAFETY: `front` checked that `len` bytes lie inside the ring's data, which outlives its ends. Nobody in this
+        // process writes to a received frame's space before it is released; a peer that breaks the rules and
+        // does garbles its own frame.
+        unsafe { core::slice::from_raw_parts(self.data, self.len) }
+    }
+
     /// Copies the bytes from `from` on.
     ///
     /// # Panics

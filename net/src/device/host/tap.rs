@@ -75,10 +75,10 @@ impl Tap {
             count += 1;
             used = (used + len).next_multiple_of(64);
         }
-        let mut frames = [RxFrame { bytes: &[], checksum_ok: false }; BATCH];
+        let mut frames = [RxFrame { bytes: &[], in_place: &[], checksum_ok: false }; BATCH];
         for (frame, &(start, len)) in frames.iter_mut().zip(&spans[..count]) {
             let (header, bytes) = self.input[start..start + len].split_at(HEADER);
-            *frame = RxFrame { bytes, checksum_ok: offload::checksum_ok(header) };
+            *frame = RxFrame { bytes, in_place: &[], checksum_ok: offload::checksum_ok(header) };
         }
         if count != 0 {
             sink(&frames[..count]);

@@ -239,7 +239,7 @@ impl Xdp {
 
     fn receive_batch(&mut self, budget: usize, sink: &mut dyn FnMut(&[RxFrame<'_>])) -> usize {
         let mut starts = [0u64; BATCH];
-        let mut frames = [RxFrame { bytes: &[], checksum_ok: false }; BATCH];
+        let mut frames = [RxFrame { bytes: &[], in_place: &[], checksum_ok: false }; BATCH];
         let ready = (self.rx.ready() as usize).min(budget).min(BATCH);
         let (mut count, mut taken) = (0, 0);
         for _ in 0..ready {
@@ -258,7 +258,8 @@ impl Xdp {
             // after the last use.
             let bytes =
                 unsafe { core::slice::from_raw_parts(self.frames.add(address as usize), len as usize) };
-            frames[count] = RxFrame { bytes, checksum_ok: self.config.partial && is_partial(bytes) };
+            frames[count] =
+                RxFrame { bytes, in_place: &[], checksum_ok: self.config.partial && is_partial(bytes) };
             count += 1;
         }
         self.rx.release();
