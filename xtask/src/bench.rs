@@ -16,6 +16,8 @@ pub(crate) struct Options {
     pub(crate) rounds: usize,
     pub(crate) seconds: u64,
     pub(crate) only: Vec<String>,
+    /// Where to draw what was run.
+    plot: Option<String>,
 }
 
 /// Runs the workloads, prints the figures, and records them if all were run.
@@ -47,6 +49,9 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         }
     }
     println!("{}", report::table(&rows));
+    if let Some(path) = &options.plot {
+        fs::write(path, crate::plot::draw(&rows)).map_err(|error| format!("{path}: {error}"))?;
+    }
     if options.only.is_empty() {
         report::record(&rows, options.rounds, options.seconds)?;
     }
@@ -54,12 +59,13 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
 }
 
 pub(crate) fn parse(args: &[String]) -> Result<Options> {
-    let mut options = Options { rounds: 5, seconds: 4, only: Vec::new() };
+    let mut options = Options { rounds: 5, seconds: 4, only: Vec::new(), plot: None };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         let mut number = || args.next().and_then(|n| n.parse().ok()).ok_or(format!("{arg} needs a number"));
         match arg.as_str() {
             "--rounds" => options.rounds = number()?,
+            "--plot" => options.plot = Some(args.next().ok_or("--plot needs a file")?.clone()),
             "--seconds" => options.seconds = number()? as u64,
             name => options.only.push(name.into()),
         }

@@ -117,8 +117,11 @@ pub(crate) fn redis(bench: &Bench, options: &Options) -> Result<Vec<Row>> {
 }
 
 /// A count that takes about the seconds asked for natively.
-pub(crate) fn redis_benchmark(place: &Place, test: &str, pipeline: u64) -> Vec<String> {
-    let count = place.seconds * if pipeline == 1 { 120_000 } else { 800_000 };
+fn redis_benchmark(place: &Place, test: &str, pipeline: u64) -> Vec<String> {
+    redis_requests(place, test, pipeline, place.seconds * if pipeline == 1 { 120_000 } else { 800_000 })
+}
+
+pub(crate) fn redis_requests(place: &Place, test: &str, pipeline: u64, count: u64) -> Vec<String> {
     let (port, count, pipeline) = (place.port.to_string(), count.to_string(), pipeline.to_string());
     let words =
         ["-h", place.host, "-p", &port, "-t", test, "-n", &count, "-c", "50", "-P", &pipeline, "--csv"];
