@@ -117,7 +117,7 @@ pub(crate) fn redis(bench: &Bench, options: &Options) -> Result<Vec<Row>> {
 }
 
 /// A count that takes about the seconds asked for natively.
-fn redis_benchmark(place: &Place, test: &str, pipeline: u64) -> Vec<String> {
+pub(crate) fn redis_benchmark(place: &Place, test: &str, pipeline: u64) -> Vec<String> {
     redis_requests(place, test, pipeline, place.seconds * if pipeline == 1 { 120_000 } else { 800_000 })
 }
 
