@@ -65,7 +65,9 @@ fn watch(terminal: &mut ratatui::DefaultTerminal, interval: Duration) -> Result<
                         _ => {}
                     }
                 }
-                Event::Resize(..) => drop(terminal.draw(|frame| draw(frame, &rows)).or_fail("cannot draw")?),
+                Event::Resize(..) => {
+                    terminal.draw(|frame| draw(frame, &rows)).or_fail("cannot draw")?;
+                }
                 _ => {}
             }
         }
