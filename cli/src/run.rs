@@ -367,24 +367,36 @@ fn describe_files(config: &mut Config, args: &Args, program: &Program) -> Result
 fn choose_name(args: &Args, program: &Program) -> Result<String> {
     let name = match &args.name {
         Some(name) => name.clone(),
-        None => {
-            let base = Path::new(&program.path).file_name().unwrap_or_default();
-            format!("{}-{}", base.to_string_lossy(), std::process::id())
-        }
+        None => default_name(&program.path),
     };
     let fits = !name.is_empty()
-        && name.len() <= 64
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        && name.len() <= NAME_MAX
+        && name.chars().all(fits_in_name)
         && !name.starts_with('.');
     if !fits {
         return Err(Failure::new(format_args!(
-            "--name {name}: use up to 64 letters, digits, '-', '_' and '.'"
+            "--name {name}: use up to {NAME_MAX} letters, digits, '-', '_' and '.'"
         )));
     }
     if guests::running()?.iter().any(|g| g.name == name) {
         return Err(Failure::new(format_args!("a guest called '{name}' is running: choose another --name")));
     }
     Ok(name)
+}
+
+/// After the program, whatever its file is called ('[' is one of coreutils), and the process.
+fn default_name(program: &OsStr) -> String {
+    let base = Path::new(program).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let pid = format!("-{}", std::process::id());
+    let fitting = base.trim_start_matches('.').chars().map(|c| if fits_in_name(c) { c } else { '_' });
+    fitting.take(NAME_MAX - pid.len()).collect::<String>() + &pid
+}
+
+/// A guest's name is part of file names.
+const NAME_MAX: usize = 64;
+
+fn fits_in_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "-_.".contains(c)
 }
 
 fn attach(args: &Args, name: &str) -> Result<Option<Attached>> {

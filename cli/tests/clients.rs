@@ -168,7 +168,10 @@ fn iperf3_modes() {
         let received = words.lines().filter(|l| l.ends_with("receiver"));
         let bytes: Vec<&str> = received.filter_map(|l| l.split_whitespace().nth_back(4)).collect();
         assert!(!bytes.is_empty(), "{who} {mode:?}: {words}");
-        assert!(!words.contains(" 0.00 bits/sec") || mode.contains(&"-P"), "{who} {mode:?}: {words}");
+        // With a count, the word that the test is over may overtake the data on their other connection, natively
+        // as well: what iperf3's server then has not read it does not count.
+        let may_be_nothing = mode.contains(&"-P") || mode.contains(&"-n");
+        assert!(!words.contains(" 0.00 bits/sec") || may_be_nothing, "{who} {mode:?}: {words}");
     };
     let port = free_port().to_string();
     let mut command = native("iperf3", "iperf3");

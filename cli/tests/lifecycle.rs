@@ -215,6 +215,19 @@ fn pipes_carry_bytes() {
     assert_eq!(String::from_utf8_lossy(&output.stderr), format!("{}\n", 128 + libc::SIGPIPE));
 }
 
+/// A guest is named after its program, whose file may be called anything.
+#[test]
+fn any_file_name_makes_a_name() {
+    let dir = scratch("names");
+    for name in ["[", ".hidden one", "\u{e9}t\u{e9}", &"n".repeat(200)] {
+        let program = dir.join(name);
+        std::fs::copy(tool(), &program).unwrap();
+        let output =
+            run_limited(attacca().args(["run", "--net", "none"]).arg(&program).args(["exit", "7"]), LIMIT);
+        assert_eq!(output.status.code(), Some(7), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
 #[test]
 fn listed_named_and_killed() {
     let tool = tool();

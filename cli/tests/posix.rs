@@ -169,6 +169,7 @@ impl Suite {
         let dir = self.scratch.join(format!("{}.d", test.name.replace('/', "_")));
         fs::create_dir_all(&dir).unwrap();
         let mut command = if guest { attacca() } else { Command::new(binary) };
+        signals_as_in_the_foreground(&mut command);
         if guest {
             command.args(["run", "--net", "none"]).arg(binary);
         }

@@ -54,7 +54,8 @@ fn programs_do_as_on_linux() {
     for source in sources() {
         let name = source.file_stem().unwrap().to_string_lossy().into_owned();
         let binary = build(&source);
-        let native = run_limited(Command::new(&binary).env("LC_ALL", "C.UTF-8"), LIMIT);
+        let mut native = Command::new(&binary);
+        let native = run_limited(signals_as_in_the_foreground(&mut native).env("LC_ALL", "C.UTF-8"), LIMIT);
         assert!(native.status.success(), "{name} fails natively: {}", outcome(&native));
         let mut run = attacca();
         let guest =

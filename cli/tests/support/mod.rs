@@ -19,9 +19,14 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub fn attacca() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_attacca"));
     command.env("XDG_RUNTIME_DIR", runtime_dir()).stdin(Stdio::null());
-    // A shell starts its background jobs with SIGINT and SIGQUIT ignored, and programs inherit that: the tests
-    // would then see another guest than with the same command in the foreground.
-    let signals_as_in_the_foreground = || {
+    signals_as_in_the_foreground(&mut command);
+    command
+}
+
+/// A shell starts its background jobs with SIGINT and SIGQUIT ignored, and programs inherit that: the tests would
+/// then see other programs than with the same command in the foreground.
+pub fn signals_as_in_the_foreground(command: &mut Command) -> &mut Command {
+    let default = || {
         for signal in [libc::SIGINT, libc::SIGQUIT] {
             // SAFETY: async-signal-safe, between fork and exec.
             unsafe { libc::signal(signal, libc::SIG_DFL) };
@@ -29,8 +34,7 @@ pub fn attacca() -> Command {
         Ok(())
     };
     // SAFETY: the closure makes async-signal-safe calls alone.
-    unsafe { command.pre_exec(signals_as_in_the_foreground) };
-    command
+    unsafe { command.pre_exec(default) }
 }
 
 /// A runtime directory of this test process's own, so that tests do not see each other's guests.
@@ -279,9 +283,11 @@ pub fn alone() -> MutexGuard<'static, ()> {
 /// Builds a C source with gcc; the binary stands below target/.
 pub fn compile(name: &str, source: &str, args: &[&str]) -> PathBuf {
     let dir = scratch("c");
-    // Two tests may build the same program at once: each writes its own files, then renames.
+    // Two tests may build the same program at once, in one process or in two: each writes its own files, then
+    // renames.
     let thread = format!("{:?}", std::thread::current().id()).replace(['(', ')'], "");
-    let (file, aside) = (dir.join(format!("{name}-{thread}.c")), dir.join(format!("{name}-{thread}")));
+    let own = format!("{name}-{}-{thread}", std::process::id());
+    let (file, aside) = (dir.join(format!("{own}.c")), dir.join(own));
     fs::write(&file, source).unwrap();
     let built = Command::new("gcc")
         .args(["-O1", "-g", "-Wall", "-Wextra", "-o"])
