@@ -76,6 +76,8 @@ pub struct Config {
     /// Answer with SYN cookies when a listener's queue of half-open connections is full (RFC 4987), instead of
     /// dropping the SYN.
     pub syn_cookies: bool,
+    /// TCP Fast Open (RFC 7413).
+    pub fast_open: FastOpen,
     /// Bounds.
     pub limits: Limits,
 }
@@ -90,6 +92,23 @@ pub enum Ecn {
     Accept,
     /// Also asked for, once for each connection: a SYN that is sent again does without.
     Ask,
+}
+
+bitflags::bitflags! {
+    /// Where data may go in a SYN (RFC 7413), by the bits of Linux's net.ipv4.tcp_fastopen. Nowhere unless told.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct FastOpen: u32 {
+        /// Connections that ask for it ([`crate::Shard::tcp_connect_early`]).
+        const CLIENT = 1;
+        /// Listeners that ask for it ([`crate::TcpOption::FastOpen`]).
+        const SERVER = 2;
+        /// Clients send data without a cookie.
+        const CLIENT_WITHOUT_COOKIE = 4;
+        /// Listeners take data without a cookie.
+        const SERVER_WITHOUT_COOKIE = 0x200;
+        /// Listeners take data without having asked for it.
+        const ALL_LISTENERS = 0x400;
+    }
 }
 
 /// Bounds on what a shard keeps.
@@ -148,6 +167,7 @@ impl Config {
             congestion: Algorithm::Cubic,
             ecn: Ecn::Accept,
             syn_cookies: true,
+            fast_open: FastOpen::empty(),
             limits: Limits::default(),
         }
     }

@@ -9,7 +9,7 @@ use platform::time::{Instant, MILLISECOND};
 
 use crate::device::{Capabilities, Pair, PairEnd};
 use crate::fuzz::inject;
-use crate::{Bind, Config, Endpoint, Shard, Shutdown, SocketId, TcpFlags, TcpOption};
+use crate::{Bind, Config, Endpoint, FastOpen, Shard, Shutdown, SocketId, TcpFlags, TcpOption};
 
 const FIN: u8 = 1;
 const SYN: u8 = 2;
@@ -44,12 +44,15 @@ pub fn fuzz_segments(bytes: &[u8]) {
     let mut config = Config::new([2, 0, 0, 0, 0, 2], [7; 32]).address(own.into(), 24);
     config.peer_mac = Some([2, 0, 0, 0, 0, 1]);
     config.limits.rcvbuf = (16 << 10, 64 << 10);
+    if choice % 12 >= 10 {
+        config.fast_open = FastOpen::all();
+    }
     let mut capabilities = Capabilities::plain(1500);
     capabilities.tx_checksum = true;
     let (device, peer) = Pair::new(capabilities, 1024);
     let mut run =
         Run { shard: Shard::new(config), device, peer, now_ms: 1000, ours: 0, top: 0, stamp: 0, read: 0 };
-    let Some(id) = run.prepare(choice % 10, choice / 10) else { return };
+    let Some(id) = run.prepare(choice % 12, choice / 12) else { return };
     let _ = run.shard.tcp_set(id, TcpOption::UrgentInline(true));
     for record in rest.chunks_exact(RECORD) {
         run.record(id, record);
@@ -99,7 +102,7 @@ impl Run {
     }
 
     /// SYN-SENT (8), SYN-RECEIVED (9), ESTABLISHED (0, 1 with data in flight), FIN-WAIT-1 (2), FIN-WAIT-2 (3),
-    /// CLOSE-WAIT (4), LAST-ACK (5), CLOSING (6), TIME-WAIT (7).
+    /// CLOSE-WAIT (4), LAST-ACK (5), CLOSING (6), TIME-WAIT (7); with data in the SYN SYN-RECEIVED (10), SYN-SENT (11).
     fn prepare(&mut self, state: u8, offer: u8) -> Option<SocketId> {
         let own = Ipv4Addr::new(10, 0, 0, 2);
         let id = self.shard.tcp_open().ok()?;
@@ -107,6 +110,13 @@ impl Run {
         if state == 8 {
             let to = Endpoint::new(Ipv4Addr::new(10, 0, 0, 1), 5000);
             let _ = self.shard.tcp_connect(id, to, Instant(self.now_ms * MILLISECOND));
+            self.poll();
+            return Some(id);
+        }
+        if state == 11 {
+            let (to, now) =
+                (Endpoint::new(Ipv4Addr::new(10, 0, 0, 1), 5000), Instant(self.now_ms * MILLISECOND));
+            let _ = self.shard.tcp_connect_early(id, to, now, 300, &mut |piece| piece.len());
             self.poll();
             return Some(id);
         }
@@ -121,7 +131,13 @@ impl Run {
         if offer & 4 != 0 {
             options.extend([1, 3, 3, 2]);
         }
-        self.segment(SYN | if offer & 8 != 0 { 0xc0 } else { 0 }, u32::MAX, 0, 8192, &options, &[]);
+        let early: Vec<u8> = (0..if state == 10 { 100 } else { 0 }).map(stream).collect();
+        self.segment(SYN | if offer & 8 != 0 { 0xc0 } else { 0 }, u32::MAX, 0, 8192, &options, &early);
+        if state == 10 {
+            let (id, _) = self.shard.tcp_accept(id).ok()?;
+            let _ = self.shard.tcp_send(id, &[5; 3_000], TcpFlags::empty());
+            return Some(id);
+        }
         if state == 9 {
             return Some(id);
         }

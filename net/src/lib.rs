@@ -17,7 +17,7 @@
 //!
 //! `smoltcp::wire` gives the packet formats and checksums; smoltcp's own sockets are a peer in the tests.
 //!
-//! Left out of TCP, by name: Fast Open (RFC 7413), AccECN, BBR, upward probing of the path MTU (RFC 4821; a
+//! Left out of TCP, by name: AccECN, BBR, upward probing of the path MTU (RFC 4821; a
 //! path that was found to be a black hole keeps its small segments), F-RTO for peers without both SACK and
 //! timestamps, MSG_ZEROCOPY, TCP-MD5 and TCP-AO, MPTCP.
 #![no_std]
@@ -40,7 +40,7 @@ pub mod ring;
 mod shard;
 mod socket;
 
-pub use config::{Cidr, Config, Ecn, Ipv6Mode, Limits};
+pub use config::{Cidr, Config, Ecn, FastOpen, Ipv6Mode, Limits};
 pub use error::Error;
 pub use fuzz::fuzz_frames;
 pub use fuzz_segments::fuzz_segments;
@@ -53,3 +53,4 @@ pub use socket::udp::{Datagram, MtuDiscover, QueuedError, SendOptions, UdpOption
 pub use socket::{Bind, Endpoint, Kind, SocketId};
 
 pub use engine::congestion::Algorithm;
+pub use engine::fast_open::EarlyFailure;

@@ -17,7 +17,7 @@ use crate::device::{Device, RxFrame};
 use crate::engine::demux::FlowKey;
 use crate::engine::isn::Secrets;
 use crate::engine::segment::Segment;
-use crate::engine::tcb::{Flags, Now};
+use crate::engine::tcb::{Flags, Now, Tcb};
 use crate::engine::{LocalFacts, Tcp};
 use crate::error::Error;
 use crate::ip::addr::{Addr, Addresses};
@@ -484,7 +484,8 @@ impl Shard {
     pub fn has_unfinished(&self) -> bool {
         use crate::socket::tcp::TcpState;
         let unfinished = |state| matches!(state, TcpState::FinWait1 | TcpState::Closing | TcpState::LastAck);
-        self.tcp.sockets.iter().any(|(_, tcb)| unfinished(tcb.state))
+        let early = |tcb: &Tcb| tcb.is_early() && tcb.has(Flags::FIN_QUEUED);
+        self.tcp.sockets.iter().any(|(_, tcb)| unfinished(tcb.state) || early(tcb))
     }
 
     /// The device may have a hardware address of its own, which is ours as long as we use it.

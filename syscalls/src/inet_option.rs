@@ -14,7 +14,7 @@ use crate::{Errno, Result};
 use alloc::vec;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
-use net::{Algorithm, MtuDiscover, RawOption, TcpInfo, TcpOption, TcpState, UdpOption};
+use net::{Algorithm, FastOpen, MtuDiscover, RawOption, TcpInfo, TcpOption, TcpState, UdpOption};
 
 /// net.core.somaxconn
 pub(crate) const SOMAXCONN: u32 = 4096;
@@ -68,9 +68,12 @@ const TCP_CONGESTION: i32 = 13;
 const TCP_THIN_LINEAR_TIMEOUTS: i32 = 16;
 const TCP_THIN_DUPACK: i32 = 17;
 const TCP_USER_TIMEOUT: i32 = 18;
+const TCP_FASTOPEN: i32 = 23;
 const TCP_TIMESTAMP: i32 = 24;
 const TCP_NOTSENT_LOWAT: i32 = 25;
 const TCP_CC_INFO: i32 = 26;
+const TCP_FASTOPEN_CONNECT: i32 = 30;
+const TCP_FASTOPEN_NO_COOKIE: i32 = 34;
 
 const IP_TOS: i32 = 1;
 const IP_TTL: i32 = 2;
@@ -415,6 +418,16 @@ fn set_tcp(socket: &InetSocket, name: i32, value: &[u8]) -> Result<()> {
             TCP_DEFER_ACCEPT => TcpOption::DeferAccept(defer_seconds(value).min(4_000_000) * 1000),
             TCP_QUICKACK => TcpOption::QuickAck(value != 0),
             TCP_USER_TIMEOUT => TcpOption::UserTimeout(in_range(0..=i32::MAX as u32)?),
+            // No more than can wait to be accepted (fastopen_queue_tune).
+            TCP_FASTOPEN => TcpOption::FastOpen(in_range(0..=i32::MAX as u32)?.min(SOMAXCONN)),
+            TCP_FASTOPEN_CONNECT => return set_connect_early(socket, in_range(0..=1)? != 0),
+            TCP_FASTOPEN_NO_COOKIE => {
+                in_range(0..=1)?;
+                if !socket.is_fresh() {
+                    return Err(Errno::EINVAL);
+                }
+                TcpOption::NoCookie(value != 0)
+            }
             TCP_NOTSENT_LOWAT => TcpOption::NotSentLowAt(if value == 0 { u32::MAX } else { value }),
             // For thin streams Linux changes the back-off and nothing else; the tail probe is there already.
             TCP_THIN_LINEAR_TIMEOUTS | TCP_THIN_DUPACK => {
@@ -424,6 +437,18 @@ fn set_tcp(socket: &InetSocket, name: i32, value: &[u8]) -> Result<()> {
             _ => return Err(Errno::ENOPROTOOPT),
         },
     )
+}
+
+/// TCP_FASTOPEN_CONNECT: only where clients may, and before connect(2).
+fn set_connect_early(socket: &InetSocket, on: bool) -> Result<()> {
+    if !access().shard.fast_open().contains(FastOpen::CLIENT) {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    if !socket.is_fresh() {
+        return Err(Errno::EINVAL);
+    }
+    socket.connect_early.store(on, Ordering::Relaxed);
+    Ok(())
 }
 
 fn algorithm(value: &[u8]) -> Result<Algorithm> {
@@ -460,6 +485,9 @@ fn get_tcp(socket: &InetSocket, name: i32, room: usize) -> Result<Vec<u8>> {
             let kept = socket.kept.lock();
             kept.iter().find(|k| (k.0, k.1) == (SOL_TCP, name)).map_or(0, |k| k.2)
         }
+        TCP_FASTOPEN => options.fast_open,
+        TCP_FASTOPEN_CONNECT => socket.connect_early.load(Ordering::Relaxed).into(),
+        TCP_FASTOPEN_NO_COOKIE => options.no_cookie.into(),
         TCP_DEFER_ACCEPT => options.defer_accept / 1000,
         TCP_QUICKACK => options.quick_ack.into(),
         TCP_USER_TIMEOUT => options.user_timeout,
@@ -508,11 +536,14 @@ fn tcp_info(info: &TcpInfo) -> Vec<u8> {
     bytes[2] = info.retransmits;
     bytes[3] = info.probes;
     bytes[4] = info.retransmits;
-    // TCPI_OPT_TIMESTAMPS 1, SACK 2, WSCALE 4, ECN 8
+    // TCPI_OPT_TIMESTAMPS 1, SACK 2, WSCALE 4, ECN 8, SYN_DATA 32
     bytes[5] = u8::from(info.timestamps)
         | u8::from(info.sack) << 1
         | u8::from(info.window_scale.is_some()) << 2
-        | u8::from(info.ecn) << 3;
+        | u8::from(info.ecn) << 3
+        | u8::from(info.syn_data) << 5;
+    // tcpi_delivery_rate_app_limited (not measured) and tcpi_fastopen_client_fail
+    bytes[7] = (info.early_failure as u8) << 1;
     bytes[6] = send_scale & 0xf | receive_scale << 4;
     // The threshold's "infinite" is Linux's TCP_INFINITE_SSTHRESH.
     let ssthresh = if info.ssthresh == u32::MAX { 0x7fff_ffff } else { info.ssthresh / mss };

@@ -14,8 +14,8 @@ use crate::net_interface::{ETH, LO};
 use crate::net_poll::{self, access};
 use crate::sockaddr::{AF_INET, AF_INET6, AF_UNSPEC, SockAddr};
 use crate::socket::{
-    How, Incoming, MSG_DONTROUTE, MSG_ERRQUEUE, MSG_MORE, MSG_OOB, MSG_PEEK, MSG_TRUNC, Outgoing, SOCK_DGRAM,
-    SOCK_RAW, SOCK_STREAM, Socket, Timeouts,
+    How, Incoming, MSG_DONTROUTE, MSG_ERRQUEUE, MSG_FASTOPEN, MSG_MORE, MSG_OOB, MSG_PEEK, MSG_TRUNC,
+    Outgoing, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM, Socket, Timeouts,
 };
 use crate::user;
 use crate::zero_copy::ZeroCopy;
@@ -26,7 +26,7 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, Ordering};
 use net::control::Proto;
-use net::{Bind, Endpoint, RawProtocol, Shutdown, SocketId, TcpFlags, UdpOption};
+use net::{Bind, Endpoint, FastOpen, RawProtocol, Shutdown, SocketId, TcpFlags, UdpOption};
 use platform::sync::Lock;
 use platform::time;
 
@@ -51,6 +51,8 @@ const IDLE: u8 = 0;
 const CONNECTING: u8 = 1;
 const CONNECTED: u8 = 2;
 const LISTENING: u8 = 3;
+/// TCP_FASTOPEN_CONNECT: connect(2) was called, the SYN waits for data.
+const DEFERRED: u8 = 4;
 
 /// An internet socket.
 pub(crate) struct InetSocket {
@@ -61,6 +63,9 @@ pub(crate) struct InetSocket {
     pub(crate) v6_only: AtomicBool,
     /// An address without a port, whose port is chosen by connect(2) (IP_BIND_ADDRESS_NO_PORT).
     unfinished: Lock<Option<Endpoint>>,
+    /// TCP_FASTOPEN_CONNECT, and whom connect(2) named.
+    pub(crate) connect_early: AtomicBool,
+    deferred: Lock<Option<Endpoint>>,
     /// IP_BIND_ADDRESS_NO_PORT.
     pub(crate) late_port: AtomicBool,
     /// The port that was asked for at the network's supervisor, or 0.
@@ -132,6 +137,8 @@ impl InetSocket {
             v6,
             v6_only: AtomicBool::new(false),
             unfinished: Lock::new(None),
+            connect_early: AtomicBool::new(false),
+            deferred: Lock::new(None),
             late_port: AtomicBool::new(false),
             claimed: AtomicU16::new(0),
             phase: AtomicU8::new(phase),
@@ -158,6 +165,11 @@ impl InetSocket {
         let error = access().shard.take_error(self.id)?;
         let _ = self.phase.compare_exchange(CONNECTING, IDLE, Ordering::Relaxed, Ordering::Relaxed);
         Some(of_net(error))
+    }
+
+    /// Neither listening nor connected, nor on the way to it.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.phase.load(Ordering::Relaxed) == IDLE
     }
 
     /// Whether listen(2) was called.
@@ -191,7 +203,58 @@ impl InetSocket {
         SockAddr::from_endpoint(endpoint, self.v6)
     }
 
+    /// connect(2) with the first bytes that are to be sent (RFC 7413). EINPROGRESS if none went along.
+    fn connect_with(&self, to: Endpoint, from: &mut dyn Source) -> Result {
+        self.finish_bind()?;
+        let (mut fault, wanted) = (None, from.remaining());
+        let begun = access().shard.tcp_connect_early(self.id, to, time::now(), wanted, &mut |piece| {
+            from.take(piece).unwrap_or_else(|errno| {
+                fault = Some(errno);
+                0
+            })
+        });
+        let count = begun.linux()?;
+        self.phase.store(CONNECTING, Ordering::Relaxed);
+        match (count, fault) {
+            (0, Some(errno)) => Err(errno),
+            (0, None) => Err(Errno::EINPROGRESS),
+            (count, _) => Ok(count),
+        }
+    }
+
+    /// MSG_FASTOPEN (tcp_sendmsg_fastopen of Linux).
+    fn send_opening(&self, from: &mut dyn Source, message: &Outgoing) -> Result {
+        if !access().shard.fast_open().contains(FastOpen::CLIENT) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        match self.phase.load(Ordering::Relaxed) {
+            IDLE => {}
+            CONNECTING => return Err(Errno::EALREADY),
+            _ => return Err(Errno::EISCONN),
+        }
+        match message.to.as_ref() {
+            Some(to) if to.family() == AF_UNSPEC => Err(Errno::EOPNOTSUPP),
+            Some(to) => self.connect_with(self.reachable(to)?, from),
+            None => Err(Errno::EINVAL),
+        }
+    }
+
+    /// The first bytes of a connection that TCP_FASTOPEN_CONNECT deferred.
+    #[cold]
+    fn send_deferred(&self, from: &mut dyn Source) -> Result {
+        let Some(to) = self.deferred.lock().take() else { return Err(Errno::EAGAIN) };
+        self.phase.store(IDLE, Ordering::Relaxed);
+        match self.connect_with(to, from) {
+            // What is to be sent waits for the handshake.
+            Err(Errno::EINPROGRESS) => Err(Errno::EAGAIN),
+            taken => taken,
+        }
+    }
+
     fn tcp_send(&self, from: &mut dyn Source, flags: u32) -> Result {
+        if self.phase.load(Ordering::Relaxed) == DEFERRED {
+            return self.send_deferred(from);
+        }
         let mut fault = None;
         let oob = flags & MSG_OOB != 0;
         let mut flags = if flags & MSG_MORE != 0 { TcpFlags::MORE } else { TcpFlags::empty() };
@@ -217,6 +280,9 @@ impl InetSocket {
     fn tcp_receive(&self, into: &mut dyn Sink, message: &mut Incoming) -> Result {
         if message.flags & MSG_OOB != 0 {
             return self.urgent_receive(into, message);
+        }
+        if self.phase.load(Ordering::Relaxed) == DEFERRED {
+            return Err(Errno::EAGAIN);
         }
         let wanted = into.remaining();
         if wanted == 0 {
@@ -417,8 +483,7 @@ impl Socket for InetSocket {
             return Ok(());
         }
         match self.phase.load(Ordering::Relaxed) {
-            LISTENING => return Err(Errno::EISCONN),
-            CONNECTED => return Err(Errno::EISCONN),
+            LISTENING | CONNECTED | DEFERRED => return Err(Errno::EISCONN),
             CONNECTING => {
                 return match self.connected() {
                     Err(Errno::EAGAIN) => Err(Errno::EALREADY),
@@ -428,6 +493,15 @@ impl Socket for InetSocket {
             _ => {}
         }
         let to = self.reachable(to)?;
+        if self.connect_early.load(Ordering::Relaxed) {
+            if access().shard.tcp_early_possible(self.id, to) {
+                *self.deferred.lock() = Some(to);
+                self.phase.store(DEFERRED, Ordering::Relaxed);
+                return Ok(());
+            }
+            // The SYN asks for a cookie, for the next time.
+            return self.connect_with(to, &mut crate::buffer::Slice::new(&[])).map(|_| ());
+        }
         self.finish_bind()?;
         match access().shard.tcp_connect(self.id, to, time::now()) {
             Ok(()) => {
@@ -461,6 +535,7 @@ impl Socket for InetSocket {
             return Err(Errno::EOPNOTSUPP);
         }
         match self.kind {
+            Kind::Tcp if message.flags & MSG_FASTOPEN != 0 => self.send_opening(from, message),
             Kind::Tcp => self.tcp_send(from, message.flags),
             _ => self.udp_send(from, message),
         }
@@ -530,6 +605,9 @@ impl Socket for InetSocket {
 
 impl File for InetSocket {
     fn poll(&self) -> Events {
+        if self.phase.load(Ordering::Relaxed) == DEFERRED {
+            return Events::WRITABLE;
+        }
         let ready = access().shard.ready(self.id);
         if self.phase.load(Ordering::Relaxed) == IDLE && self.kind == Kind::Tcp {
             // A socket that was never connected is at its end both ways (tcp_poll of Linux).

@@ -5,6 +5,7 @@
 
 use crate::context::Ctx;
 use crate::file::OpenFile;
+use crate::net_poll::access;
 use crate::process::{LIMITS, Process, root};
 use crate::rw;
 use crate::task::Task;
@@ -17,8 +18,9 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use fs::mount::Mount;
 use fs::procfs::process::{Info, Thread};
-use fs::procfs::{Blob, Net, Provider, Setting, SysvIpc, Target};
+use fs::procfs::{Blob, Net, Provider, Setting, Sysctl, SysvIpc, Target};
 use fs::{HostFd, Node, Place};
+use net::FastOpen;
 
 /// What a process runs: told by the loader, and by execve.
 #[derive(Clone, Default)]
@@ -195,6 +197,20 @@ impl Provider for GuestProvider {
 
     fn net(&self, table: Net) -> String {
         crate::net_tables::rows(table)
+    }
+
+    fn sysctl(&self, what: Sysctl) -> u32 {
+        match what {
+            Sysctl::TcpFastOpen => access().shard.fast_open().bits(),
+        }
+    }
+
+    fn set_sysctl(&self, what: Sysctl, value: u32) -> Result<()> {
+        match what {
+            // Bits without a meaning here are kept off, so that reading tells what is in force.
+            Sysctl::TcpFastOpen => access().shard.set_fast_open(FastOpen::from_bits_truncate(value)),
+        }
+        Ok(())
     }
 
     fn processors(&self) -> usize {

@@ -54,6 +54,8 @@ pub const MSG_MORE: u32 = 0x8000;
 const MSG_WAITFORONE: u32 = 0x1_0000;
 /// `MSG_ZEROCOPY`
 pub const MSG_ZEROCOPY: u32 = 0x400_0000;
+/// `MSG_FASTOPEN`
+pub const MSG_FASTOPEN: u32 = 0x2000_0000;
 /// `MSG_CMSG_CLOEXEC`
 pub const MSG_CMSG_CLOEXEC: u32 = 0x4000_0000;
 
@@ -502,6 +504,12 @@ fn send_all(
     let dont_wait = message.flags & MSG_DONTWAIT != 0 || open.nonblocking();
     let how = Waiting::for_events(Events::WRITABLE).until(Timeouts::deadline(&socket.timeouts().send));
     let mut sent = 0;
+    if message.flags & MSG_FASTOPEN != 0 && socket.is_stream() {
+        sent = open_by_sending(ctx, open, socket, from, message, dont_wait)?;
+        if dont_wait || from.remaining() == 0 {
+            return Ok(sent);
+        }
+    }
     let result = loop {
         let once = if dont_wait {
             socket.send(ctx, from, message)
@@ -527,6 +535,29 @@ fn send_all(
         signal::send_task(ctx.task, signal::Info::from_user(signal::number::SIGPIPE, 0, ctx)).ok();
     }
     result
+}
+
+/// sendto(2) with MSG_FASTOPEN: connect(2), with the first bytes in the SYN if the peer takes them. A blocking call waits
+/// for the handshake, as on Linux; the rest is sent as always.
+fn open_by_sending(
+    ctx: &Ctx,
+    open: &OpenFile,
+    socket: &dyn Socket,
+    from: &mut dyn Source,
+    message: &mut Outgoing,
+    dont_wait: bool,
+) -> Result {
+    let taken = socket.send(ctx, from, message);
+    message.flags &= !MSG_FASTOPEN;
+    let sent = match taken {
+        Err(Errno::EINPROGRESS) if !dont_wait => 0,
+        taken => taken?,
+    };
+    if !dont_wait {
+        let how = Waiting::for_events(Events::WRITABLE).until(Timeouts::deadline(&socket.timeouts().send));
+        wait::block_on(ctx, open, how, || socket.connected())?;
+    }
+    Ok(sent)
 }
 
 /// write(2) and writev(2) on a socket: as send(2) without flags. SIGPIPE included.

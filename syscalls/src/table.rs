@@ -193,9 +193,9 @@ table! {
     41 => socket(Domain, SocketType, i32) partial "AF_INET, AF_INET6, AF_UNIX and AF_NETLINK (questions of rtnetlink only); no packet sockets" = crate::socket::socket;
     42 => connect(Fd, SockAddrIn, u32) full "" = crate::socket::connect;
     43 => accept(Fd, SockAddrOut, LengthOut) full "" = crate::socket::accept;
-    44 => sendto(Fd, BytesIn, usize, MsgFlags, SockAddrIn, u32) partial "no MSG_FASTOPEN" = crate::socket::sendto;
+    44 => sendto(Fd, BytesIn, usize, MsgFlags, SockAddrIn, u32) full "" = crate::socket::sendto;
     45 => recvfrom(Fd, BytesOut, usize, MsgFlags, SockAddrOut, LengthOut) partial "MSG_ERRQUEUE of TCP has completions of MSG_ZEROCOPY alone" = crate::socket::recvfrom;
-    46 => sendmsg(Fd, MessageIn, MsgFlags) partial "no MSG_FASTOPEN" = crate::socket::sendmsg;
+    46 => sendmsg(Fd, MessageIn, MsgFlags) full "" = crate::socket::sendmsg;
     47 => recvmsg(Fd, MessageOut, MsgFlags) partial "MSG_ERRQUEUE of TCP has completions of MSG_ZEROCOPY alone" = crate::socket::recvmsg;
     48 => shutdown(Fd, i32) full "" = crate::socket::shutdown;
     49 => bind(Fd, SockAddrIn, u32) full "" = crate::socket::bind;

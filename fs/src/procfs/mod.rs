@@ -47,12 +47,23 @@ pub trait Provider: Send + Sync {
     fn hostname(&self) -> String;
     /// A table of /proc/net, rows only.
     fn net(&self, table: Net) -> String;
+    /// A setting of the system under /proc/sys.
+    fn sysctl(&self, what: Sysctl) -> u32;
+    /// Changes it.
+    fn set_sysctl(&self, what: Sysctl, value: u32) -> Result<()>;
     /// How many processors the guest has.
     fn processors(&self) -> usize;
     /// A table of /proc/sysvipc.
     fn sysvipc(&self, _table: SysvIpc) -> String {
         String::new()
     }
+}
+
+/// Settings under /proc/sys that can be changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sysctl {
+    /// net.ipv4.tcp_fastopen
+    TcpFastOpen,
 }
 
 /// Tables of /proc/sysvipc.

@@ -1,6 +1,6 @@
 //! /proc/cpuinfo, /proc/meminfo, /proc/sys and the rest that is not about one process.
 
-use super::{Net, Proc, Provider, SysvIpc};
+use super::{Net, Proc, Provider, Sysctl, SysvIpc};
 use crate::attr::S_IFREG;
 use crate::host::HostFd;
 use crate::synth::{Dir, Link, Text};
@@ -10,7 +10,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
-use platform::errno::Result;
+use platform::errno::{Errno, Result};
 use platform::host;
 
 type Children = Vec<(&'static [u8], Arc<dyn Vnode>)>;
@@ -175,7 +175,10 @@ fn sys(proc: &Proc) -> Arc<dyn Vnode> {
     let core = dir(b"core", vec![(b"somaxconn", Text::fixed(kind, b"somaxconn", "4096\n"))]);
     let ipv4 = dir(
         b"ipv4",
-        vec![(b"ip_local_port_range", Text::fixed(kind, b"ip_local_port_range", "32768\t60999\n"))],
+        vec![
+            (b"ip_local_port_range", Text::fixed(kind, b"ip_local_port_range", "32768\t60999\n")),
+            (b"tcp_fastopen", setting(proc, b"tcp_fastopen", Sysctl::TcpFastOpen)),
+        ],
     );
     let net = dir(b"net", vec![core, ipv4]);
     let mqueue = dir(
@@ -198,6 +201,28 @@ fn sys(proc: &Proc) -> Arc<dyn Vnode> {
         ],
     );
     Dir::fixed(kind, b"/proc/sys", vec![fs, kernel, net, vm])
+}
+
+/// A number that root may change (proc_dointvec of Linux: the first word counts).
+fn setting(proc: &Proc, name: &[u8], what: Sysctl) -> Arc<dyn Vnode> {
+    let (reader, writer) = (proc.provider.clone(), proc.provider.clone());
+    Text::writable(
+        proc.kind,
+        proc.kind.stat(S_IFREG | 0o644, &[b"sys/", name].concat()),
+        move |out| {
+            out.extend_from_slice(format!("{}\n", reader.sysctl(what)).as_bytes());
+            Ok(())
+        },
+        move |value| {
+            let text = core::str::from_utf8(value).map_err(|_| Errno::EINVAL)?;
+            let word = text.split_whitespace().next().ok_or(Errno::EINVAL)?;
+            let number = match word.strip_prefix("0x") {
+                Some(hex) => u32::from_str_radix(hex, 16),
+                None => word.parse(),
+            };
+            writer.set_sysctl(what, number.map_err(|_| Errno::EINVAL)?)
+        },
+    )
 }
 
 /// A random UUID (RFC 4122, version 4).

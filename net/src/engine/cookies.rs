@@ -111,7 +111,7 @@ mod tests {
     fn timestamps_carry_the_options_and_do_not_run_ahead() {
         for now in [0u32, 1, 63, 64, 1000, u32::MAX] {
             for scale in [None, Some(0), Some(7), Some(14)] {
-                let options = SynOptions { mss: None, scale, sack: true };
+                let options = SynOptions { mss: None, scale, sack: true, ..SynOptions::default() };
                 let stamp = stamp(now, &options, false);
                 assert!((0..=127).contains(&now.wrapping_sub(stamp)), "{now} {stamp}");
                 let read = read(536, Some(stamp));

@@ -28,6 +28,7 @@ pub(crate) struct Secrets {
     timestamp: Key,
     pub(crate) ports: Key,
     cookie: Key,
+    fast_open: Key,
     /// Of IPv6 addresses in tables, and of interface identifiers.
     pub(crate) addresses: Key,
 }
@@ -49,6 +50,7 @@ impl Secrets {
             ports: derive(4),
             cookie: derive(5),
             addresses: derive(6),
+            fast_open: derive(7),
         }
     }
 
@@ -63,6 +65,11 @@ impl Secrets {
     pub(crate) fn cookie(&self, pair: u64, key: &FlowKey, extra: u64) -> u64 {
         let [_, ports] = key.words();
         sip::<2, 4>(self.cookie, [sip::<2, 4>(self.cookie, [pair, ports]), extra])
+    }
+
+    /// The cookie of RFC 7413 for a client's address and ours.
+    pub(crate) fn fast_open(&self, pair: u64) -> u64 {
+        sip::<2, 4>(self.fast_open, [pair, 0])
     }
 
     /// What is added to the clock in timestamps towards a peer. The same for all flows between two

@@ -5,7 +5,7 @@ use super::cookies;
 use super::demux::FlowKey;
 use super::segment::{Control, Header, Segment, SynOptions};
 use super::seq::Seq;
-use super::tcb::{Flags, NONE, Now, T_KEEP, Tcb};
+use super::tcb::{Flags, NONE, Now, Options, T_KEEP, Tcb};
 use super::{LocalFacts, NO_PARENT, Tcp};
 use crate::config::{Config, Ecn};
 use crate::ip::addr::Addr;
@@ -104,9 +104,11 @@ impl Tcp {
         let tcb = &mut self.sockets[index];
         let ctx =
             super::Ctx { now, pool: &mut self.pool, limits: &config.limits, replies: &mut self.replies };
-        tcb.take_syn(segment, &segment.syn_options(), &ctx);
-        if listener.is_some() {
+        let options = segment.syn_options();
+        tcb.take_syn(segment, &options, &ctx);
+        if let Some(parent) = listener {
             self.sockets[index].flags |= Flags::SEND_SYN;
+            self.consider_early(parent, index, segment, &options, local.pair, now, config);
             self.mark_dirty(index);
         } else {
             self.held += 1;
@@ -224,7 +226,7 @@ impl Tcp {
         let mut control = Control::SYN;
         control.set(Control::ECE | Control::CWR, told.ecn);
         let syn = Segment { seq: segment.seq - 1, control, payload: &[], urgent: 0, ..*segment };
-        let options = SynOptions { mss: Some(told.mss), scale: told.scale, sack: told.sack };
+        let options = SynOptions { mss: Some(told.mss), scale: told.scale, sack: told.sack, fast_open: None };
         let tcb = &mut self.sockets[index];
         (tcb.iss, tcb.snd_una, tcb.snd_nxt) = (cookie, cookie, cookie + 1);
         (tcb.recover, tcb.small_end) = (cookie, cookie);
@@ -261,7 +263,7 @@ impl Tcp {
         tcb.flags |= (from.flags & kept) | Flags::CHILD;
         tcb.parent = (parent, from.generation);
         if let Some(extra) = &from.extra {
-            tcb.extra_mut().options = extra.options;
+            tcb.extra_mut().options = Options { fast_open: 0, ..extra.options };
         }
         (tcb.low_at, tcb.not_sent_low_at) = (from.low_at, from.not_sent_low_at);
         (tcb.sndbuf, tcb.rcvbuf) = (from.sndbuf, from.rcvbuf);
@@ -314,7 +316,7 @@ impl Tcp {
             // Nothing was answered yet; only a RST (the peer gave up) is of interest.
             return !segment.has(Control::RST);
         }
-        if tcb.parent.0 == NONE || segment.has(Control::RST | Control::SYN) {
+        if tcb.parent.0 == NONE || tcb.is_early() || segment.has(Control::RST | Control::SYN) {
             return false;
         }
         let parent = &self.sockets[tcb.parent.0];
@@ -325,6 +327,9 @@ impl Tcp {
     /// A handshake is complete (or a deferred connection's patience is over): into the accept queue.
     pub(super) fn established(&mut self, index: u32, now: Now) {
         let tcb = &mut self.sockets[index];
+        if tcb.has(Flags::FAST_OPEN) {
+            return self.early_ended(index, false, now);
+        }
         if !tcb.has(Flags::CHILD) || tcb.has(Flags::HELD) {
             return;
         }
@@ -363,7 +368,7 @@ impl Tcp {
     }
 
     /// Puts a connection into its listener's accept queue.
-    fn offer(&mut self, index: u32) {
+    pub(super) fn offer(&mut self, index: u32) {
         let parent = self.sockets[index].parent.0;
         let listener = &mut self.sockets[parent];
         if let Some(queue) = &mut listener.listener {

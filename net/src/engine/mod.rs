@@ -6,6 +6,7 @@
 pub(crate) mod congestion;
 mod cookies;
 pub(crate) mod demux;
+pub(crate) mod fast_open;
 pub(crate) mod isn;
 mod listen;
 pub(crate) mod queue;
@@ -100,6 +101,8 @@ pub(crate) struct Tcp {
     pub(crate) pool: Pool,
     pub(crate) secrets: Secrets,
     pub(crate) replies: Replies,
+    /// Servers that data in a SYN can be sent to.
+    pub(crate) peers: fast_open::Peers,
     pub(crate) events: VecDeque<u32>,
     pub(crate) incoming: VecDeque<(u32, u32)>,
     pub(crate) held: usize,
@@ -118,6 +121,7 @@ impl Tcp {
             pool: Pool::new(config.limits.buffer_bytes),
             secrets,
             replies: Replies::default(),
+            peers: fast_open::Peers::default(),
             events: VecDeque::new(),
             incoming: VecDeque::new(),
             held: 0,
@@ -191,10 +195,16 @@ impl Tcp {
         if act.contains(Act::SEND) {
             self.mark_dirty(index);
         }
+        if act.contains(Act::LEARNED) {
+            self.learn(index, now);
+        }
         if act.contains(Act::ESTABLISHED) {
             self.established(index, now);
         }
         if act.contains(Act::CLOSED) {
+            if self.sockets[index].has(Flags::FAST_OPEN) {
+                self.early_closed(index, now);
+            }
             self.closed(index);
         } else if act.contains(Act::TIME_WAIT) {
             self.enter_time_wait(index, now);
@@ -264,6 +274,9 @@ impl Tcp {
     pub(crate) fn free(&mut self, index: u32) {
         self.leave_table(index);
         self.release_user(index);
+        if self.sockets[index].has(Flags::FAST_OPEN) {
+            self.early_ended(index, false, Now::default());
+        }
         let tcb = &mut self.sockets[index];
         if tcb.has(Flags::HELD) {
             self.held -= 1;
@@ -487,7 +500,9 @@ impl Tcp {
     /// caller looks that there are none.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = Addr> + '_ {
         let keys = self.sockets.iter().map(|(_, tcb)| tcb.key).chain(self.time_wait.keys());
-        keys.flat_map(|key| [key.local, key.remote]).chain(self.ports.addresses())
+        keys.flat_map(|key| [key.local, key.remote])
+            .chain(self.ports.addresses())
+            .chain(self.peers.addresses())
     }
 
     pub(crate) fn idle(&self) -> bool {

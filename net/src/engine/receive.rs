@@ -4,6 +4,7 @@
 use alloc::boxed::Box;
 
 use super::congestion::Congestion;
+use super::fast_open::is_its_syn;
 use super::recovery::FIRST_ACK_DELAY_MS;
 use super::segment::{Control, Segment, SynOptions};
 use super::seq::Seq;
@@ -24,8 +25,10 @@ bitflags::bitflags! {
         const TIME_WAIT = 4;
         /// The connection is over.
         const CLOSED = 8;
+        /// The answer to our SYN told of its sender what later ones may need (`fast_open.rs`).
+        const LEARNED = 16;
         /// Its place in the tables changes.
-        const CHANGED = 2 | 4 | 8;
+        const CHANGED = 2 | 4 | 8 | 16;
     }
 }
 
@@ -68,7 +71,11 @@ impl Tcb {
         }
         let mut act = Act::empty();
         if self.state == TcpState::SynReceived {
-            if segment.ack != self.snd_nxt {
+            let right = match self.is_early() {
+                true => !segment.ack.before(self.snd_una) && !segment.ack.after(self.snd_nxt),
+                false => segment.ack == self.snd_nxt,
+            };
+            if !right {
                 ctx.replies.reset_for(&self.key, segment);
                 return Act::SEND;
             }
@@ -155,8 +162,8 @@ impl Tcb {
     /// A SYN for a connection that exists: in SYN-RECEIVED the peer may not have our SYN-ACK; otherwise it
     /// may be forged, or from a peer that has forgotten us, and our ACK tells which (RFC 5961 section 4).
     fn repeat_handshake(&mut self, segment: &Segment<'_>, ctx: &mut Ctx<'_>) {
-        if self.state == TcpState::SynReceived && segment.seq + 1 == self.rcv_nxt && !self.has(Flags::ACTIVE)
-        {
+        let its_syn = segment.seq + 1 == self.rcv_nxt || is_its_syn(self, segment.seq);
+        if self.state == TcpState::SynReceived && its_syn && !self.has(Flags::ACTIVE) {
             if !self.has(Flags::HELD) {
                 self.flags |= Flags::SEND_SYN;
             }
@@ -194,13 +201,20 @@ impl Tcb {
 
     /// SYN-RECEIVED to ESTABLISHED.
     fn establish(&mut self, segment: &Segment<'_>, ctx: &mut Ctx<'_>) -> Act {
-        self.snd_una = segment.ack;
+        let early = self.is_early();
+        if !early {
+            self.snd_una = segment.ack;
+        }
         self.state = TcpState::Established;
         self.flags |= Flags::WAS_ESTABLISHED;
         self.update_window(segment);
         self.sample_handshake(ctx);
         self.news |= Ready::WRITABLE;
         self.disarm(T_RESEND);
+        if early {
+            // Data may be under way; until now the timer was the SYN-ACK's.
+            self.arm_resend(ctx.now);
+        }
         self.start_keep_alive(ctx.now.ms);
         if self.has(Flags::FIN_QUEUED) {
             // Shut down before the handshake was over.
@@ -218,7 +232,9 @@ impl Tcb {
             self.rtt.rto = 3_000_000;
         }
         self.retries = 0;
-        self.cwnd = Congestion::initial_window(u32::from(self.mss));
+        if !self.has(Flags::FAST_OPEN) {
+            self.cwnd = Congestion::initial_window(u32::from(self.mss));
+        }
         self.last_sent_ms = ctx.now.ms as u32;
         self.last_heard_ms = ctx.now.ms as u32;
     }
@@ -445,7 +461,7 @@ impl Tcb {
     }
 
     #[inline]
-    fn take_payload(&mut self, seq: Seq, payload: &[u8], ctx: &mut Ctx<'_>) -> Act {
+    pub(super) fn take_payload(&mut self, seq: Seq, payload: &[u8], ctx: &mut Ctx<'_>) -> Act {
         // Trim to the window at both ends.
         let skip = if seq.before(self.rcv_nxt) { self.rcv_nxt.since(seq) as usize } else { 0 };
         let room = if self.rcv_adv.after(seq) { self.rcv_adv.since(seq) as usize } else { 0 };
@@ -588,7 +604,9 @@ impl Tcb {
     /// SYN-SENT (section 3.10.7.3).
     fn in_syn_sent(&mut self, segment: &Segment<'_>, ctx: &mut Ctx<'_>) -> Act {
         let has_ack = segment.has(Control::ACK);
-        if has_ack && segment.ack != self.snd_nxt {
+        let carried = if self.has(Flags::FAST_OPEN) { self.tx.len() } else { 0 };
+        let wrong = segment.ack.before(self.snd_nxt) || segment.ack.after(self.snd_nxt + carried);
+        if has_ack && wrong {
             if !segment.has(Control::RST) {
                 ctx.replies.reset_for(&self.key, segment);
             }
@@ -604,22 +622,26 @@ impl Tcb {
         if !segment.has(Control::SYN) {
             return Act::empty();
         }
-        self.take_syn(segment, &segment.syn_options(), ctx);
+        let options = segment.syn_options();
+        self.take_syn(segment, &options, ctx);
         if !has_ack {
-            // Simultaneous open: both SYNs cross.
+            // Simultaneous open: both SYNs cross. Data that ours brought goes again, after the handshake.
+            self.flags -= Flags::FAST_OPEN;
             self.state = TcpState::SynReceived;
             self.snd_nxt = self.iss;
             self.flags |= Flags::SEND_SYN;
             return Act::SEND;
         }
+        let mut act = Act::SEND;
+        act.set(Act::LEARNED, self.early_answered(segment, &options, ctx));
         self.establish(segment, ctx);
         self.snd_wnd = u32::from(segment.window);
         self.max_wnd = self.snd_wnd;
         self.flags |= Flags::ACK_NOW;
         if !segment.payload.is_empty() {
-            return Act::SEND | self.text(&Segment { seq: segment.seq + 1, ..*segment }, ctx);
+            return act | self.text(&Segment { seq: segment.seq + 1, ..*segment }, ctx);
         }
-        Act::SEND
+        act
     }
 
     /// What a SYN tells: where the peer begins and what it can.

@@ -5,6 +5,7 @@ use core::net::IpAddr;
 use smoltcp::wire::{TcpOption as WireOption, TcpPacket};
 
 use super::demux::FlowKey;
+use super::fast_open::{self, Cookie};
 use super::seq::Seq;
 use crate::ip::addr::Addresses;
 use crate::ip::checksum;
@@ -52,6 +53,7 @@ pub(crate) struct SynOptions {
     pub(crate) mss: Option<u16>,
     pub(crate) scale: Option<u8>,
     pub(crate) sack: bool,
+    pub(crate) fast_open: Option<Cookie>,
 }
 
 impl<'a> Segment<'a> {
@@ -170,6 +172,7 @@ impl<'a> Segment<'a> {
                 // RFC 7323 section 2.3: shifts above 14 count as 14.
                 WireOption::WindowScale(scale) => found.scale = Some(scale.min(14)),
                 WireOption::SackPermitted => found.sack = true,
+                WireOption::Unknown { kind: fast_open::KIND, data } => found.fast_open = Cookie::read(data),
                 _ => {}
             }
             rest = next;

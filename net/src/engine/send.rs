@@ -33,10 +33,13 @@ impl Tcb {
         match self.state {
             TcpState::Closed | TcpState::Listen | TcpState::TimeWait => return Ok(()),
             TcpState::SynSent | TcpState::SynReceived if self.has(Flags::SEND_SYN) => {
-                return self.send_syn(now, link);
+                self.send_syn(now, pool, link)?;
+                if !self.is_early() {
+                    return Ok(());
+                }
             }
             TcpState::SynSent => return Ok(()),
-            TcpState::SynReceived => return self.send_acks(now, pool, link),
+            TcpState::SynReceived if !self.is_early() => return self.send_acks(now, pool, link),
             _ => {}
         }
         if usize::from(self.path_mtu) > link.mtu && !self.has(Flags::LOOPBACK) {
@@ -65,7 +68,7 @@ impl Tcb {
         }
     }
 
-    fn send_syn(&mut self, now: Now, link: &mut Link<'_>) -> Result<(), Blocked> {
+    fn send_syn(&mut self, now: Now, pool: &mut Pool, link: &mut Link<'_>) -> Result<(), Blocked> {
         if self.timer_at[T_RESEND] == NEVER {
             self.arm(T_RESEND, now.ms + self.rtt.backed_off_ms(self.retries));
         }
@@ -84,7 +87,8 @@ impl Tcb {
         let ack = if control.contains(Control::ACK) { self.rcv_nxt } else { Seq(0) };
         let mut header = Header::new(self.key, self.iss, ack, control);
         // The window of a SYN is not scaled (RFC 7323 section 2.2).
-        header.window = self.rcvbuf.min(65_535) as u16;
+        let window = self.rcvbuf.saturating_sub(self.rx.len()).min(65_535);
+        header.window = window as u16;
         let mss = self.advertised_mss();
         header.option(&[2, 4, (mss >> 8) as u8, mss as u8]);
         let first = self.state == TcpState::SynSent;
@@ -99,10 +103,27 @@ impl Tcb {
         if first || self.has(Flags::SCALING) {
             header.option(&[1, 3, 3, self.rcv_shift]);
         }
+        // A SYN that is sent again does without option and data (RFC 7413 section 4.1.3.1): they may be why it got lost.
+        let fast_open = self.extra().fast_open.filter(|_| !first || self.retries == 0);
+        if let Some(cookie) = fast_open {
+            cookie.write(&mut header);
+        }
         self.stamp(&mut header);
-        link.send_tcp(self, &header, 0, 0, |_| ())?;
+        let len = if first && self.has(Flags::FAST_OPEN) && self.retries == 0 { self.tx.len() } else { 0 };
+        let mut tx = core::mem::take(&mut self.tx);
+        let result = link.send_tcp(self, &header, len as usize, 0, |payload| {
+            tx.copy_out(pool, 0, payload);
+        });
+        self.tx = tx;
+        result?;
         self.flags -= Flags::SEND_SYN;
-        self.snd_nxt = self.iss + 1;
+        self.data_segments_out = self.data_segments_out.wrapping_add(u32::from(len > 0));
+        if self.is_early() {
+            self.last_ack = self.rcv_nxt;
+            self.rcv_adv = self.rcv_adv.latest(self.rcv_nxt + window);
+        } else {
+            self.snd_nxt = self.iss + 1;
+        }
         if self.retries == 0 {
             self.flags |= Flags::TIMING;
             (self.rtt_seq, self.rtt_sent_us) = (self.iss, now.us);

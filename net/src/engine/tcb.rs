@@ -6,6 +6,7 @@ use alloc::collections::VecDeque;
 
 use super::congestion::Congestion;
 use super::demux::FlowKey;
+use super::fast_open::{Cookie, EarlyFailure, Lesson};
 use super::queue::{Pool, Queue};
 use super::reassembly::Reassembly;
 use super::recovery::FIRST_ACK_DELAY_MS;
@@ -134,6 +135,11 @@ bitflags::bitflags! {
         const BULK = 1 << 58;
         /// The owner bounds the window or the rate of sending.
         const BOUNDED = 1 << 59;
+        /// In SYN-SENT: the SYN carries what is queued. In SYN-RECEIVED: handed out before the handshake is over
+        /// (`fast_open.rs`).
+        const FAST_OPEN = 1 << 60;
+        /// The SYN's data were taken, by the peer or by us.
+        const SYN_DATA = 1 << 61;
     }
 }
 
@@ -272,6 +278,10 @@ pub(crate) struct Extra {
     /// When the path's MTU was last found to be smaller than the link's, seconds; 0 if never.
     pub(crate) pmtu_at_s: u32,
     pub(crate) challenge_ms: u64,
+    /// The cookie for our SYN or SYN-ACK, or the request for one; what the answer told; what went wrong.
+    pub(crate) fast_open: Option<Cookie>,
+    pub(crate) lesson: Option<Lesson>,
+    pub(crate) early_failure: EarlyFailure,
 }
 
 /// What holds for a connection that has no `Extra`.
@@ -289,6 +299,9 @@ static NOTHING: Extra = Extra {
     urgent_byte: 0,
     pmtu_at_s: 0,
     challenge_ms: 0,
+    fast_open: None,
+    lesson: None,
+    early_failure: EarlyFailure::None,
 };
 
 /// A listener's queue.
@@ -301,6 +314,9 @@ pub(crate) struct Listener {
     pub(crate) half_open: usize,
     /// Until when answers to SYN cookies may come.
     pub(crate) cookies_until_ms: u64,
+    /// Handed out before their handshakes are over, and until when others count that were reset (`fast_open.rs`).
+    pub(crate) early: usize,
+    pub(crate) early_resets: VecDeque<u64>,
 }
 
 /// What the owner set, in milliseconds and bytes.
@@ -319,6 +335,10 @@ pub(crate) struct Options {
     pub(crate) window_clamp: u32,
     /// Bytes in a second (SO_MAX_PACING_RATE); `u64::MAX` for no bound.
     pub(crate) pacing_rate: u64,
+    /// Connections that a listener hands out before their handshakes are over (TCP_FASTOPEN).
+    pub(crate) fast_open: u32,
+    /// The option travels without a cookie (TCP_FASTOPEN_NO_COOKIE).
+    pub(crate) no_cookie: bool,
 }
 
 /// Dynamic right-sizing of the receive buffer: bytes that the reader took in the last round trip.
@@ -346,6 +366,8 @@ impl Options {
         syn_count: 6,
         window_clamp: 0,
         pacing_rate: u64::MAX,
+        fast_open: 0,
+        no_cookie: false,
     };
 }
 
@@ -570,7 +592,8 @@ impl Tcb {
     }
 
     pub(crate) fn can_send(&self) -> bool {
-        matches!(self.state, TcpState::Established | TcpState::CloseWait) && !self.has(Flags::FIN_QUEUED)
+        let open = matches!(self.state, TcpState::Established | TcpState::CloseWait) || self.is_early();
+        open && !self.has(Flags::FIN_QUEUED)
     }
 
     pub(crate) fn can_receive(&self) -> bool {
@@ -605,7 +628,7 @@ impl Tcb {
         ready.set(Ready::ERROR, self.error.is_some());
         ready.set(Ready::PEER_CLOSED, peer_closed || (over && self.has(Flags::WAS_ESTABLISHED)));
         ready.set(Ready::HANGUP, over || (peer_closed && self.has(Flags::FIN_QUEUED)));
-        if matches!(self.state, TcpState::SynSent | TcpState::SynReceived) {
+        if matches!(self.state, TcpState::SynSent | TcpState::SynReceived) && !self.is_early() {
             return ready;
         }
         ready.set(Ready::URGENT, self.has(Flags::URGENT_BYTE));

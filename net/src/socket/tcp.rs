@@ -6,9 +6,11 @@ use core::net::IpAddr;
 use platform::time::Instant;
 
 use super::{Bind, Endpoint, Kind, SocketId};
+use crate::config::FastOpen;
 use crate::engine::LocalFacts;
 use crate::engine::congestion::{Algorithm, Congestion};
 use crate::engine::demux::FlowKey;
+use crate::engine::fast_open::{Cookie, EarlyFailure, Known};
 use crate::engine::receive::Act;
 use crate::engine::receive::DELAYED_ACK_MS;
 use crate::engine::segment::{Control, Header};
@@ -107,6 +109,10 @@ pub enum TcpOption {
     UrgentInline(bool),
     /// SO_MAX_PACING_RATE: bytes in a second; `u64::MAX` for no bound.
     PacingRate(u64),
+    /// TCP_FASTOPEN: connections that a listener hands out before their handshakes are over; 0 for none.
+    FastOpen(u32),
+    /// TCP_FASTOPEN_NO_COOKIE: data goes in the SYN without a cookie.
+    NoCookie(bool),
     /// IP_TTL.
     HopLimit(u8),
     /// IP_TOS.
@@ -138,6 +144,8 @@ pub struct TcpOptions {
     pub window_clamp: u32,
     pub urgent_inline: bool,
     pub pacing_rate: u64,
+    pub fast_open: u32,
+    pub no_cookie: bool,
     pub hop_limit: u8,
     pub traffic_class: u8,
 }
@@ -239,6 +247,10 @@ pub struct TcpInfo {
     pub max_pacing_rate: u64,
     /// Explicit congestion notification was agreed on.
     pub ecn: bool,
+    /// Data in a SYN was taken, by the peer or by us (RFC 7413), and why ours was not.
+    pub syn_data: bool,
+    /// What went wrong with data in our SYN.
+    pub early_failure: EarlyFailure,
     /// Payload bytes acknowledged by the peer.
     pub bytes_acked: u64,
     /// Payload bytes received in order.
@@ -398,6 +410,84 @@ impl Shard {
         Err(Error::InProgress)
     }
 
+    /// As [`Self::tcp_connect`], with data in the SYN if the server is known to take them (RFC 7413); `fill` writes
+    /// them, `max` bytes at most. Tells how many bytes go with the SYN: they are sent again should
+    /// the server not take them. `NotSupported`: clients may not ([`crate::FastOpen::CLIENT`]).
+    pub fn tcp_connect_early(
+        &mut self,
+        id: SocketId,
+        remote: Endpoint,
+        now: Instant,
+        max: usize,
+        fill: &mut dyn FnMut(&mut [u8]) -> usize,
+    ) -> Result<usize> {
+        if !self.config.fast_open.contains(FastOpen::CLIENT) {
+            return Err(Error::NotSupported);
+        }
+        match self.tcp_connect(id, remote, now) {
+            Ok(()) | Err(Error::InProgress) => {}
+            Err(other) => return Err(other),
+        }
+        let index = self.tcp_index(id)?;
+        let Some((known, cookie)) = self.early_means(index) else { return Ok(0) };
+        let tcb = &mut self.tcp.sockets[index];
+        tcb.extra_mut().fast_open = cookie;
+        if cookie.is_some_and(|cookie| cookie.is_request()) {
+            return Ok(0);
+        }
+        let (room, mut count) = (max.min(tcb.early_room(&known)), 0);
+        while count < room {
+            let mut asked = 0;
+            let mut watched = |piece: &mut [u8]| {
+                asked = piece.len();
+                fill(piece).min(asked)
+            };
+            let filled = tcb.tx.fill_tail(&mut self.tcp.pool, room - count, &mut watched);
+            count += filled.unwrap_or(0);
+            if filled.is_none_or(|filled| filled < asked) {
+                break;
+            }
+        }
+        tcb.flags.set(Flags::FAST_OPEN, count > 0);
+        Ok(count)
+    }
+
+    /// Data could go in a SYN to `remote`, without asking for a cookie first.
+    pub fn tcp_early_possible(&self, id: SocketId, remote: Endpoint) -> bool {
+        let Ok(index) = self.tcp_index(id) else { return false };
+        let tcb = &self.tcp.sockets[index];
+        let to = remote.destination();
+        let from = match tcb.key.local {
+            addr if !addr.is_unspecified() => Some(addr),
+            _ => self.routes.source_for(to, self.now.ms).and_then(|source| self.addresses.find(source)),
+        };
+        let (Some(local), Some(remote)) = (from, self.addresses.find(to)) else { return false };
+        let known = self.tcp.peers.get(local, remote, self.now.ms);
+        let free = tcb.options().no_cookie || self.config.fast_open.contains(FastOpen::CLIENT_WITHOUT_COOKIE);
+        self.config.fast_open.contains(FastOpen::CLIENT)
+            && known.is_some_and(|known| free || !known.cookie.is_request())
+    }
+
+    /// What the SYN of connection `index` says: a cookie, the request for one, or nothing and yet data. `None`: it
+    /// should be an ordinary one.
+    fn early_means(&self, index: u32) -> Option<(Known, Option<Cookie>)> {
+        let tcb = &self.tcp.sockets[index];
+        let known = self.tcp.peers.get(tcb.key.local, tcb.key.remote, self.now.ms)?;
+        let free = tcb.options().no_cookie || self.config.fast_open.contains(FastOpen::CLIENT_WITHOUT_COOKIE);
+        let cookie = Some(known.cookie).filter(|cookie| !(free && cookie.is_request()));
+        Some((known, cookie))
+    }
+
+    /// Where data may go in a SYN from now on.
+    pub fn set_fast_open(&mut self, fast_open: FastOpen) {
+        self.config.fast_open = fast_open;
+    }
+
+    /// Where data may go in a SYN.
+    pub fn fast_open(&self) -> FastOpen {
+        self.config.fast_open
+    }
+
     /// The four-tuple for a connection to `remote`: source address by route, port by RFC 6056.
     fn flow_to(&mut self, index: u32, remote: Endpoint) -> Result<FlowKey> {
         let to = remote.destination();
@@ -471,7 +561,9 @@ impl Shard {
         let child = listener.ready.pop_front().ok_or(Error::WouldBlock)?;
         let tcb = &mut self.tcp.sockets[child];
         tcb.flags -= Flags::CHILD | Flags::MORE;
-        tcb.parent = crate::engine::NO_PARENT;
+        if !tcb.has(Flags::FAST_OPEN) {
+            tcb.parent = crate::engine::NO_PARENT;
+        }
         tcb.news = Ready::empty();
         tcb.start_keep_alive(self.now.ms);
         let peer = Endpoint::new(self.addresses.get(tcb.key.remote), tcb.key.remote_port);
@@ -849,7 +941,7 @@ impl Shard {
             self.stop_listening(index);
             return self.tcp.free(index);
         }
-        if !tcb.is_synchronized() {
+        if !tcb.is_synchronized() && !tcb.is_early() {
             if tcb.state == TcpState::SynReceived {
                 return self.reset_now(index);
             }
@@ -948,6 +1040,11 @@ impl Shard {
                 tcb.extra_mut().options.pacing_rate = rate;
                 tcb.flags |= Flags::BOUNDED;
             }
+            TcpOption::FastOpen(_) if !matches!(tcb.state, TcpState::Closed | TcpState::Listen) => {
+                return Err(Error::Invalid);
+            }
+            TcpOption::FastOpen(most) => tcb.extra_mut().options.fast_open = most,
+            TcpOption::NoCookie(on) => tcb.extra_mut().options.no_cookie = on,
             TcpOption::HopLimit(hops) => tcb.hop_limit = hops,
             // The two ECN bits are the engine's (ip(7), INET_ECN_MASK).
             TcpOption::TrafficClass(class) => tcb.traffic_class = class & !3,
@@ -987,6 +1084,8 @@ impl Shard {
             window_clamp: tcb.options().window_clamp,
             urgent_inline: tcb.has(Flags::OOB_INLINE),
             pacing_rate: tcb.options().pacing_rate,
+            fast_open: tcb.options().fast_open,
+            no_cookie: tcb.options().no_cookie,
             hop_limit: tcb.hop_limit,
             traffic_class: tcb.traffic_class,
         })
@@ -1062,6 +1161,8 @@ impl Shard {
             pacing_rate: tcb.pacing_rate().unwrap_or(u64::MAX),
             max_pacing_rate: tcb.options().pacing_rate,
             ecn: tcb.has(Flags::ECN),
+            syn_data: tcb.has(Flags::SYN_DATA),
+            early_failure: extra.early_failure,
             bytes_acked: tcb.bytes_acked,
             bytes_received: tcb.bytes_received,
         })
