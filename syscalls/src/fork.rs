@@ -257,6 +257,9 @@ fn traced(ctx: &Ctx, number: usize, args: &[usize; 6], back: Back<'_>) -> Result
 fn clone_any(ctx: &Ctx, number: usize, args: &[usize; 6], back: Back<'_>) -> Result {
     let args = arguments(number, args)?;
     if args.flags & CLONE_THREAD != 0 {
+        if args.flags & CLONE_PIDFD != 0 {
+            return Err(Errno::EINVAL);
+        }
         return match back {
             Back::Instruction(frame) => clone_thread(ctx, args, frame),
             // A function cannot come back on another stack (libc's clone(3) issues the instruction).
@@ -312,7 +315,8 @@ fn check(args: &CloneArgs) -> Result<()> {
         | CLONE_PTRACE
         | CLONE_SYSVSEM
         | CLONE_IO
-        | CLONE_CLEAR_SIGHAND;
+        | CLONE_CLEAR_SIGHAND
+        | CLONE_PIDFD;
     /// New namespaces: of mounts, cgroups, host name, IPC, users, processes, network.
     const NAMESPACES: u64 = CLONE_NEWNS | 0x7e00_0000;
     if args.exit_signal > 64 {
@@ -328,7 +332,12 @@ fn check(args: &CloneArgs) -> Result<()> {
     if args.flags & (CLONE_VM | CLONE_VFORK) == CLONE_VM {
         return Err(Errno::ENOSYS);
     }
-    if args.flags & (CLONE_FILES | CLONE_FS | CLONE_SIGHAND | CLONE_PIDFD) != 0 || args.flags & !KNOWN != 0 {
+    // clone(2) has one pointer for both.
+    let twice = args.flags & CLONE_PARENT_SETTID != 0 && args.pidfd == args.parent_tid;
+    if args.flags & CLONE_PIDFD != 0 && (twice || args.flags & CLONE_DETACHED != 0) {
+        return Err(Errno::EINVAL);
+    }
+    if args.flags & (CLONE_FILES | CLONE_FS | CLONE_SIGHAND) != 0 || args.flags & !KNOWN != 0 {
         return Err(Errno::ENOSYS);
     }
     Ok(())
@@ -353,9 +362,44 @@ fn fork(ctx: &Ctx, args: &CloneArgs, back: Back<'_>) -> Result {
         process.actions.reset();
     }
     let task = Task::forked(&process, ctx.task);
-    if args.flags & CLONE_VM != 0 {
-        return lend(ctx, args, back, &process, task);
+    // After the descriptors were copied: the child has none for itself.
+    let pidfd = match args.flags & CLONE_PIDFD {
+        0 => None,
+        _ => Some(open_pidfd(ctx, args, &process)?),
+    };
+    let made = match args.flags & CLONE_VM {
+        0 => start_child(ctx, args, back, &process, task),
+        _ => lend(ctx, args, back, &process, task),
+    };
+    if made.is_err() {
+        close_pidfd(ctx, pidfd);
     }
+    made
+}
+
+fn open_pidfd(ctx: &Ctx, args: &CloneArgs, process: &Arc<process::Process>) -> Result<i32> {
+    let fd = crate::pidfd::install(ctx, process.clone(), 0)? as i32;
+    if let Err(error) = UserPtr::<i32>::new(args.pidfd as usize).write(fd) {
+        close_pidfd(ctx, Some(fd));
+        return Err(error);
+    }
+    Ok(fd)
+}
+
+fn close_pidfd(ctx: &Ctx, fd: Option<i32>) {
+    if let Some(Ok(open)) = fd.map(|fd| ctx.process.fds.remove(fd)) {
+        crate::fd::release(open);
+    }
+}
+
+/// The host's copy-on-write clone.
+fn start_child(
+    ctx: &Ctx,
+    args: &CloneArgs,
+    back: Back<'_>,
+    process: &Arc<process::Process>,
+    task: Arc<Task>,
+) -> Result {
     if args.flags & CLONE_CHILD_CLEARTID != 0 {
         task.clear_tid.store(args.child_tid as usize, Ordering::Relaxed);
     }
@@ -370,7 +414,7 @@ fn fork(ctx: &Ctx, args: &CloneArgs, back: Back<'_>) -> Result {
     crate::priority::apply(&task);
     process.set_host(child.process().clone());
     let start = Start { task: &task, args, back };
-    root().insert_process(&process);
+    root().insert_process(process);
     let turn = Turn::take();
     let started = child.start(begin, (&raw const start).cast_mut().cast());
     drop(turn);
@@ -385,7 +429,7 @@ fn fork(ctx: &Ctx, args: &CloneArgs, back: Back<'_>) -> Result {
         return Err(error);
     }
     if args.flags & CLONE_VFORK != 0 {
-        wait_for_release(ctx, &process);
+        wait_for_release(ctx, process);
     }
     Ok(process.pid as usize)
 }

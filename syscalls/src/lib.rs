@@ -58,6 +58,7 @@ pub mod net_poll;
 mod net_tables;
 mod netlink;
 pub mod path;
+pub mod pidfd;
 pub mod pipe;
 pub mod poll;
 pub mod posix_timer;

@@ -5,7 +5,7 @@
 //! process whose host process was killed ends the same way, carried out by whoever of the family sees it
 //! first ([`host_gone`]).
 
-use crate::args::WaitFlags;
+use crate::args::{Fd, WaitFlags};
 use crate::context::Ctx;
 use crate::hub::Events;
 use crate::process::{Process, root};
@@ -263,6 +263,7 @@ fn tell_of_end(child: &Arc<Process>, status: u32) {
 fn forget(child: &Process) {
     child.life.lock().state = State::Reaped;
     root().remove_process(child.pid);
+    child.released.notify(Events::HUP);
 }
 
 const CLD_EXITED: i32 = 1;
@@ -384,11 +385,12 @@ const WALL: u32 = 0x4000_0000;
 const WCLONE: u32 = 0x8000_0000;
 
 /// Which children a call waits for.
-#[derive(Clone, Copy)]
 enum Which {
     Any,
     Pid(u32),
     Group(u32),
+    /// The one behind a pidfd, whatever its id.
+    This(Arc<Process>),
 }
 
 struct Wish {
@@ -412,10 +414,11 @@ impl Wish {
         // wait(2): "clone" children are those whose end is not told by SIGCHLD.
         let is_clone = child.exit_signal.load(Ordering::Relaxed) != SIGCHLD;
         let kind = self.options & WALL != 0 || is_clone == (self.options & WCLONE != 0);
-        kind && match self.which {
+        kind && match &self.which {
             Which::Any => true,
-            Which::Pid(pid) => child.pid == pid,
-            Which::Group(group) => child.group.load(Ordering::Relaxed) == group,
+            Which::Pid(pid) => child.pid == *pid,
+            Which::Group(group) => child.group.load(Ordering::Relaxed) == *group,
+            Which::This(process) => core::ptr::eq(&raw const **process, child),
         }
     }
 
@@ -432,6 +435,7 @@ impl Wish {
                     *sum = sum.and(&usage);
                     drop(sum);
                     root().remove_process(child.pid);
+                    child.released.notify(Events::HUP);
                 }
                 return Ok(Some(Found { child, status, usage }));
             }
@@ -524,19 +528,28 @@ pub fn waitid(
     const P_ALL: i32 = 0;
     const P_PID: i32 = 1;
     const P_PGID: i32 = 2;
+    const P_PIDFD: i32 = 3;
     let known = WNOHANG | WNOWAIT | WEXITED | WSTOPPED | WCONTINUED | WNOTHREAD | WALL | WCLONE;
     if options & !known != 0 || options & (WEXITED | WSTOPPED | WCONTINUED) == 0 {
         return Err(Errno::EINVAL);
     }
+    // Of a pidfd without waiting: EAGAIN where others would sleep.
+    let mut patient = true;
     let which = match kind {
         P_ALL => Which::Any,
+        P_PIDFD if id >= 0 => {
+            let (process, nonblocking) = crate::pidfd::of(ctx, Fd(id))?;
+            patient = !nonblocking || options & WNOHANG != 0;
+            Which::This(process)
+        }
         P_PID if id > 0 => Which::Pid(id as u32),
         P_PGID if id == 0 => Which::Group(ctx.process.group.load(Ordering::Relaxed)),
         P_PGID if id > 0 => Which::Group(id as u32),
         _ => return Err(Errno::EINVAL),
     };
-    let found = (Wish { which, options }).wait(ctx)?;
-    match found {
+    let options = if patient { options } else { options | WNOHANG };
+    match (Wish { which, options }).wait(ctx)? {
+        None if !patient => return Err(Errno::EAGAIN),
         // Nothing yet: the program tells by si_pid and si_signo, which are 0 (waitid(2)).
         None => info.write_optional([0; 16])?,
         Some(found) => {

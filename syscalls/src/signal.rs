@@ -794,6 +794,36 @@ pub fn rt_sigqueueinfo(ctx: &Ctx, pid: i32, signal: Signal, info: UserPtr<RawInf
     Ok(0)
 }
 
+/// A signal to the process of a pidfd (pidfd_send_signal(2)): as kill(2), or with the caller's words.
+pub(crate) fn send_through(
+    ctx: &Ctx,
+    process: &Arc<Process>,
+    signal: Signal,
+    info: UserPtr<RawInfo>,
+) -> Result {
+    let info = match info.read_optional()? {
+        None => Info::from_user(signal.0, SI_USER, ctx),
+        Some(raw) => {
+            let info = Info::from_raw(&raw);
+            if info.signo != signal.0 {
+                return Err(Errno::EINVAL);
+            }
+            not_forged(ctx, process.pid as i32, info)?
+        }
+    };
+    check_signal_or_zero(signal)?;
+    if process.life.lock().letter() == Some('X') {
+        return Err(Errno::ESRCH);
+    }
+    if !may_signal(ctx, process) {
+        return Err(Errno::EPERM);
+    }
+    if signal.0 != 0 {
+        send_process(process, info)?;
+    }
+    Ok(0)
+}
+
 /// rt_tgsigqueueinfo(2).
 pub fn rt_tgsigqueueinfo(ctx: &Ctx, group: i32, tid: i32, signal: Signal, info: UserPtr<RawInfo>) -> Result {
     if group <= 0 || tid <= 0 {
@@ -806,7 +836,10 @@ pub fn rt_tgsigqueueinfo(ctx: &Ctx, group: i32, tid: i32, signal: Signal, info: 
 
 /// Only the kernel may say that a signal came from the kernel, or from kill(2), to someone else.
 fn queued_info(ctx: &Ctx, pid: i32, signal: Signal, info: UserPtr<RawInfo>) -> Result<Info> {
-    let info = Info { signo: signal.0, ..Info::from_raw(&info.read()?) };
+    not_forged(ctx, pid, Info { signo: signal.0, ..Info::from_raw(&info.read()?) })
+}
+
+fn not_forged(ctx: &Ctx, pid: i32, info: Info) -> Result<Info> {
     let forged = info.code >= 0 || info.code == SI_TKILL;
     if forged && pid as u32 != ctx.process.pid { Err(Errno::EPERM) } else { Ok(info) }
 }

@@ -396,7 +396,7 @@ table! {
     244 => mq_notify(Fd, UserPtr<SigEvent>) partial "SIGEV_THREAD by the instruction: a pipe instead of a netlink socket" = crate::mqueue::mq_notify;
     245 => mq_getsetattr(Fd, UserPtr<MqAttr>, UserPtr<MqAttr>) full "" = crate::mqueue::mq_getsetattr;
     246 => kexec_load() missing "administration of a machine, not of a guest";
-    247 => waitid(i32, i32, UserPtr<RawInfo>, WaitFlags, UserPtr<[i64; 18]>) partial "no P_PIDFD" = crate::reap::waitid;
+    247 => waitid(i32, i32, UserPtr<RawInfo>, WaitFlags, UserPtr<[i64; 18]>) full "" = crate::reap::waitid;
     248 => add_key() missing "no key retention service";
     249 => request_key() missing "no key retention service";
     250 => keyctl() missing "no key retention service";
@@ -484,7 +484,7 @@ table! {
     332 => statx(DirFd, UserStr, AtFlags, u32, UserPtr<Statx>) full "" = crate::stat::statx;
     333 => io_pgetevents() missing "asynchronous I/O rings: programs fall back to plain calls";
     334 => rseq(Address, u32, i32, u32) partial "always ENOSYS, unannounced: libcs try it and do without" = crate::info::rseq;
-    424 => pidfd_send_signal() missing "administration of a machine, not of a guest";
+    424 => pidfd_send_signal(Fd, Signal, UserPtr<RawInfo>, u32) partial "no flags, no folder of /proc" = crate::pidfd::pidfd_send_signal;
     425 => io_uring_setup() missing "asynchronous I/O rings: programs fall back to plain calls";
     426 => io_uring_enter() missing "asynchronous I/O rings: programs fall back to plain calls";
     427 => io_uring_register() missing "asynchronous I/O rings: programs fall back to plain calls";
@@ -494,11 +494,11 @@ table! {
     431 => fsconfig() missing "administration of a machine, not of a guest";
     432 => fsmount() missing "administration of a machine, not of a guest";
     433 => fspick() missing "administration of a machine, not of a guest";
-    434 => pidfd_open() missing "administration of a machine, not of a guest";
-    435 => clone3(UserPtr<CloneArgs>, usize) partial "as clone; no pidfd, no set_tid, no cgroup" = crate::thread::clone3;
+    434 => pidfd_open(i32, u32) partial "no PIDFD_THREAD" = crate::pidfd::pidfd_open;
+    435 => clone3(UserPtr<CloneArgs>, usize) partial "as clone; no set_tid, no cgroup" = crate::thread::clone3;
     436 => close_range(u32, u32, u32) full "" = crate::fcntl::close_range;
     437 => openat2(DirFd, UserStr, UserPtr<OpenHow>, usize) partial "without RESOLVE flags" = crate::path::openat2;
-    438 => pidfd_getfd() missing "administration of a machine, not of a guest";
+    438 => pidfd_getfd(Fd, Fd, u32) full "" = crate::pidfd::pidfd_getfd;
     439 => faccessat2(DirFd, UserStr, i32, AtFlags) partial "host files by the rights of the user who started the guest" = crate::path::faccessat2;
     440 => process_madvise() missing "administration of a machine, not of a guest";
     441 => epoll_pwait2(Fd, EventsOut, i32, TimeIn, MaskIn, usize) full "" = crate::epoll::epoll_pwait2;
