@@ -230,8 +230,12 @@ impl Names {
         Ok(())
     }
 
-    fn remove(&self, key: &Key) {
-        self.0.lock().remove(key);
+    /// Forgets a name that `core` holds. An accepted endpoint goes by its listener's name without holding it.
+    fn remove(&self, key: &Key, core: &Arc<Core>) {
+        let mut names = self.0.lock();
+        if names.get(key).is_some_and(|holder| core::ptr::eq(holder.as_ptr(), Arc::as_ptr(core))) {
+            names.remove(key);
+        }
     }
 }
 
@@ -302,7 +306,7 @@ impl Core {
             (state.name.take(), core::mem::replace(&mut state.phase, Phase::Over))
         };
         if let Some(name) = name {
-            root().unix.remove(&name.key);
+            root().unix.remove(&name.key, self);
         }
         let (messages, blocked) = {
             let mut inbox = self.inbox.lock();
@@ -333,7 +337,7 @@ impl Core {
         let mut state = self.state.lock();
         if state.name.is_some() {
             drop(state);
-            root().unix.remove(&name.key);
+            root().unix.remove(&name.key, self);
             return Err(Errno::EINVAL);
         }
         state.name = Some(name);
