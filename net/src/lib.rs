@@ -17,8 +17,7 @@
 //!
 //! `smoltcp::wire` gives the packet formats and checksums; smoltcp's own sockets are a peer in the tests.
 //!
-//! Left out of TCP, by name: AccECN, BBR, upward probing of the path MTU (RFC 4821; a
-//! path that was found to be a black hole keeps its small segments), F-RTO for peers without both SACK and
+//! Left out of TCP, by name: AccECN, BBR, F-RTO for peers without both SACK and
 //! timestamps, MSG_ZEROCOPY, TCP-MD5 and TCP-AO, MPTCP.
 #![no_std]
 #![deny(unsafe_code)]

@@ -204,3 +204,135 @@ fn rfc4821_7_7_a_black_hole_is_left_by_smaller_segments() {
     let out = c.ack(1160);
     assert!(c.sent(&out).iter().all(|sent| sent.1 <= 1160));
 }
+
+/// Falls into a black hole and out of it; `acked` bytes arrived.
+fn out_of_the_hole(offer: Offer) -> (Conn, u32) {
+    let mut c = Conn::new(offer);
+    c.write(3 * 1460);
+    c.pass(4000);
+    assert_eq!(c.info().path_mtu, 1200);
+    c.ack(3 * 1460);
+    (c, 3 * 1460)
+}
+
+/// Acknowledges in order what is sent, a segment at a time, until one is larger than usual; what came out last.
+fn until_probe(c: &mut Conn, acked: &mut u32, most_ms: u64) -> Option<Vec<(u32, usize)>> {
+    let usual = usize::from(c.info().path_mtu) - 40;
+    for _ in 0..most_ms / 10 {
+        let out = c.write(20_000);
+        let mut sent = c.sent(&out);
+        if sent.iter().any(|sent| sent.1 > usual) {
+            return Some(sent);
+        }
+        while let Some(&(seq, len)) = sent.first() {
+            *acked = seq + len as u32;
+            let more = c.ack(*acked);
+            sent.remove(0);
+            sent.extend(c.sent(&more));
+            if sent.iter().any(|sent| sent.1 > usual) {
+                return Some(sent);
+            }
+        }
+        c.pass(10);
+    }
+    None
+}
+
+#[test]
+fn rfc4821_7_3_a_probe_that_arrives_makes_segments_large_again() {
+    let (mut c, mut acked) = out_of_the_hole(ETHERNET);
+    let sent = until_probe(&mut c, &mut acked, 5000).expect("a probe");
+    let large: Vec<usize> = sent.iter().map(|sent| sent.1).filter(|len| *len > 1160).collect();
+    assert_eq!(large, [1460], "one, of the link's size");
+    let behind = sent.iter().skip_while(|sent| sent.1 != 1460).count();
+    assert!(behind > 4, "its loss would be seen: {sent:?}");
+    for (seq, len) in sent {
+        acked = acked.max(seq + len as u32);
+        c.ack(acked);
+    }
+    assert_eq!(c.info().path_mtu, 1500);
+    c.pass(10);
+    let out = c.write(5000);
+    assert!(c.sent(&out).iter().any(|sent| sent.1 == 1460), "{out:?}");
+}
+
+#[test]
+fn rfc4821_7_6_2_a_probe_that_is_lost_costs_no_window_and_the_search_goes_on_by_halves() {
+    let (mut c, mut acked) = out_of_the_hole(ETHERNET);
+    let mut tried = Vec::new();
+    // A path that takes packets of up to 1400 bytes.
+    for _ in 0..20 {
+        let Some(sent) = until_probe(&mut c, &mut acked, 5000) else { break };
+        let probe = *sent.iter().find(|sent| sent.1 > usize::from(c.info().path_mtu) - 40).expect("a probe");
+        tried.push(probe.1 + 40);
+        let end = sent.iter().map(|sent| sent.0 + sent.1 as u32).max().unwrap();
+        if probe.1 + 40 <= 1400 {
+            acked = end;
+            c.ack(acked);
+            c.pass(5);
+            if usize::from(c.info().path_mtu) >= 1384 {
+                break;
+            }
+            continue;
+        }
+        let (cwnd, before) = (c.info().cwnd, c.info().ssthresh);
+        c.ack(probe.0);
+        let mut again = Vec::new();
+        let behind: Vec<_> = sent.iter().filter(|sent| sent.0 > probe.0).copied().collect();
+        for (seq, len) in &behind {
+            let first = behind[0].0;
+            let out = c.sack(probe.0, &[(first, seq + *len as u32)]);
+            again.extend(c.sent(&out).into_iter().filter(|sent| sent.0 < first));
+        }
+        let bytes: usize = again.iter().map(|sent| sent.1).sum();
+        assert_eq!((again[0].0, bytes), (probe.0, probe.1), "sent again: {again:?}");
+        assert!(
+            again.iter().all(|sent| sent.1 <= usize::from(c.info().path_mtu) - 40),
+            "in small ones: {again:?}"
+        );
+        assert!(c.info().cwnd >= cwnd && c.info().ssthresh == before, "no congestion");
+        acked = end;
+        c.ack(acked);
+    }
+    assert_eq!(tried[..2], [1500, 1500], "twice: {tried:?}");
+    let found = c.info().path_mtu;
+    assert!((1384..=1400).contains(&found), "{found}: {tried:?}");
+    assert!(tried.len() <= 12, "{tried:?}");
+}
+
+#[test]
+fn rfc8899_5_1_1_the_search_is_over_for_ten_minutes() {
+    let (mut c, mut acked) = out_of_the_hole(ETHERNET);
+    let mut probes = 0;
+    // Nothing above 1200 passes.
+    while let Some(sent) = until_probe(&mut c, &mut acked, 5000) {
+        let probe = *sent.iter().find(|sent| sent.1 > 1160).unwrap();
+        let end = sent.iter().map(|sent| sent.0 + sent.1 as u32).max().unwrap();
+        c.ack(probe.0);
+        for _ in 0..3 {
+            c.sack(probe.0, &[(probe.0 + probe.1 as u32, end)]);
+        }
+        acked = end;
+        c.ack(acked);
+        probes += 1;
+        assert!(probes < 20);
+    }
+    assert_eq!(c.info().path_mtu, 1200);
+    assert!((10..=14).contains(&probes), "each size twice: {probes}");
+    c.pass(600_000);
+    assert!(until_probe(&mut c, &mut acked, 5000).is_some(), "and then again");
+}
+
+#[test]
+fn rfc8899_3_who_sends_little_does_not_probe() {
+    let (mut c, mut acked) = out_of_the_hole(ETHERNET);
+    c.pass(5000);
+    for _ in 0..50 {
+        let out = c.write(3000);
+        let sent = c.sent(&out);
+        assert!(sent.iter().all(|sent| sent.1 <= 1160), "{sent:?}");
+        acked += 3000;
+        c.ack(acked);
+        c.pass(20);
+    }
+}

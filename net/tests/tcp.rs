@@ -487,3 +487,23 @@ fn kick_repairs_a_lost_flight() {
     world.settle();
     assert_eq!(world.server_recv(server), b"lost with the old server");
 }
+
+/// A path between the least and the link's size that says nothing: everything arrives, and at last in segments of nearly
+/// the size that it takes.
+#[test]
+fn a_silent_path_is_filled_to_its_size() {
+    let plan = FaultPlan { delay: 2_000_000, largest: 1414 + IP - 20, ..FaultPlan::default() };
+    let mut world = World::with(plan, 5, |_, _| ());
+    let (client, server) = world.established();
+    for _ in 0..16 {
+        transfer(&mut world, client, server, 1 << 20);
+        world.pass(100);
+    }
+    let (found, most) = (world.client.tcp_info(client).unwrap().path_mtu, 1400 + IP as u16 - 20);
+    assert!((most - 16..=most).contains(&found), "{found}");
+    // The path grows: found after ten minutes.
+    world.server_device.set_plan(FaultPlan { largest: 0, ..plan });
+    world.pass(601_000);
+    transfer(&mut world, client, server, 2 << 20);
+    assert_eq!(world.client.tcp_info(client).unwrap().path_mtu, 1500);
+}

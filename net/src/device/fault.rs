@@ -27,6 +27,8 @@ pub struct FaultPlan {
     pub rate: u64,
     /// Nanoseconds that a frame may wait for a wire with a `rate`, before it is dropped; 0 for no bound.
     pub queue: u64,
+    /// Frames longer than this vanish without a word: a black hole. 0 for no bound.
+    pub largest: usize,
     /// Nanoseconds of waiting from which a frame that allows it is marked (RFC 3168); 0 for never.
     pub mark: u64,
 }
@@ -81,7 +83,8 @@ impl<D: Device> Fault<D> {
     }
 
     fn admit(&mut self, mut frame: Vec<u8>, trusted: bool) {
-        if self.strikes(self.plan.loss) {
+        let swallowed = self.plan.largest > 0 && frame.len() > self.plan.largest;
+        if swallowed || self.strikes(self.plan.loss) {
             return;
         }
         if self.strikes(self.plan.corrupt) && !frame.is_empty() {

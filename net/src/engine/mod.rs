@@ -9,6 +9,7 @@ pub(crate) mod demux;
 pub(crate) mod fast_open;
 pub(crate) mod isn;
 mod listen;
+mod probing;
 pub(crate) mod queue;
 pub(crate) mod reassembly;
 pub(crate) mod receive;
@@ -470,6 +471,7 @@ impl Tcp {
         tcb.path_mtu = mtu;
         tcb.update_mss();
         tcb.extra_mut().pmtu_at_s = (now.ms / 1000) as u32;
+        tcb.end_search();
         tcb.path_shrank(now);
         self.mark_dirty(index);
         self.file_timer(index);

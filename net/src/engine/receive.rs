@@ -303,6 +303,9 @@ impl Tcb {
         self.retries = 0;
         self.stalled_ms = ctx.now.ms as u32;
         self.soft_error = None;
+        if self.has(Flags::PROBING) {
+            self.probe_acknowledged(ctx.now);
+        }
         if troubled {
             self.troubled_ack(segment, before, false, ctx);
         } else {

@@ -48,11 +48,6 @@ const DUP_THRESHOLD: u32 = 3;
 const REORDER_PERSIST: u8 = 16;
 /// The largest congestion window: what sequence numbers allow (RFC 7323 section 2.3).
 const MOST_WINDOW: u32 = 1 << 30;
-/// Timeouts in a row after which the path is suspected to swallow large packets (RFC 4821 section 7.7).
-const BLACK_HOLE_TIMEOUTS: u8 = 3;
-/// The size to which a black hole makes us fall (RFC 8899's BASE_PLPMTU), then half of it.
-const BASE_MTU: u16 = 1200;
-const LEAST_MTU: u16 = 576;
 
 impl Tcb {
     /// Bytes believed to be in the network (RFC 6675 section 4).
@@ -256,7 +251,7 @@ impl Tcb {
         if self.has(Flags::RECOVERY | Flags::LOSS) && !self.snd_una.before(self.recover) {
             self.end_recovery();
         }
-        if newly_lost > 0 && !self.has(Flags::RECOVERY | Flags::LOSS) {
+        if newly_lost > 0 && !self.has(Flags::RECOVERY | Flags::LOSS) && !self.only_probe_lost() {
             self.enter_recovery(news.delivered);
         }
         if self.has(Flags::RECOVERY) {
@@ -427,7 +422,7 @@ impl Tcb {
         let Some(mut board) = self.board.take() else { return Act::empty() };
         let newly_lost = board.detect(ctx.now.us, self.reorder_window(&board));
         self.board = Some(board);
-        if newly_lost > 0 && !self.has(Flags::RECOVERY | Flags::LOSS) {
+        if newly_lost > 0 && !self.has(Flags::RECOVERY | Flags::LOSS) && !self.only_probe_lost() {
             self.enter_recovery(0);
             self.reduce_proportionally(0, false);
         }
@@ -471,7 +466,7 @@ impl Tcb {
         }
         self.retries = self.retries.saturating_add(1);
         self.extra_mut().timeouts += 1;
-        self.suspect_black_hole();
+        self.suspect_black_hole(ctx.now);
         // What is still in the network is behind the hole and arrives; the window lets one segment out.
         self.cwnd = self.pipe() + u32::from(self.mss);
         self.recover = self.snd_nxt;
@@ -485,22 +480,6 @@ impl Tcb {
         }
         self.arm_resend(ctx.now);
         Act::SEND
-    }
-
-    /// A path that drops large packets without a word (RFC 4821 section 7.7, RFC 8899 section 4.3): after some
-    /// timeouts in a row with a full-size segment at the head, smaller ones are tried.
-    fn suspect_black_hole(&mut self) {
-        let full = self.tx.len().min(self.in_flight()) >= u32::from(self.mss);
-        let again =
-            self.retries >= BLACK_HOLE_TIMEOUTS && (self.retries - BLACK_HOLE_TIMEOUTS).is_multiple_of(2);
-        if !full || !again || self.has(Flags::LOOPBACK) || self.snd_wnd == 0 {
-            return;
-        }
-        let smaller = if self.path_mtu > BASE_MTU { BASE_MTU } else { LEAST_MTU };
-        if smaller < self.path_mtu {
-            self.path_mtu = smaller;
-            self.update_mss();
-        }
     }
 
     /// The path takes only smaller packets (RFC 1191 section 6.4): what is in flight is sent again at once, and

@@ -140,6 +140,9 @@ impl Tcb {
         if self.snd_nxt == self.snd_una {
             self.restart_after_idle(now);
         }
+        if self.has(Flags::PROBING) {
+            self.probe_path(now, pool, link)?;
+        }
         let most = self.most_at_once(link);
         loop {
             let sent = self.in_flight();
@@ -196,7 +199,7 @@ impl Tcb {
     }
 
     /// Sends `len` bytes at `snd_nxt`, with FIN if they are the last.
-    fn send_next(
+    pub(super) fn send_next(
         &mut self,
         len: u32,
         last: bool,
@@ -364,6 +367,9 @@ impl Tcb {
         control.set(Control::FIN, last && self.fin_sent());
         control.set(Control::PSH, data > 0 && last);
         self.send_segment(seq, data, control, now, pool, link)?;
+        if self.has(Flags::PROBING) {
+            self.probe_repeated(seq, now);
+        }
         pool.repeated += 1;
         let extra = self.extra_mut();
         extra.total_retransmits += 1;

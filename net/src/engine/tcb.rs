@@ -7,6 +7,7 @@ use alloc::collections::VecDeque;
 use super::congestion::Congestion;
 use super::demux::FlowKey;
 use super::fast_open::{Cookie, EarlyFailure, Lesson};
+use super::probing::Search;
 use super::queue::{Pool, Queue};
 use super::reassembly::Reassembly;
 use super::recovery::FIRST_ACK_DELAY_MS;
@@ -140,6 +141,8 @@ bitflags::bitflags! {
         const FAST_OPEN = 1 << 60;
         /// The SYN's data were taken, by the peer or by us.
         const SYN_DATA = 1 << 61;
+        /// The path's MTU is being looked for (`probing.rs`).
+        const PROBING = 1 << 62;
     }
 }
 
@@ -282,6 +285,8 @@ pub(crate) struct Extra {
     pub(crate) fast_open: Option<Cookie>,
     pub(crate) lesson: Option<Lesson>,
     pub(crate) early_failure: EarlyFailure,
+    /// What is known of the path's MTU while `PROBING`.
+    pub(crate) search: Search,
 }
 
 /// What holds for a connection that has no `Extra`.
@@ -302,6 +307,7 @@ static NOTHING: Extra = Extra {
     fast_open: None,
     lesson: None,
     early_failure: EarlyFailure::None,
+    search: Search::NONE,
 };
 
 /// A listener's queue.
