@@ -116,7 +116,8 @@ mod tests {
 
     /// The bytes as one function at 0x1000.
     fn found(bytes: &[u8]) -> (Vec<u32>, usize) {
-        let sites = find(&[(0x1000, bytes.to_vec())], &[0x1000..0x1000 + bytes.len()]);
+        let function = 0x1000..0x1000 + bytes.len();
+        let sites = find(&[(0x1000, bytes.to_vec())], std::slice::from_ref(&function));
         (sites.numbers.into_iter().collect(), sites.unknown)
     }
 
@@ -143,7 +144,7 @@ mod tests {
         // mov edi, 0x050f; ret
         assert_eq!(found(&[0xbf, 0x0f, 0x05, 0, 0, 0xc3]), (vec![], 0));
         // Behind the function's end.
-        let sites = find(&[(0, vec![0xc3, 0x0f, 0x05, 0, 0])], &[0..1]);
+        let sites = find(&[(0, vec![0xc3, 0x0f, 0x05, 0, 0])], std::slice::from_ref(&(0..1)));
         assert_eq!((sites.numbers.len(), sites.unknown), (0, 0));
     }
 }

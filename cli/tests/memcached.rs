@@ -263,8 +263,7 @@ fn run_perl_test(dir: &Path, name: &str) -> Result<(), String> {
     let plan = words.lines().find_map(|l| l.strip_prefix("1..")?.split_whitespace().next()?.parse().ok());
     let counted = words.lines().filter(|l| l.starts_with("ok ") || l.starts_with("not ok ")).count();
     let errors = String::from_utf8_lossy(&output.stderr);
-    let last =
-        errors.lines().filter(|l| !l.starts_with('#') && !l.is_empty()).next_back().unwrap_or_default();
+    let last = errors.lines().rfind(|l| !l.starts_with('#') && !l.is_empty()).unwrap_or_default();
     if failed.is_empty() && output.status.success() && plan == Some(counted) {
         return Ok(());
     }

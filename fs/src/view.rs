@@ -111,7 +111,7 @@ impl View {
             && path.len() < 4096
             && !path.ends_with(b"/")
             && !path.ends_with(b".")
-            && !(flags & O_CREAT != 0 && self.owner_of_new().is_some())
+            && (flags & O_CREAT == 0 || self.owner_of_new().is_none())
             && let Some(leap) = self.leap(base, path)
             && !leap.rest().is_empty()
             && !(leap.place.mount.read_only && wants_write(flags))

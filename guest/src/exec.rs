@@ -102,8 +102,8 @@ fn data_range() -> Range<usize> {
         let half = |at: usize| usize::from((at as *const u16).read_unaligned());
         let int = |at: usize| (at as *const u32).read_unaligned();
         let table = WINDOW_START + word(WINDOW_START + 32);
-        let headers = (0..half(WINDOW_START + 56)).map(|i| table + i * half(WINDOW_START + 54));
-        let data = headers.filter(|&at| int(at) == PT_LOAD && int(at + 4) & PF_W != 0).last();
+        let mut headers = (0..half(WINDOW_START + 56)).map(|i| table + i * half(WINDOW_START + 54));
+        let data = headers.rfind(|&at| int(at) == PT_LOAD && int(at + 4) & PF_W != 0);
         let at = data.expect("a writable segment");
         word(at + 16)..word(at + 16) + word(at + 40)
     }

@@ -82,6 +82,7 @@ macro_rules! abi {
 macro_rules! exports {
     ($table:ident $lib:literal: $( $what:ident $version:literal $name:literal $($size:literal)? = $target:path; )*) => {
         /// Further rows of this module.
+        #[allow(unreachable_pub)]
         pub static $table: &[$crate::abi::Export] = &[$(
             $crate::exports!(@row $what $lib, $version, $name, $($size)?, $target),
         )*];

@@ -167,7 +167,8 @@ pub struct Process {
     sleepers: AtomicU32,
     pub(crate) stopping: AtomicBool,
     pub(crate) helpers: Helpers,
-    /// What `%gs` points at in helpers.
+    /// What `%gs` points at in helpers: boxed, since they stay where they are while the list grows.
+    #[allow(clippy::vec_box)]
     pub(crate) helper_blocks: Lock<Vec<Box<Block>>>,
     /// Signals that were ignored when the process was started.
     pub(crate) ignored: AtomicU64,

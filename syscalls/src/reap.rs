@@ -290,6 +290,7 @@ fn about(child: &Process, status: u32) -> Info {
 
 /// The scheduler's `process_gone` hook: a host process has ended. If its guest process has not, it was
 /// killed from outside; what it leaves behind is cleaned up here.
+#[cfg_attr(test, allow(dead_code))] // the tests' hooks are their own
 pub(crate) fn host_gone(host: &rt::HostRef) {
     let Some(process) = Process::of_host(host) else { return };
     process.forget_host();

@@ -89,8 +89,8 @@ pub fn traced(ctx: &Ctx, number: usize, args: &[usize; 6], call: impl FnOnce(&Ct
     let _ = begin(&mut line, ctx, number, args);
     let kinds = table::row(number).map_or(&[][..], |row| row.kinds);
     let filled_in = kinds.iter().position(|kind| kind.is_filled_in()).unwrap_or(kinds.len());
-    for at in 0..filled_in {
-        let _ = separate(&mut line, at).and_then(|()| argument::before(&mut line, kinds[at], args, at));
+    for (at, &kind) in kinds.iter().enumerate().take(filled_in) {
+        let _ = separate(&mut line, at).and_then(|()| argument::before(&mut line, kind, args, at));
     }
     if matches!(number as u32, platform::sys::number::exit | platform::sys::number::exit_group) {
         let _ = line.write_str(") = ?");
@@ -98,9 +98,8 @@ pub fn traced(ctx: &Ctx, number: usize, args: &[usize; 6], call: impl FnOnce(&Ct
         return call(ctx);
     }
     let result = call(ctx);
-    for at in filled_in..kinds.len() {
-        let _ =
-            separate(&mut line, at).and_then(|()| argument::after(&mut line, kinds[at], args, at, result));
+    for (at, &kind) in kinds.iter().enumerate().skip(filled_in) {
+        let _ = separate(&mut line, at).and_then(|()| argument::after(&mut line, kind, args, at, result));
     }
     line.reach_for_the_end();
     let _ = write_result(&mut line, number, result);

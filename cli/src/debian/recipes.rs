@@ -179,10 +179,10 @@ pub(super) fn find(package: &str) -> Option<&'static Recipe> {
 pub(super) fn arguments(recipe: Option<&Recipe>, program: &str, args: &[OsString]) -> Vec<OsString> {
     let mut all: Vec<OsString> = Vec::new();
     let default_program = |r: &Recipe| program.ends_with(&format!("/{}", r.program.unwrap_or(r.package)));
-    if let Some(defaults) = recipe.filter(|r| default_program(r)).and_then(|r| r.defaults.as_ref()) {
-        if !defaults.unless.holds(args) {
-            all.extend(defaults.args.iter().map(OsString::from));
-        }
+    if let Some(defaults) = recipe.filter(|r| default_program(r)).and_then(|r| r.defaults.as_ref())
+        && !defaults.unless.holds(args)
+    {
+        all.extend(defaults.args.iter().map(OsString::from));
     }
     all.extend(args.iter().cloned());
     all

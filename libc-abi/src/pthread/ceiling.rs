@@ -163,9 +163,7 @@ unsafe fn acquire(this: &Mutex, patience: Option<Option<Deadline>>) -> Result<()
         }
         if taken != Some(ceiling) {
             // SAFETY: the thread's own counts.
-            if let Err(errno) = unsafe { exchange(taken, Some(ceiling)) } {
-                return Err(errno);
-            }
+            unsafe { exchange(taken, Some(ceiling)) }?;
             taken = Some(ceiling);
         }
         let take = |held| this.lock.compare_exchange(free, free | held, Ordering::Acquire, Ordering::Relaxed);

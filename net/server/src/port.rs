@@ -204,7 +204,7 @@ impl Port {
     }
 
     /// Puts a frame into the engine that plays the world.
-    pub(crate) fn to_proxy(&mut self, frame: &Passing<'_>) {
+    pub(crate) fn give_proxy(&mut self, frame: &Passing<'_>) {
         let Some(proxy) = &mut self.proxy else { return };
         proxy.stirred = true;
         let inbox = &mut proxy.inbox;

@@ -323,11 +323,11 @@ impl Server {
                 for to in (0..self.ports.len()).filter(|&to| to != from) {
                     let _ = self.give(to, frame, Some(mac), time);
                 }
-                if self.nic.is_some() { self.to_nic(frame, time) } else { Ok(true) }
+                if self.nic.is_some() { self.send_on_nic(frame, time) } else { Ok(true) }
             }
-            To::Uplink if self.nic.is_some() => self.to_nic(frame, time),
+            To::Uplink if self.nic.is_some() => self.send_on_nic(frame, time),
             To::Uplink => {
-                self.ports[from].to_proxy(frame);
+                self.ports[from].give_proxy(frame);
                 Ok(true)
             }
             To::Names => self.answer(from, frame, time),
@@ -356,7 +356,7 @@ impl Server {
         Ok(true)
     }
 
-    fn to_nic(&mut self, frame: &Passing<'_>, time: Instant) -> Result<bool, Reason> {
+    fn send_on_nic(&mut self, frame: &Passing<'_>, time: Instant) -> Result<bool, Reason> {
         let Some(nic) = &mut self.nic else { return Err(Reason::NoOwner) };
         match segment::transmit(nic, frame) {
             Ok(()) => {
@@ -382,7 +382,7 @@ impl Server {
                 let head = &frame.bytes[..frame.bytes.len().min(HEAD)];
                 let meta = Meta { checksum_done: frame.checksum_ok, segment_size: 0 };
                 let (len, rest) = (frame.bytes.len(), Rest::Bytes(frame.bytes));
-                self.from_nic(&Passing { head, len, meta, rest }, time);
+                self.pass_from_nic(&Passing { head, len, meta, rest }, time);
             }
         });
         if count != 0 {
@@ -394,7 +394,7 @@ impl Server {
         count != 0
     }
 
-    fn from_nic(&mut self, frame: &Passing<'_>, time: Instant) {
+    fn pass_from_nic(&mut self, frame: &Passing<'_>, time: Instant) {
         if frame.len > MAX_FRAME {
             return;
         }
@@ -406,10 +406,8 @@ impl Server {
             return;
         }
         match self.plane.neighbor(&head, frame.head) {
-            Some(To::Guest(to)) => {
-                if self.give(to, frame, None, time).is_err() {
-                    self.slot(to).dropped(Reason::ReceiverFull);
-                }
+            Some(To::Guest(to)) if self.give(to, frame, None, time).is_err() => {
+                self.slot(to).dropped(Reason::ReceiverFull);
             }
             Some(To::Sharers(mac)) => {
                 for to in self.plane.by_mac.get(&mac).cloned().unwrap_or_default() {

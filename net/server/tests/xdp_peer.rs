@@ -51,6 +51,7 @@ const BAD: FaultPlan = FaultPlan {
     jitter: 2 * MILLISECOND,
     rate: 0,
     queue: 0,
+    largest: 0,
     mark: 0,
 };
 

@@ -44,6 +44,7 @@ pub const BAD: FaultPlan = FaultPlan {
     jitter: 2 * MILLISECOND,
     rate: 0,
     queue: 0,
+    largest: 0,
     mark: 0,
 };
 

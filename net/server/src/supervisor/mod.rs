@@ -310,8 +310,11 @@ fn no_guest(guest: &str) -> io::Error {
     io::Error::other(format!("the network has no guest called '{guest}'"))
 }
 
+/// An uplink, its descriptors, and for AF_XDP its steering program with the queue that is the server's.
+type OpenUplink = (Uplink, Vec<OwnedFd>, Option<(XdpSteering, u32)>);
+
 /// Opens the NIC. With privileges, if it needs some: servers get the descriptors.
-fn open_uplink(config: &NetworkConfig) -> io::Result<(Uplink, Vec<OwnedFd>, Option<(XdpSteering, u32)>)> {
+fn open_uplink(config: &NetworkConfig) -> io::Result<OpenUplink> {
     let spec = match &config.uplink {
         UplinkSpec::Host => return Ok((Uplink::Host(GATEWAY_MAC), Vec::new(), None)),
         UplinkSpec::Nic(spec) => spec,

@@ -152,8 +152,11 @@ mod tests {
     use alloc::vec::Vec;
     use std::sync::Mutex;
 
+    /// What is still to be read, and what was written.
+    type Frames = (VecDeque<Result<Vec<u8>, IoError>>, Vec<Vec<u8>>);
+
     #[derive(Clone, Default)]
-    struct Fake(Arc<Mutex<(VecDeque<Result<Vec<u8>, IoError>>, Vec<Vec<u8>>)>>);
+    struct Fake(Arc<Mutex<Frames>>);
 
     impl FrameFile for Fake {
         fn read(&mut self, buffer: &mut [u8]) -> Result<usize, IoError> {
