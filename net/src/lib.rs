@@ -28,6 +28,7 @@ extern crate std;
 
 mod config;
 pub mod control;
+mod counters;
 pub mod device;
 mod engine;
 mod error;
@@ -40,6 +41,7 @@ mod shard;
 mod socket;
 
 pub use config::{Cidr, Config, Ecn, FastOpen, Ipv6Mode, Limits};
+pub use counters::{Counters, IpCounters, TcpCounters, UdpCounters, Usage};
 pub use error::Error;
 pub use fuzz::fuzz_frames;
 pub use fuzz_segments::fuzz_segments;

@@ -12,6 +12,7 @@ use platform::time::{Instant, MILLISECOND};
 use smoltcp::wire::{EthernetFrame, EthernetProtocol};
 
 use crate::config::{Cidr, Config, Ipv6Mode};
+use crate::counters::{Counters, IpCounters, Usage};
 use crate::device::loopback::Loopback;
 use crate::device::{Device, RxFrame};
 use crate::engine::demux::FlowKey;
@@ -144,6 +145,9 @@ pub struct Shard {
     pub(crate) dhcp: Option<Dhcp>,
     pub(crate) neighbors: Neighbors,
     fragments: Fragments,
+    /// Packets that were counted, and usual segments (`input_known`) that count for all layers at once.
+    pub(crate) ip: IpCounters,
+    known_v4: u64,
     pub(crate) loopback: Loopback,
     /// Packets of nobody's: ICMP, raw sockets.
     packets: VecDeque<Vec<u8>>,
@@ -177,6 +181,8 @@ impl Shard {
             dhcp: config.dhcp.then(|| Dhcp::new(secrets.isn(0, &FlowKey::NONE, 0))),
             neighbors: Neighbors::default(),
             fragments: Fragments::default(),
+            ip: IpCounters::default(),
+            known_v4: 0,
             loopback: Loopback::default(),
             packets: VecDeque::new(),
             direct: VecDeque::new(),
@@ -432,7 +438,50 @@ impl Shard {
 
     /// TCP segments that were sent again since the start.
     pub fn retransmissions(&self) -> u64 {
-        self.tcp.pool.repeated
+        self.tcp.pool.counters.retrans_segs
+    }
+
+    /// What happened since the start.
+    pub fn counters(&self) -> Counters {
+        let mut counters = Counters { ip: self.ip, tcp: self.tcp.pool.counters, udp: self.udp.counters };
+        let tcp = &mut counters.tcp;
+        counters.ip.reasm_fails = self.fragments.failed;
+        counters.ip.in_receives += self.known_v4;
+        counters.ip.in_delivers += self.known_v4;
+        tcp.in_segs += self.known_v4;
+        tcp.out_segs += self.tcp.replies.sent[0];
+        // RFC 4022: not those that bring only what was sent before.
+        tcp.out_segs = tcp.out_segs.saturating_sub(tcp.retrans_segs);
+        tcp.out_rsts = self.tcp.replies.sent[1];
+        let open = |state| matches!(state, crate::TcpState::Established | crate::TcpState::CloseWait);
+        tcp.curr_estab = self.tcp.sockets.iter().filter(|(_, tcb)| open(tcb.state)).count() as u64;
+        counters
+    }
+
+    /// How many sockets there are.
+    pub fn usage(&self) -> Usage {
+        let mut usage = Usage {
+            time_wait: self.tcp.time_wait.len(),
+            allocated: self.tcp.sockets.len(),
+            buffers: self.tcp.pool.used(),
+            raw: self.raw.sockets.len(),
+            fragments: self.fragments.held(),
+            ..Usage::default()
+        };
+        for row in self.rows() {
+            let closed = matches!(row.state, crate::TcpState::Closed | crate::TcpState::TimeWait);
+            match row.kind {
+                Kind::Tcp if !closed => usage.tcp[usize::from(row.v6)] += 1,
+                Kind::Udp => {
+                    usage.udp[usize::from(row.v6)] += 1;
+                    usage.udp_buffers += row.queued[0] + row.queued[1];
+                }
+                _ => {}
+            }
+        }
+        let orphans = self.tcp.sockets.iter().filter(|(_, tcb)| tcb.has(Flags::ORPHAN));
+        usage.orphans = orphans.count();
+        usage
     }
 
     /// TCP and UDP sockets as a table shows them.
@@ -603,6 +652,7 @@ impl Shard {
         };
         let Some(mut segment) = segment else { return false };
         segment.marked = head[15] & 3 == 3;
+        self.known_v4 += 1;
         self.tcp.deliver(index, &segment, self.now, &self.config);
         true
     }
@@ -616,7 +666,10 @@ impl Shard {
         }
         match ethernet.ethertype() {
             EthernetProtocol::Ipv4 => {
-                if let Some(packet) = ipv4::parse(&frame.bytes[ETHERNET..], false) {
+                let packet = ipv4::parse(&frame.bytes[ETHERNET..], false);
+                self.ip.in_receives += u64::from(packet.is_none());
+                self.ip.in_hdr_errors += u64::from(packet.is_none());
+                if let Some(packet) = packet {
                     // RFC 1122 section 3.2.1.3: 127/8 never comes from outside.
                     if !packet.src.is_loopback() && !packet.dst.is_loopback() {
                         self.input_packet(&packet, frame.checksum_ok, hint, false, for_all);
@@ -675,17 +728,26 @@ impl Shard {
         loopback: bool,
         for_all: bool,
     ) {
+        let v4 = u64::from(!packet.is_v6());
+        self.ip.in_receives += v4;
         let own = self.routes.is_local(packet.dst);
         let to_all = !own && (self.is_group_of_ours(packet.dst) || self.routes.is_broadcast(packet.dst));
         if !own && !to_all && !self.config.any_ip {
+            self.ip.in_addr_errors += v4;
             return;
         }
         if packet.is_fragment() {
-            if let Some(whole) = self.fragments.insert(packet, self.now.ms) {
+            let whole = self.fragments.insert(packet, self.now.ms);
+            self.ip.reasm_reqds += v4;
+            self.ip.reasm_oks += if whole.is_some() { v4 } else { 0 };
+            if let Some(whole) = whole {
+                // It counts as one packet that came in pieces.
+                self.ip.in_receives -= v4;
                 self.input_whole(&whole, loopback);
             }
             return;
         }
+        self.ip.in_delivers += v4;
         let taken = self.raw.input(packet, loopback, self.now.us);
         match packet.protocol {
             6 if !to_all && !for_all => self.input_tcp(packet, sum_ok, hint, loopback),
@@ -700,8 +762,13 @@ impl Shard {
             icmp6::PROTOCOL if packet.is_v6() => self.input_icmp6(packet, loopback, to_all),
             multicast::IGMP if !packet.is_v6() && !loopback => self.input_igmp(packet.payload),
             _ if taken => {}
-            _ if !packet.is_v6() && !to_all => self.send_unreachable(packet, Unreachable::Protocol),
-            _ if !packet.is_v6() => {}
+            _ if !packet.is_v6() => {
+                self.ip.in_delivers -= 1;
+                self.ip.in_unknown_protos += 1;
+                if !to_all {
+                    self.send_unreachable(packet, Unreachable::Protocol);
+                }
+            }
             _ if packet.protocol != ipv6::NO_NEXT => {
                 let at = u32::from(packet.protocol_at);
                 self.send_problem(packet, ipv6::UNKNOWN_NEXT_HEADER, at, false);
@@ -759,7 +826,7 @@ impl Shard {
         let Some((mut segment, src_port, dst_port)) =
             Segment::parse(packet.payload, packet.src, packet.dst, sum_ok)
         else {
-            return;
+            return self.bad_segment(packet);
         };
         // RFC 3168 section 5: congestion experienced.
         segment.marked = packet.traffic_class & 3 == 3;
@@ -775,9 +842,22 @@ impl Shard {
         self.tcp.input(&key, &segment, hint, self.now, &self.config, facts);
     }
 
+    /// What is no segment: too short, or its checksum is wrong.
+    #[cold]
+    fn bad_segment(&mut self, packet: &Packet<'_>) {
+        let counters = &mut self.tcp.pool.counters;
+        counters.in_segs += 1;
+        counters.in_errs += 1;
+        if Segment::parse(packet.payload, packet.src, packet.dst, true).is_some() {
+            counters.in_csum_errors += 1;
+        }
+    }
+
     #[cold]
     fn input_icmp(&mut self, packet: &Packet<'_>, sum_ok: bool, to_all: bool) {
+        self.ip.icmp_came(packet.payload);
         if !sum_ok && !icmp::verify(packet.payload) {
+            self.ip.icmp_in_csum_errors += 1;
             return;
         }
         let (IpAddr::V4(src), IpAddr::V4(dst)) = (packet.src, packet.dst) else { return };
@@ -894,6 +974,8 @@ impl Shard {
     pub(crate) fn push_packet(&mut self, packet: Vec<u8>) {
         if self.packets.len() < MAX_PACKETS {
             self.packets.push_back(packet);
+        } else {
+            self.ip.out_discards += 1;
         }
     }
 
@@ -978,6 +1060,7 @@ impl Shard {
             idents,
             addresses,
             path_mtus,
+            ip,
             ..
         } = self;
         let mut link = Link {
@@ -993,6 +1076,7 @@ impl Shard {
             mtu: *mtu,
             now_ms: now.ms,
             idents,
+            counters: ip,
             sent: false,
         };
         let result = send_rest(&mut link, &mut self.arp_out, (&mut self.direct, &mut self.packets), udp)

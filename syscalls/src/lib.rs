@@ -51,6 +51,7 @@ pub mod memory_limit;
 pub mod mounts;
 pub mod mqueue;
 pub mod net_claim;
+mod net_counters;
 pub mod net_device;
 pub mod net_interface;
 pub mod net_lease;

@@ -1,6 +1,6 @@
-//! The tables of `/proc/net` (proc(5)): sockets, addresses, routes.
+//! The tables of `/proc/net` (proc(5)): sockets, addresses, routes. Counters are in `net_counters.rs`.
 //!
-//! Left out by name: rows of AF_UNIX sockets, errors and drops in `dev` and what passes `lo` (0), `snmp`.
+//! Left out by name: rows of AF_UNIX sockets, errors and drops in `dev` and what passes `lo` (0).
 
 use crate::inet_option::state_number;
 use crate::net_interface::{self, ETH, LO};
@@ -24,6 +24,7 @@ pub(crate) fn rows(table: Net) -> String {
         Net::Route => routes(),
         Net::IfInet6 => addresses6(),
         Net::Ipv6Route => routes6(),
+        Net::Snmp | Net::Netstat | Net::Sockstat | Net::Sockstat6 => crate::net_counters::table(table),
     }
 }
 

@@ -130,12 +130,18 @@ int main(void)
     close(client);
 
     fd = socket(AF_INET, SOCK_DGRAM, 0);
-    nobody = to, to.sin_port = 0, len = sizeof to;
+    to.sin_port = 0, len = sizeof to;
     CHECK(bind(fd, (void *)&to, sizeof to) == 0 && getsockname(fd, (void *)&to, &len) == 0);
     in = udp("InDatagrams");
     for (int i = 0; i < 5; i++)
         CHECK(sendto(fd, bytes, 100, 0, (void *)&to, sizeof to) == 100 && recv(fd, bytes, 200, 0) == 100);
     CHECK(udp("InDatagrams") == in + 5 && udp("OutDatagrams") >= 5 && sockets("UDP:", "inuse ") == 1);
+    /* A port that was somebody's. */
+    client = socket(AF_INET, SOCK_DGRAM, 0);
+    nobody = to, nobody.sin_port = 0, len = sizeof nobody;
+    CHECK(bind(client, (void *)&nobody, sizeof nobody) == 0);
+    CHECK(getsockname(client, (void *)&nobody, &len) == 0);
+    close(client);
     in = udp("NoPorts");
     CHECK(sendto(fd, "x", 1, 0, (void *)&nobody, sizeof nobody) == 1);
     usleep(10000);

@@ -127,6 +127,10 @@ pub enum Net {
     Route,
     IfInet6,
     Ipv6Route,
+    Snmp,
+    Netstat,
+    Sockstat,
+    Sockstat6,
 }
 
 /// The root directory of /proc.

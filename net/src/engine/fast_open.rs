@@ -193,6 +193,8 @@ impl Tcb {
             self.bytes_acked += u64::from(taken);
             self.snd_nxt = segment.ack;
         }
+        ctx.pool.counters.fast_open_active += u64::from(taken > 0);
+        ctx.pool.counters.fast_open_active_fail += u64::from(carried && taken == 0);
         let again = self.retries > 0;
         let Some(extra) = self.extra.as_deref_mut().filter(|extra| extra.fast_open.is_some()) else {
             return false;
@@ -253,13 +255,18 @@ impl Tcp {
             return;
         }
         if !queue.takes_early(most, now.ms) {
+            self.pool.counters.fast_open_overflow += 1;
             return;
         }
         let cookie = Cookie::from_hash(self.secrets.fast_open(pair));
         if !free && options.fast_open != Some(cookie) {
+            let asks = options.fast_open.is_some_and(|cookie| cookie.is_request());
+            self.pool.counters.fast_open_cookies += u64::from(asks);
+            self.pool.counters.fast_open_passive_fail += u64::from(!asks);
             self.sockets[index].extra_mut().fast_open = Some(cookie);
             return;
         }
+        self.pool.counters.fast_open_passive += 1;
         queue.early += 1;
         self.half_open_ended(index);
         let mut ctx = Ctx { now, pool: &mut self.pool, limits: &config.limits, replies: &mut self.replies };

@@ -163,8 +163,11 @@ impl Tcp {
         let (rcvbuf, max_segment) = (parent.rcvbuf, parent.options().max_segment);
         let Some(queue) = parent.listener.as_deref_mut() else { return };
         if queue.ready.len() > queue.backlog || !config.syn_cookies {
+            self.pool.counters.listen_overflows += u64::from(queue.ready.len() > queue.backlog);
+            self.pool.counters.listen_drops += 1;
             return;
         }
+        self.pool.counters.syncookies_sent += 1;
         queue.cookies_until_ms = now.ms + cookies::EXPECTED_MS;
         let options = segment.syn_options();
         let cookie =
@@ -211,8 +214,10 @@ impl Tcp {
         let cookie = segment.ack - 1;
         let Some(mss) = cookies::check(&self.secrets, local.pair, key, segment.seq - 1, cookie, now.ms)
         else {
+            self.pool.counters.syncookies_failed += 1;
             return self.replies.reset_for(key, segment);
         };
+        self.pool.counters.syncookies_recv += 1;
         let queue = self.sockets[listener].listener.as_deref();
         let full = queue.is_none_or(|queue| queue.ready.len() > queue.backlog);
         if full || self.sockets.len() >= config.limits.tcp_sockets {
@@ -369,6 +374,7 @@ impl Tcp {
 
     /// Puts a connection into its listener's accept queue.
     pub(super) fn offer(&mut self, index: u32) {
+        self.pool.counters.passive_opens += 1;
         let parent = self.sockets[index].parent.0;
         let listener = &mut self.sockets[parent];
         if let Some(queue) = &mut listener.listener {

@@ -58,6 +58,8 @@ pub(crate) struct Replies {
     pub(crate) list: VecDeque<Header>,
     second: u64,
     challenges: u32,
+    /// All that were sent, and those that are resets.
+    pub(crate) sent: [u64; 2],
 }
 
 impl Replies {
@@ -79,6 +81,8 @@ impl Replies {
 
     fn push(&mut self, header: Header) {
         if self.list.len() < MAX_REPLIES {
+            self.sent[0] += 1;
+            self.sent[1] += u64::from(header.control.contains(Control::RST));
             self.list.push_back(header);
         }
     }
@@ -153,6 +157,7 @@ impl Tcp {
             let tcb = &self.sockets[*index];
             tcb.key == *key && tcb.has(Flags::IN_TABLE)
         };
+        self.pool.counters.in_segs += 1;
         match hint.filter(valid).or_else(|| self.find(key)) {
             Some(index) => self.deliver(index, segment, now, config),
             None => self.no_connection(key, segment, now, config, local()),
@@ -242,6 +247,9 @@ impl Tcp {
             reassembly.clear(&mut self.pool);
         }
         tcb.flags -= Flags::SEND_SYN | Flags::ACK_NOW;
+        if !tcb.has(Flags::WAS_ESTABLISHED | Flags::HELD) {
+            self.pool.counters.attempt_fails += 1;
+        }
         let never_seen = tcb.has(Flags::CHILD) && !tcb.has(Flags::WAS_ESTABLISHED);
         let deferred = tcb.has(Flags::DEFERRED);
         let (held, orphan) = (tcb.has(Flags::HELD), tcb.has(Flags::ORPHAN));
@@ -309,6 +317,7 @@ impl Tcp {
         tcb.timer_at = [NEVER; 3];
         tcb.flags -= Flags::ACK_NOW;
         tcb.acks_owed = 0;
+        self.pool.counters.time_waits += 1;
         if self.time_wait.insert(record, now.ms) {
             self.ports.add_user(record.key.local_port, reuse);
         }

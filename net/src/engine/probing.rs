@@ -139,7 +139,7 @@ impl Tcb {
 
     /// `snd_una` moved on.
     #[cold]
-    pub(super) fn probe_acknowledged(&mut self, now: Now) {
+    pub(super) fn probe_acknowledged(&mut self, now: Now, pool: &mut Pool) {
         let una = self.snd_una;
         let search = &mut self.extra_mut().search;
         if search.size == 0 || una.before(search.end) {
@@ -150,15 +150,17 @@ impl Tcb {
         search.next_ms = now.ms;
         self.path_mtu = size;
         self.update_mss();
+        pool.counters.mtup_success += 1;
     }
 
     /// Something was sent again: if it was the probe, its size did not pass.
     #[cold]
-    pub(super) fn probe_repeated(&mut self, seq: Seq, now: Now) {
+    pub(super) fn probe_repeated(&mut self, seq: Seq, now: Now, pool: &mut Pool) {
         let search = &mut self.extra_mut().search;
         if search.size == 0 || seq.before(search.start) || !seq.before(search.end) {
             return;
         }
+        pool.counters.mtup_fail += 1;
         search.failures += 1;
         if search.failures >= MAX_PROBES {
             (search.high, search.failures, search.halving) = (search.size - 1, 0, true);

@@ -4,6 +4,7 @@
 //! O(1); reading at an offset starts from a cursor that remembers the last place, so that sending in
 //! order never walks the chain from its head.
 
+use crate::counters::TcpCounters;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
@@ -48,8 +49,8 @@ pub(crate) struct Pool {
     /// Bytes in use, and how many may be.
     used: usize,
     limit: usize,
-    /// Segments that any connection, living or gone, has sent again from here.
-    pub(crate) repeated: u64,
+    /// What any connection, living or gone, has done (here because everything that counts has a pool at hand).
+    pub(crate) counters: TcpCounters,
 }
 
 impl Pool {
@@ -62,12 +63,11 @@ impl Pool {
             small_free: NIL,
             used: 0,
             limit: limit_bytes,
-            repeated: 0,
+            counters: TcpCounters::default(),
         }
     }
 
     /// Bytes of chunks in use.
-    #[cfg(test)]
     pub(crate) fn used(&self) -> usize {
         self.used
     }

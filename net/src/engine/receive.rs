@@ -129,11 +129,12 @@ impl Tcb {
         if (!old || segment.has(Control::RST)) && !outside {
             return true;
         }
+        ctx.pool.counters.paws_estab += u64::from(old);
         if !segment.has(Control::RST) {
             if segment.has(Control::SYN) {
                 self.repeat_handshake(segment, ctx);
             } else if !segment.payload.is_empty() && segment.end().at_most(self.rcv_nxt) && !old {
-                self.arrived_twice(segment.seq, segment.seq + segment.payload.len() as u32);
+                self.arrived_twice(segment.seq, segment.seq + segment.payload.len() as u32, ctx);
                 self.owe_ack();
             } else if segment.len() > 0 || self.may_answer_old(ctx.now.ms) {
                 self.owe_ack();
@@ -143,9 +144,10 @@ impl Tcb {
     }
 
     /// RFC 2883: the peer learns that it sent in vain, if it was not longer ago than a window.
-    fn arrived_twice(&mut self, from: Seq, to: Seq) {
+    fn arrived_twice(&mut self, from: Seq, to: Seq, ctx: &mut Ctx<'_>) {
         if self.has(Flags::SACK) && self.is_synchronized() && self.rcv_nxt.since(from) <= 1 << 20 {
             self.reassembly.get_or_insert_with(Box::default).duplicate = Some((from, to));
+            ctx.pool.counters.dsacks_sent += 1;
         }
     }
 
@@ -182,7 +184,7 @@ impl Tcb {
             TcpState::CloseWait => Error::Closed,
             _ => Error::Reset,
         };
-        self.fail(error);
+        self.fail_counted(error, ctx.pool);
         Act::CLOSED
     }
 
@@ -191,6 +193,7 @@ impl Tcb {
         if !ctx.replies.may_challenge(ctx.now.ms) {
             return Act::empty();
         }
+        ctx.pool.counters.challenges += 1;
         self.owe_ack();
         Act::SEND
     }
@@ -304,7 +307,7 @@ impl Tcb {
         self.stalled_ms = ctx.now.ms as u32;
         self.soft_error = None;
         if self.has(Flags::PROBING) {
-            self.probe_acknowledged(ctx.now);
+            self.probe_acknowledged(ctx.now, ctx.pool);
         }
         if troubled {
             self.troubled_ack(segment, before, false, ctx);
@@ -443,7 +446,8 @@ impl Tcb {
         if closing && self.has(Flags::ORPHAN | Flags::READ_SHUT) && data_end.after(self.rcv_nxt) {
             // Nobody will read it: the peer must know (RFC 1122 section 4.2.2.13).
             ctx.replies.reset(&self.key, self.snd_nxt, Some(self.rcv_nxt));
-            self.fail(Error::Reset);
+            ctx.pool.counters.abort_on_data += 1;
+            self.fail_counted(Error::Reset, ctx.pool);
             return Act::CLOSED | Act::SEND;
         }
         if segment.has(Control::FIN) && data_end.at_most(self.rcv_adv) {
@@ -471,7 +475,7 @@ impl Tcb {
         let payload = &payload[..payload.len().min(room)];
         if skip >= payload.len() {
             if !payload.is_empty() {
-                self.arrived_twice(seq, seq + payload.len() as u32);
+                self.arrived_twice(seq, seq + payload.len() as u32, ctx);
             }
             self.owe_ack();
             return Act::SEND;
@@ -482,6 +486,7 @@ impl Tcb {
             let reassembly = self.reassembly.get_or_insert_with(Box::default);
             reassembly.insert(ctx.pool, seq, payload);
             self.extra_mut().out_of_order += 1;
+            ctx.pool.counters.out_of_order += 1;
             self.owe_ack();
             return Act::SEND;
         }
@@ -619,7 +624,7 @@ impl Tcb {
             if !has_ack {
                 return Act::empty();
             }
-            self.fail(Error::Refused);
+            self.fail_counted(Error::Refused, ctx.pool);
             return Act::CLOSED;
         }
         if !segment.has(Control::SYN) {

@@ -84,6 +84,7 @@ impl Tcb {
         let (blocks, count) = if self.has(Flags::SACK) { segment.sack_blocks() } else { Default::default() };
         let blocks = &blocks[..count];
         let dsack = self.duplicate_report(blocks, segment.ack);
+        ctx.pool.counters.dsacks_received += u64::from(dsack.is_some());
         let end = self.snd_nxt;
         let is_new =
             |&&(left, right): &&(Seq, Seq)| left.before(right) && left.after(una) && right.at_most(end);
@@ -109,8 +110,11 @@ impl Tcb {
         self.take_sample(&news, segment, now);
         if acked > 0 && self.was_needless(segment, &news) {
             self.undo_reduction();
+            ctx.pool.counters.undone += 1;
         }
+        let before = self.has(Flags::RECOVERY);
         self.next_state(acked, &news, newly_lost, counts, now);
+        ctx.pool.counters.recoveries += u64::from(self.has(Flags::RECOVERY) && !before);
         self.drop_board_if_done();
     }
 
@@ -418,12 +422,13 @@ impl Tcb {
     }
 
     /// The reordering window of a hole is over.
-    pub(super) fn reorder_timeout(&mut self, ctx: &Ctx<'_>) -> Act {
+    pub(super) fn reorder_timeout(&mut self, ctx: &mut Ctx<'_>) -> Act {
         let Some(mut board) = self.board.take() else { return Act::empty() };
         let newly_lost = board.detect(ctx.now.us, self.reorder_window(&board));
         self.board = Some(board);
         if newly_lost > 0 && !self.has(Flags::RECOVERY | Flags::LOSS) && !self.only_probe_lost() {
             self.enter_recovery(0);
+            ctx.pool.counters.recoveries += 1;
             self.reduce_proportionally(0, false);
         }
         self.arm_resend(ctx.now);
@@ -431,7 +436,8 @@ impl Tcb {
     }
 
     /// RFC 8985 section 7.3: nothing came back for two round trips.
-    pub(super) fn tail_timeout(&mut self, ctx: &Ctx<'_>) -> Act {
+    pub(super) fn tail_timeout(&mut self, ctx: &mut Ctx<'_>) -> Act {
+        ctx.pool.counters.loss_probes += 1;
         self.flags |= Flags::SEND_TAIL | Flags::TAIL_OUT;
         self.tail_end = self.snd_nxt;
         self.arm_resend(ctx.now);
@@ -448,7 +454,7 @@ impl Tcb {
             && !self.has(Flags::ORPHAN)
             && ago(ctx.now.ms, self.last_heard_ms) < u64::from(MAX_RTO_US / 1000);
         if !answers && self.given_up(self.retries, ctx) {
-            self.fail(self.soft_error.unwrap_or(Error::TimedOut));
+            self.fail_counted(self.soft_error.unwrap_or(Error::TimedOut), ctx.pool);
             return Act::CLOSED;
         }
         let (una, mss) = (self.snd_una, u32::from(self.mss));
@@ -466,6 +472,7 @@ impl Tcb {
         }
         self.retries = self.retries.saturating_add(1);
         self.extra_mut().timeouts += 1;
+        ctx.pool.counters.timeouts += 1;
         self.suspect_black_hole(ctx.now);
         // What is still in the network is behind the hole and arrives; the window lets one segment out.
         self.cwnd = self.pipe() + u32::from(self.mss);

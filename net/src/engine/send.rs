@@ -118,6 +118,11 @@ impl Tcb {
         result?;
         self.flags -= Flags::SEND_SYN;
         self.data_segments_out = self.data_segments_out.wrapping_add(u32::from(len > 0));
+        pool.counters.out_segs += 1;
+        if self.retries > 0 {
+            pool.counters.retrans_segs += 1;
+            pool.counters.syn_retrans += 1;
+        }
         if self.is_early() {
             self.last_ack = self.rcv_nxt;
             self.rcv_adv = self.rcv_adv.latest(self.rcv_nxt + window);
@@ -368,9 +373,9 @@ impl Tcb {
         control.set(Control::PSH, data > 0 && last);
         self.send_segment(seq, data, control, now, pool, link)?;
         if self.has(Flags::PROBING) {
-            self.probe_repeated(seq, now);
+            self.probe_repeated(seq, now, pool);
         }
-        pool.repeated += 1;
+        pool.counters.retrans_segs += 1;
         let extra = self.extra_mut();
         extra.total_retransmits += 1;
         extra.bytes_retransmitted += u64::from(data);
@@ -435,9 +440,12 @@ impl Tcb {
         self.tx = tx;
         result?;
         self.segments_out = self.segments_out.wrapping_add(1);
+        pool.counters.out_segs += 1;
         if len > 0 {
             let count = if segment > 0 { len.div_ceil(u32::from(self.mss)) } else { 1 };
             self.segments_out = self.segments_out.wrapping_add(count - 1);
+            pool.counters.out_segs += u64::from(count - 1);
+            pool.counters.data_sent += u64::from(count);
             self.data_segments_out = self.data_segments_out.wrapping_add(count);
         }
         let advertised = self.rcv_nxt + (u32::from(header.window) << self.rcv_shift);
@@ -534,7 +542,7 @@ impl Tcb {
                 self.disarm(timer);
                 act |= match timer {
                     T_RESEND => self.resend_timeout(ctx),
-                    T_ACK => self.ack_timeout(),
+                    T_ACK => self.ack_timeout(ctx),
                     _ => self.keep_timeout(ctx),
                 };
             }
@@ -542,7 +550,8 @@ impl Tcb {
         act
     }
 
-    fn ack_timeout(&mut self) -> Act {
+    fn ack_timeout(&mut self, ctx: &mut Ctx<'_>) -> Act {
+        ctx.pool.counters.delayed_acks += 1;
         self.flags |= Flags::ACK_NOW;
         Act::SEND
     }
@@ -561,7 +570,7 @@ impl Tcb {
     fn syn_timeout(&mut self, most: u8, ctx: &mut Ctx<'_>) -> Act {
         let user = u64::from(self.options().user_timeout);
         if self.retries >= most || (user > 0 && ago(ctx.now.ms, self.stalled_ms) >= user) {
-            self.fail(self.soft_error.unwrap_or(Error::TimedOut));
+            self.fail_counted(self.soft_error.unwrap_or(Error::TimedOut), ctx.pool);
             return Act::CLOSED;
         }
         self.retries += 1;
@@ -591,9 +600,10 @@ impl Tcb {
         if self.given_up(self.probes, ctx) && (self.probes > 0 || self.options().user_timeout > 0)
             || (self.has(Flags::ORPHAN) && self.retries >= ORPHAN_RETRIES)
         {
-            self.fail(self.soft_error.unwrap_or(Error::TimedOut));
+            self.fail_counted(self.soft_error.unwrap_or(Error::TimedOut), ctx.pool);
             return Act::CLOSED;
         }
+        ctx.pool.counters.win_probes += 1;
         self.probes = self.probes.saturating_add(1);
         self.retries = self.retries.saturating_add(1);
         self.flags |= Flags::SEND_PROBE | Flags::PERSIST;
@@ -604,7 +614,7 @@ impl Tcb {
     /// T_KEEP: what it means depends on the state.
     fn keep_timeout(&mut self, ctx: &mut Ctx<'_>) -> Act {
         if self.has(Flags::HELD) {
-            self.fail(Error::TimedOut);
+            self.fail_counted(Error::TimedOut, ctx.pool);
             return Act::CLOSED;
         }
         if self.has(Flags::ORPHAN) {
@@ -645,10 +655,11 @@ impl Tcb {
             self.probes >= self.options().keep_count
         };
         if dead {
-            self.fail(Error::TimedOut);
+            self.fail_counted(Error::TimedOut, ctx.pool);
             self.news |= Ready::all() - Ready::URGENT;
             return Act::CLOSED;
         }
+        ctx.pool.counters.keep_alives += 1;
         self.probes += 1;
         self.flags |= Flags::SEND_PROBE;
         self.arm(T_KEEP, now + u64::from(self.options().keep_interval));

@@ -646,6 +646,17 @@ impl Tcb {
         ready
     }
 
+    /// As [`Self::fail`], for what a segment or a timer did.
+    pub(super) fn fail_counted(&mut self, error: Error, pool: &mut Pool) {
+        if matches!(self.state, TcpState::Established | TcpState::CloseWait) {
+            pool.counters.estab_resets += 1;
+        }
+        if error == Error::TimedOut && !self.has(Flags::HELD) {
+            pool.counters.abort_on_timeout += 1;
+        }
+        self.fail(error);
+    }
+
     /// Notes an error and ends the connection without a word to the peer.
     pub(crate) fn fail(&mut self, error: Error) {
         self.error = Some(error);

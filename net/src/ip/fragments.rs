@@ -30,6 +30,8 @@ struct Datagram {
 #[derive(Default)]
 pub(crate) struct Fragments {
     datagrams: Vec<Datagram>,
+    /// Datagrams that were never whole.
+    pub(crate) failed: u64,
 }
 
 /// A datagram put together.
@@ -45,7 +47,9 @@ pub(crate) struct Whole {
 impl Fragments {
     /// Takes a fragment; returns the datagram if it was the last missing one.
     pub(crate) fn insert(&mut self, packet: &Packet<'_>, now_ms: u64) -> Option<Whole> {
+        let before = self.datagrams.len();
         self.datagrams.retain(|datagram| now_ms < datagram.began_ms + TIMEOUT_MS);
+        self.failed += (before - self.datagrams.len()) as u64;
         // RFC 8200 section 4.5 leaves the protocol out of the key: only the first fragment's counts.
         let protocol = if packet.is_v6() { 0 } else { packet.protocol };
         let key = (packet.src, packet.dst, protocol, packet.ident);
@@ -63,14 +67,21 @@ impl Fragments {
             }
             None => {
                 self.datagrams.swap_remove(i);
+                self.failed += 1;
                 None
             }
         }
     }
 
+    /// Datagrams that wait for more, and their bytes.
+    pub(crate) fn held(&self) -> (usize, usize) {
+        (self.datagrams.len(), self.datagrams.iter().map(|datagram| datagram.bytes.len()).sum())
+    }
+
     fn begin(&mut self, key: (IpAddr, IpAddr, u8, u32), now_ms: u64) -> usize {
         if self.datagrams.len() >= MAX_DATAGRAMS {
             self.datagrams.remove(0);
+            self.failed += 1;
         }
         self.datagrams.push(Datagram {
             key,

@@ -12,6 +12,7 @@ use super::packet::Packet;
 use super::path_mtu::PathMtus;
 use super::route::{Route, Routes};
 use super::{arp, ipv4, ipv6};
+use crate::counters::IpCounters;
 use crate::device::loopback::{self, Loopback};
 use crate::device::{Capabilities, Device, TxMeta};
 use crate::engine::segment::Header;
@@ -47,6 +48,7 @@ pub(crate) struct Link<'a> {
     pub(crate) mtu: usize,
     pub(crate) now_ms: u64,
     pub(crate) idents: &'a mut u32,
+    pub(crate) counters: &'a mut IpCounters,
     /// Something was given to the device.
     pub(crate) sent: bool,
 }
@@ -69,10 +71,12 @@ impl Link<'_> {
         fill: impl FnOnce(&mut [u8]),
     ) -> Result<(), Blocked> {
         let total = header.packet_len(len);
+        let v4 = u64::from(!header.key.remote.is_v6());
         if tcb.has(Flags::LOOPBACK) {
             let mut packet = self.loopback.buffer(total).ok_or(Blocked::LoopbackFull)?;
             header.write(&mut packet, false, self.addresses, fill);
             self.loopback.push(packet);
+            self.counters.out_requests += v4;
             return Ok(());
         }
         let remote = header.key.remote;
@@ -84,11 +88,13 @@ impl Link<'_> {
         let offload = self.capabilities.tx_checksum;
         let meta = TxMeta { segment, checksum_offload: offload, ..TxMeta::default() };
         let (mut fill, addresses) = (Some(fill), self.addresses);
-        self.transmit(mac, kind, total, meta, &mut |packet| {
+        let sent = self.transmit(mac, kind, total, meta, &mut |packet| {
             if let Some(fill) = fill.take() {
                 header.write(packet, !offload, addresses, fill);
             }
-        })
+        });
+        self.counters.out_requests += if sent.is_ok() { v4 } else { 0 };
+        sent
     }
 
     /// Sends a whole IP packet, in fragments if it must be. The packet waits for an unknown address.
@@ -96,6 +102,7 @@ impl Link<'_> {
         let Some(dst) = destination(&packet) else { return Ok(()) };
         let mac = match self.routes.route(dst) {
             Some(Route::Local) => {
+                self.counters.sent(&packet);
                 self.loopback.push(packet);
                 return Ok(());
             }
@@ -110,7 +117,10 @@ impl Link<'_> {
                     Err(blocked) => return Err((blocked, packet)),
                 }
             }
-            None => return Err((Blocked::NoRoute, packet)),
+            None => {
+                self.counters.out_no_routes += u64::from(dst.is_ipv4());
+                return Err((Blocked::NoRoute, packet));
+            }
         };
         let mtu = self.path_mtus.get(dst, self.mtu);
         if packet.len() > mtu {
@@ -120,6 +130,9 @@ impl Link<'_> {
         let sent = self.transmit(mac, kind, packet.len(), TxMeta::default(), &mut |buffer| {
             buffer.copy_from_slice(&packet);
         });
+        if sent.is_ok() {
+            self.counters.sent(&packet);
+        }
         sent.map_err(|blocked| (blocked, packet))
     }
 
@@ -140,6 +153,7 @@ impl Link<'_> {
     ) -> Result<(), (Blocked, Vec<u8>)> {
         let Some(original) = Packet::parse(&packet) else { return Ok(()) };
         if original.is_fragment() || (original.dont_fragment && !original.is_v6()) {
+            self.counters.frag_fails += u64::from(!original.is_v6());
             return Ok(());
         }
         *self.idents = self.idents.wrapping_add(1);
@@ -160,8 +174,11 @@ impl Link<'_> {
             if sent.is_err() {
                 return if offset == 0 { Err((Blocked::Full, packet)) } else { Ok(()) };
             }
+            self.counters.frag_creates += u64::from(!original.is_v6());
             offset += piece.len();
         }
+        self.counters.frag_oks += u64::from(!original.is_v6());
+        self.counters.sent(&packet);
         Ok(())
     }
 

@@ -407,6 +407,7 @@ impl Shard {
         self.tcp.enter_table(index);
         self.tcp.mark_dirty(index);
         self.tcp.file_timer(index);
+        self.tcp.pool.counters.active_opens += 1;
         Err(Error::InProgress)
     }
 
@@ -949,6 +950,7 @@ impl Shard {
         }
         // Data that nobody will read: the peer must learn that it did not arrive.
         if !tcb.rx.is_empty() || tcb.options().linger == Some(0) {
+            self.tcp.pool.counters.abort_on_close += u64::from(!tcb.rx.is_empty());
             return self.reset_now(index);
         }
         tcb.flags |= Flags::ORPHAN;
@@ -973,6 +975,9 @@ impl Shard {
 
     fn reset_now(&mut self, index: u32) {
         let tcb = &self.tcp.sockets[index];
+        if matches!(tcb.state, TcpState::Established | TcpState::CloseWait) {
+            self.tcp.pool.counters.estab_resets += 1;
+        }
         if tcb.is_synchronized() || tcb.state == TcpState::SynReceived {
             // At the highest number sent: where the peer is if nothing was lost. If something was, it
             // answers with a challenge ACK (RFC 5961), and that gets a RST at the right place.

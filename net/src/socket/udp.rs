@@ -7,6 +7,7 @@ use core::net::{IpAddr, Ipv4Addr};
 use smoltcp::wire::{IpAddress, UdpPacket};
 
 use super::{Bind, Endpoint, Kind, SocketId};
+use crate::counters::UdpCounters;
 use crate::engine::slab::Slab;
 use crate::error::{Error, Result};
 use crate::ip::multicast::Joined;
@@ -292,11 +293,19 @@ pub(crate) struct Udp {
     /// Packets to send, and the socket each comes from.
     pub(crate) out: VecDeque<(u32, u32, Vec<u8>)>,
     catch_all: Option<u32>,
+    pub(crate) counters: UdpCounters,
 }
 
 impl Udp {
     pub(crate) fn new(ports: Ports<IpAddr>) -> Udp {
-        Udp { sockets: Slab::new(), ports, events: VecDeque::new(), out: VecDeque::new(), catch_all: None }
+        Udp {
+            sockets: Slab::new(),
+            ports,
+            events: VecDeque::new(),
+            out: VecDeque::new(),
+            catch_all: None,
+            counters: UdpCounters::default(),
+        }
     }
 
     /// A datagram arrived. `false` if there is no socket for it (port unreachable).
@@ -308,14 +317,17 @@ impl Udp {
         loopback: bool,
         at_us: u64,
     ) -> bool {
-        let Ok(datagram) = UdpPacket::new_checked(packet.payload) else { return true };
+        let Ok(datagram) = UdpPacket::new_checked(packet.payload) else {
+            self.counters.in_errors += 1;
+            return true;
+        };
         let (src, dst) = (IpAddress::from(packet.src), IpAddress::from(packet.dst));
         // A zero checksum means that the sender made none; wire's test knows it. RFC 8200 section 8.1: over IPv6
         // there must be one.
-        if packet.is_v6() && !checksum_ok && datagram.checksum() == 0 {
-            return true;
-        }
-        if !checksum_ok && !datagram.verify_checksum(&src, &dst) {
+        let none = packet.is_v6() && !checksum_ok && datagram.checksum() == 0;
+        if none || !checksum_ok && !datagram.verify_checksum(&src, &dst) {
+            self.counters.in_errors += 1;
+            self.counters.in_csum_errors += 1;
             return true;
         }
         let from = (packet.src, datagram.src_port());
@@ -346,7 +358,10 @@ impl Udp {
                 self.store(socket, about, datagram.payload());
                 true
             }
-            None => false,
+            None => {
+                self.counters.no_ports += 1;
+                false
+            }
         }
     }
 
@@ -401,12 +416,16 @@ impl Udp {
     }
 
     fn store(&mut self, index: u32, about: Datagram, data: &[u8]) {
+        self.counters.in_datagrams += 1;
         let socket = &mut self.sockets[index];
         if socket.gro && merge(socket.queue.back_mut(), &about, data) {
             socket.queued += data.len();
             return;
         }
         if socket.queued + data.len() + OVERHEAD > socket.rcvbuf.max(data.len() + OVERHEAD) {
+            self.counters.in_datagrams -= 1;
+            self.counters.in_errors += 1;
+            self.counters.rcvbuf_errors += 1;
             return;
         }
         socket.queued += data.len() + OVERHEAD;
@@ -687,6 +706,7 @@ impl Shard {
         }
         if !lo {
             socket.sending += packet.len() + OVERHEAD;
+            self.udp.counters.out_datagrams += 1;
             self.udp.out.push_back((index, socket.generation, packet));
         }
     }
