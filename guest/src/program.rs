@@ -181,9 +181,13 @@ mod with_loader {
         let exe = process.view.get().and_then(|view| view.locate(&view.cwd, path, true).ok());
         // SAFETY: the loader has just made this stack: argc, argv, envp, auxv, in the ABI's form.
         let (arguments, environment, auxv) = unsafe { stack_parts(loaded.stack) };
+        // SAFETY: the strings were written by the loader, and nothing of the program has run.
+        let given =
+            unsafe { core::slice::from_raw_parts(arguments.0 as *const u8, arguments.1 - arguments.0) };
         *process.image.lock() = Image {
             exe,
             arguments,
+            given: given.to_vec(),
             environment,
             auxv,
             stack_start: loaded.stack,

@@ -1,19 +1,24 @@
 //! What /proc tells about the guest's processes: the [`Provider`] that `fs` asks.
 //!
-//! Memory figures and mappings are the host's of the process that asks: for other processes of the
-//! guest they come with fork.
+//! Memory figures, mappings and memory itself are the host's of the host process in question. To read another
+//! one's memory asks the host for PTRACE_MODE_ATTACH, which Yama (`kernel.yama.ptrace_scope`) may refuse to users
+//! who are not root: then `cmdline` of others has the arguments as they were given, without what setproctitle(3) made
+//! of them, and `environ` says EACCES.
 
 use crate::context::Ctx;
 use crate::file::OpenFile;
 use crate::net_poll::access;
 use crate::process::{LIMITS, Process, root};
+use crate::rt;
 use crate::rw;
 use crate::task::Task;
 use crate::tree_file;
 use crate::user;
 use crate::{Errno, Result};
+use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use fs::mount::Mount;
@@ -21,6 +26,7 @@ use fs::procfs::process::{Info, Thread};
 use fs::procfs::{Blob, Net, Provider, Setting, Sysctl, SysvIpc, Target};
 use fs::{HostFd, Node, Place};
 use net::FastOpen;
+use platform::host;
 
 /// What a process runs: told by the loader, and by execve.
 #[derive(Clone, Default)]
@@ -29,6 +35,8 @@ pub struct Image {
     pub exe: Option<Place>,
     /// Where the arguments lie, first byte to the end: the program may write over them.
     pub arguments: (usize, usize),
+    /// The same as they were given.
+    pub given: Vec<u8>,
     /// Where the environment lies.
     pub environment: (usize, usize),
     /// The auxiliary vector, binary.
@@ -52,16 +60,72 @@ impl GuestProvider {
         root().process(pid).ok_or(Errno::ESRCH)
     }
 
-    /// The memory of another process cannot be read yet.
-    fn own(pid: u32) -> Result<Ctx<'static>> {
+    /// Whether the caller may look into a process (ptrace(2), PTRACE_MODE_READ): its own, one of the same user,
+    /// or any by root.
+    fn may_look(process: &Process) -> Result<()> {
         let ctx = Ctx::try_current().ok_or(Errno::ESRCH)?;
-        if ctx.process.pid == pid { Ok(ctx) } else { Err(Errno::EACCES) }
+        if ctx.process.pid == process.pid {
+            return Ok(());
+        }
+        let caller = ctx.process.credentials.lock().clone();
+        let target = process.credentials.lock().clone();
+        let same = [target.uid, target.euid, target.suid].iter().all(|&uid| uid == caller.fsuid);
+        if same || caller.privileged() { Ok(()) } else { Err(Errno::EACCES) }
     }
 
-    /// What the host says of its process, which is this one.
-    fn host_file(pid: u32, path: &[u8]) -> Result<Vec<u8>> {
-        GuestProvider::own(pid)?;
-        HostFd::open_host(path, 0, 0)?.read_all()
+    /// The host process that has its memory: its own, or its maker's while that has lent it (vfork(2)). `None`:
+    /// a zombie.
+    fn memory_of(process: &Process) -> Option<i32> {
+        if process.life.lock().has_ended() {
+            return None;
+        }
+        let own = process.host().map(|host| rt::host_pid(&host));
+        let lent = || root().process(process.parent.load(Ordering::Relaxed))?.host();
+        own.or_else(|| Some(rt::host_pid(&lent()?)))
+    }
+
+    /// What the host says of a process.
+    fn host_file(process: &Process, name: &str) -> Result<Vec<u8>> {
+        GuestProvider::may_look(process)?;
+        let Some(host) = GuestProvider::memory_of(process) else { return Ok(Vec::new()) };
+        HostFd::open_host(format!("/proc/{host}/{name}").as_bytes(), 0, 0)?.read_all()
+    }
+
+    /// A process's memory.
+    fn read_memory(process: &Process, start: usize, into: &mut [u8]) -> Result<()> {
+        if Ctx::try_current().is_some_and(|ctx| ctx.process.pid == process.pid) {
+            return user::read_bytes(start, into);
+        }
+        let host = GuestProvider::memory_of(process).ok_or(Errno::ESRCH)?;
+        if !user::in_user_space(start, into.len()) {
+            return Err(Errno::EFAULT);
+        }
+        let (local, remote) = ([into.as_mut_ptr() as usize, into.len()], [start, into.len()]);
+        // SAFETY: the first vector is ours to write; the second is the other process's, which the host checks.
+        match unsafe { host!(process_vm_readv, host, local.as_ptr(), 1, remote.as_ptr(), 1, 0) } {
+            Ok(done) if done == into.len() => Ok(()),
+            Ok(_) => Err(Errno::EFAULT),
+            Err(Errno::EPERM) => Err(Errno::EACCES),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Its arguments as they are now.
+    fn command_line(process: &Process, image: &Image) -> Result<Vec<u8>> {
+        let (start, end) = image.arguments;
+        let mut bytes = vec![0u8; end - start];
+        GuestProvider::read_memory(process, start, &mut bytes)?;
+        // setproctitle(3): what was written over the end goes on into the environment.
+        if bytes.last().is_some_and(|&byte| byte != 0) {
+            let (_, environment_end) = image.environment;
+            let mut more = vec![0u8; environment_end.saturating_sub(end)];
+            GuestProvider::read_memory(process, end, &mut more)?;
+            bytes.extend(more.iter().take_while(|&&byte| byte != 0));
+            let title = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+            bytes.truncate(title);
+            bytes.push(0);
+        }
+        Ok(bytes)
     }
 
     fn file(pid: u32, fd: i32) -> Result<Arc<OpenFile>> {
@@ -85,31 +149,30 @@ impl Provider for GuestProvider {
     fn blob(&self, pid: u32, what: Blob) -> Result<Vec<u8>> {
         let process = GuestProvider::process(pid)?;
         let image = process.image.lock().clone();
-        let (start, end) = match what {
-            Blob::Auxv => return Ok(image.auxv),
-            Blob::Maps => return GuestProvider::host_file(pid, b"/proc/self/maps"),
-            Blob::Smaps => return GuestProvider::host_file(pid, b"/proc/self/smaps"),
-            Blob::SmapsRollup => return GuestProvider::host_file(pid, b"/proc/self/smaps_rollup"),
-            Blob::Cmdline => image.arguments,
-            Blob::Environ => image.environment,
-        };
-        if start == end {
-            return Ok(Vec::new());
+        match what {
+            Blob::Auxv => {
+                GuestProvider::may_look(&process)?;
+                Ok(image.auxv)
+            }
+            Blob::Maps => GuestProvider::host_file(&process, "maps"),
+            Blob::Smaps => GuestProvider::host_file(&process, "smaps"),
+            Blob::SmapsRollup => GuestProvider::host_file(&process, "smaps_rollup"),
+            // A zombie has neither (proc(5)).
+            _ if process.life.lock().has_ended() => Ok(Vec::new()),
+            Blob::Cmdline => match GuestProvider::command_line(&process, &image) {
+                Err(Errno::EACCES) => Ok(image.given),
+                // It ends, or executes another program, while we look.
+                Err(Errno::ESRCH | Errno::EFAULT) => Ok(Vec::new()),
+                other => other,
+            },
+            Blob::Environ => {
+                GuestProvider::may_look(&process)?;
+                let (start, end) = image.environment;
+                let mut bytes = vec![0u8; end - start];
+                GuestProvider::read_memory(&process, start, &mut bytes)?;
+                Ok(bytes)
+            }
         }
-        GuestProvider::own(pid)?;
-        let mut bytes = alloc::vec![0u8; end - start];
-        user::read_bytes(start, &mut bytes)?;
-        // setproctitle(3): what was written over the end goes on into the environment.
-        if what == Blob::Cmdline && bytes.last().is_some_and(|&byte| byte != 0) {
-            let (_, environment_end) = image.environment;
-            let mut more = alloc::vec![0u8; environment_end.saturating_sub(end)];
-            user::read_bytes(end, &mut more)?;
-            bytes.extend(more.iter().take_while(|&&byte| byte != 0));
-            let title = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
-            bytes.truncate(title);
-            bytes.push(0);
-        }
-        Ok(bytes)
     }
 
     fn set(&self, pid: u32, tid: u32, what: Setting, value: &[u8]) -> Result<()> {
@@ -256,8 +319,8 @@ fn describe(process: &Process) -> Info {
         let now = process.limits(resource);
         *limit = (now.soft, now.hard);
     }
-    if GuestProvider::own(process.pid).is_ok() {
-        measure(&mut info);
+    if let Some(host) = process.host().filter(|_| !process.life.lock().has_ended()) {
+        measure(&mut info, rt::host_pid(&host));
     }
     info
 }
@@ -290,21 +353,24 @@ fn signals(process: &Process) -> (u64, u64) {
     (caught, ignored)
 }
 
-/// Sizes and times of the running process, from the host's /proc.
-fn measure(info: &mut Info) {
-    let read = |path: &[u8]| HostFd::open_host(path, 0, 0).and_then(|fd| fd.read_all()).unwrap_or_default();
+/// Sizes and times of a process, from the host's /proc.
+fn measure(info: &mut Info, host: i32) {
+    let read = |name: &str| {
+        let path = format!("/proc/{host}/{name}");
+        HostFd::open_host(path.as_bytes(), 0, 0).and_then(|fd| fd.read_all()).unwrap_or_default()
+    };
     let numbers = |text: Vec<u8>| -> Vec<u64> {
         let text = String::from_utf8_lossy(&text).into_owned();
         let after = text.rsplit(')').next().unwrap_or("");
         after.split_whitespace().map(|word| word.parse().unwrap_or(0)).collect()
     };
-    let statm = numbers(read(b"/proc/self/statm"));
+    let statm = numbers(read("statm"));
     if let [size, resident, shared, text, _, data, ..] = statm[..] {
         info.virtual_size = size * 4096;
         (info.resident, info.shared_pages, info.text_pages, info.data_pages) = (resident, shared, text, data);
     }
     // Fields of stat(5) from the third on: 14 and 15 are user and system time.
-    let stat = numbers(read(b"/proc/self/stat"));
+    let stat = numbers(read("stat"));
     if let (Some(&user), Some(&system)) = (stat.get(11), stat.get(12)) {
         (info.user_ticks, info.system_ticks) = (user, system);
     }

@@ -133,6 +133,11 @@ mod real {
         thread.set_rank(sched::thread::Rank { priority, fifo });
     }
 
+    /// The host's id of a host process.
+    pub fn host_pid(host: &HostRef) -> i32 {
+        host.host_pid()
+    }
+
     /// Gives a host process's vCPUs a nice value at the host.
     pub fn renice(host: &HostRef, nice: i32) -> Result<()> {
         host.renice(nice)

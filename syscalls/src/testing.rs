@@ -239,6 +239,9 @@ pub mod host_sched {
     }
     pub fn start_thread(_thread: &ThreadRef) {}
     pub fn set_rank(_thread: &ThreadRef, _priority: u8, _fifo: bool) {}
+    pub fn host_pid(_host: &HostRef) -> i32 {
+        std::process::id() as i32
+    }
     pub fn renice(_host: &HostRef, _nice: i32) -> Result<()> {
         Ok(())
     }
