@@ -461,7 +461,8 @@ impl Device for ProxyDevice<'_> {
         if *self.corrupt || !(ETHERNET..=MAX_FRAME).contains(&len) {
             return Err(Full);
         }
-        let meta = Meta { checksum_done: meta.checksum_offload, segment_size: meta.segment };
+        let meta =
+            Meta { checksum_done: meta.checksum_offload, segment_size: meta.segment, ..Meta::default() };
         match self.tx.push(len, meta, |buffer| fill(buffer)) {
             Ok(true) => {
                 *self.unpublished = true;

@@ -188,7 +188,10 @@ impl Queues {
 impl TapQueues {
     fn open(&mut self, guest: u32, mac: [u8; 6]) -> io::Result<(Opened, u32)> {
         if self.queues.len() >= self.most {
-            return Err(io::Error::other(format!("all {} direct queues are taken", self.most)));
+            // One that was given back comes free when its guest has closed it.
+            let closing = self.queues.iter().any(|queue| queue.guest.is_none());
+            let kind = if closing { io::ErrorKind::ResourceBusy } else { io::ErrorKind::Other };
+            return Err(io::Error::new(kind, format!("all {} direct queues are taken", self.most)));
         }
         let opened = direct::open_tap(&self.name, true, mac)?;
         self.queues.push(TapQueue {

@@ -323,8 +323,10 @@ impl Server {
                 for to in (0..self.ports.len()).filter(|&to| to != from) {
                     let _ = self.give(to, frame, Some(mac), time);
                 }
-                if self.nic.is_some() { self.send_on_nic(frame, time) } else { Ok(true) }
+                // What a guest in direct mode asks the others, it asks on the NIC itself, by the address it has there.
+                if self.nic.is_some() && !frame.meta.local { self.send_on_nic(frame, time) } else { Ok(true) }
             }
+            To::Uplink if frame.meta.local => Err(Reason::NoOwner),
             To::Uplink if self.nic.is_some() => self.send_on_nic(frame, time),
             To::Uplink => {
                 self.ports[from].give_proxy(frame);
@@ -350,7 +352,7 @@ impl Server {
                 to => self.pass(from, to, frame, time),
             };
         };
-        let meta = Meta { checksum_done: true, segment_size: 0 };
+        let meta = Meta { checksum_done: true, ..Meta::default() };
         let reply = Passing { head: &reply, len: reply.len(), meta, rest: Rest::Bytes(&reply) };
         let _ = self.give(from, &reply, None, time);
         Ok(true)
@@ -380,7 +382,7 @@ impl Server {
             for frame in frames {
                 bytes += frame.bytes.len() as u64;
                 let head = &frame.bytes[..frame.bytes.len().min(HEAD)];
-                let meta = Meta { checksum_done: frame.checksum_ok, segment_size: 0 };
+                let meta = Meta { checksum_done: frame.checksum_ok, ..Meta::default() };
                 let (len, rest) = (frame.bytes.len(), Rest::Bytes(frame.bytes));
                 self.pass_from_nic(&Passing { head, len, meta, rest }, time);
             }

@@ -64,6 +64,8 @@ pub struct TxMeta {
     pub checksum_offload: bool,
     /// The destination's hardware address, as it stands in the frame: a [`Switch`] chooses the way by it.
     pub to: [u8; 6],
+    /// For other guests of the network alone (a [`Switch`] says so): a network server keeps it off its NIC.
+    pub local: bool,
 }
 
 /// No room for another frame now. The engine keeps what it wanted to send and tries at the next poll.

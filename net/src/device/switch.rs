@@ -211,8 +211,10 @@ impl Switch {
         let frame = &mut frame[..len];
         fill(frame);
         if let Some(home) = &mut self.standby {
-            // A question may be lost; it is asked again.
+            // A question may be lost; it is asked again. The server must not ask the NIC's link as well: whoever hears
+            // it there would learn our address of the ring, where we have another on the NIC.
             let mac = self.mac;
+            let meta = TxMeta { local: true, ..meta };
             let sent = home.device.transmit(len, meta, &mut |buffer| {
                 buffer.copy_from_slice(frame);
                 if let Some(mac) = mac {
@@ -325,6 +327,7 @@ impl Device for Switch {
             return self.ask_both(len, meta, fill);
         }
         let home = self.goes_home(meta.to);
+        let meta = TxMeta { local: home, ..meta };
         let Switch { active, standby, traffic, watcher, .. } = self;
         let port = match standby {
             Some(standby) if home => standby,

@@ -176,7 +176,8 @@ impl Device for RingDevice {
         if self.corrupt || len > MAX_FRAME {
             return Err(Full);
         }
-        let meta = Meta { checksum_done: meta.checksum_offload, segment_size: meta.segment };
+        let meta =
+            Meta { checksum_done: meta.checksum_offload, segment_size: meta.segment, local: meta.local };
         match self.producer.push(len, meta, &mut *fill) {
             Ok(true) => {
                 self.unpublished = true;

@@ -32,6 +32,8 @@ pub struct Meta {
     pub checksum_done: bool,
     /// Payload bytes for each segment if this is a super-segment, else 0.
     pub segment_size: u16,
+    /// For other guests alone: not for the network's NIC.
+    pub local: bool,
 }
 
 /// Bytes of a ring's positions before its data.
@@ -41,6 +43,7 @@ const RECORD_HEADER: u32 = 8;
 const ALIGN: u32 = 16;
 const PAD: u16 = 1;
 const CHECKSUM_DONE: u16 = 2;
+const LOCAL: u16 = 4;
 
 /// The shared positions and flags of a ring; each writer has cache lines of its own.
 #[repr(C, align(128))]
@@ -194,7 +197,7 @@ impl Producer {
             self.write_header(pad - RECORD_HEADER, PAD, 0);
             self.tail = self.tail.wrapping_add(pad);
         }
-        let flags = if meta.checksum_done { CHECKSUM_DONE } else { 0 };
+        let flags = if meta.checksum_done { CHECKSUM_DONE } else { 0 } | if meta.local { LOCAL } else { 0 };
         self.write_header(len, flags, meta.segment_size);
         // SAFETY: `has_space` proved that [offset, offset + need) is ours until published; the peer
         // has no business there, and if it writes anyway it only garbles its own frame.
@@ -355,7 +358,8 @@ impl Consumer {
                 self.head = self.head.wrapping_add(need);
                 continue;
             }
-            let meta = Meta { checksum_done: flags & CHECKSUM_DONE != 0, segment_size };
+            let (checksum_done, local) = (flags & CHECKSUM_DONE != 0, flags & LOCAL != 0);
+            let meta = Meta { checksum_done, segment_size, local };
             // SAFETY: a header, and with it `offset + RECORD_HEADER`, lies inside the data.
             let data = unsafe { self.data.add((offset + RECORD_HEADER) as usize) };
             return Ok(Some(Front { len: len as usize, meta, data, need }));
@@ -507,7 +511,7 @@ mod tests {
             if next(&mut seed).is_multiple_of(2) {
                 let len = (next(&mut seed) % 1500) as usize;
                 let frame = vec![step as u8; len];
-                let meta = Meta { checksum_done: true, segment_size: len as u16 };
+                let meta = Meta { checksum_done: true, segment_size: len as u16, local: len % 2 == 0 };
                 if producer.push(len, meta, |b| b.copy_from_slice(&frame)).unwrap() {
                     model.push_back(frame);
                 }
@@ -518,7 +522,10 @@ mod tests {
                 let want = model.pop_front();
                 assert_eq!(got.map(|(len, _)| buffer[..len].to_vec()), want);
                 if let Some((len, meta)) = got {
-                    assert_eq!(meta, Meta { checksum_done: true, segment_size: len as u16 });
+                    assert_eq!(
+                        meta,
+                        Meta { checksum_done: true, segment_size: len as u16, local: len % 2 == 0 }
+                    );
                 }
             }
         }

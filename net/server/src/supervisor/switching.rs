@@ -43,6 +43,8 @@ pub(super) struct Switching {
     policy: Option<Policy>,
     decide_at: Option<Instant>,
     began: Instant,
+    /// When a queue was last closed. The kernel gives a NIC's queue free a little later.
+    closed: Option<Instant>,
     next_request: u32,
 }
 
@@ -110,7 +112,8 @@ impl Switching {
         let policy = config.auto.then(|| Policy::new(Tuning::default()));
         let decide_at = policy.as_ref().map(|_| Instant::now() + DECIDE);
         let guests = HashMap::new();
-        Ok(Switching { queues, guests, policy, decide_at, began: Instant::now(), next_request: 1 })
+        let began = Instant::now();
+        Ok(Switching { queues, guests, policy, decide_at, began, closed: None, next_request: 1 })
     }
 
     /// A guest has come.
@@ -120,6 +123,7 @@ impl Switching {
 
     /// A guest has gone.
     pub(super) fn forget(&mut self, guest: u32) {
+        self.closed = Some(Instant::now());
         self.queues.close(guest);
         self.guests.remove(&guest);
     }
@@ -225,7 +229,7 @@ impl Supervisor {
             state.waiting = Some((nic.cloned(), why, visitor));
             return;
         }
-        let Err(error) = self.try_switch(at, direct, nic, why) else {
+        let Err(error) = self.try_switch(at, direct, nic, why.clone()) else {
             let id = self.guests[at].id;
             if let Some(pending) = &mut self.switching.state(id).pending {
                 pending.visitor = visitor;
@@ -235,6 +239,13 @@ impl Supervisor {
             }
             return;
         };
+        let freed = self.switching.closed.is_some_and(|at| at.elapsed() < PATIENCE);
+        let state = self.switching.state(self.guests[at].id);
+        if direct && freed && error.kind() == io::ErrorKind::ResourceBusy && state.waiting.is_none() {
+            state.waiting = Some((nic.cloned(), why, visitor));
+            state.close_at = Some(Instant::now() + SWEEP);
+            return;
+        }
         if let Some(visitor) = visitor {
             let _ = control::post(visitor.as_fd(), &Reply::Failed(error.to_string()), &[]);
         }
@@ -383,7 +394,10 @@ impl Supervisor {
         if state.close_at.is_some_and(|at| at <= Instant::now()) {
             state.close_at = None;
             let waiting = state.waiting.take();
-            self.switching.queues.close(id);
+            if self.switching.queues.has(id) {
+                self.switching.queues.close(id);
+                self.switching.closed = Some(Instant::now());
+            }
             if let (Some((nic, why, visitor)), Some(at)) =
                 (waiting, self.guests.iter().position(|g| g.id == id))
             {

@@ -199,7 +199,7 @@ mod tests {
 
     fn send(bytes: &[u8], segment_size: u16) -> Result<Vec<Vec<u8>>, Fault> {
         let mut wire = Wire::default();
-        let meta = Meta { checksum_done: true, segment_size };
+        let meta = Meta { checksum_done: true, segment_size, ..Meta::default() };
         let (head, rest) = (&bytes[..bytes.len().min(64)], Rest::Bytes(bytes));
         transmit(&mut wire, &Passing { head, len: bytes.len(), meta, rest }).map(|()| wire.0)
     }
