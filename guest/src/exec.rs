@@ -59,7 +59,7 @@ pub(crate) fn start(auxv: &[(usize, usize)]) {
 
 /// Pages of the image's data that are there: `.data`, and of `.bss` what was ever touched.
 fn touched_pages() -> Vec<usize> {
-    let image = data_range();
+    let (image, file) = data_range();
     let start = image.start & !(PAGE_SIZE - 1);
     let count = (image.end - start).div_ceil(PAGE_SIZE);
     let mut present = alloc::vec![0u8; count];
@@ -67,6 +67,10 @@ fn touched_pages() -> Vec<usize> {
     if unsafe { host!(mincore, start, count * PAGE_SIZE, present.as_mut_ptr()) }.is_err() {
         present.fill(1);
     }
+    // Of a page that the program has not touched yet mincore(2) tells whether the host has read the file there,
+    // which it may not have, or no longer. It is not zero for all that.
+    let from_file = (file - start).div_ceil(PAGE_SIZE);
+    present[..from_file].fill(1);
     (0..count).filter(|&at| present[at] & 1 != 0).map(|at| start + at * PAGE_SIZE).collect()
 }
 
@@ -91,12 +95,13 @@ fn kept() -> &'static Kept {
     unsafe { KEPT.load(Ordering::Acquire).as_ref() }.expect("set at start")
 }
 
-/// `.data` and `.bss`: the image's last writable segment. (The one before is written by the linker only.)
-fn data_range() -> Range<usize> {
+/// `.data` and `.bss`: the image's last writable segment, and where its part from the file ends. (The segment
+/// before is written by the linker only.)
+fn data_range() -> (Range<usize>, usize) {
     const PT_LOAD: u32 = 1;
     const PF_W: u32 = 2;
     // SAFETY: the ELF header of this very program stands at the start of its image (gABI 4): phoff at 32,
-    // phentsize at 54, phnum at 56; of a program header type, flags, vaddr at 16, memsz at 40.
+    // phentsize at 54, phnum at 56; of a program header type, flags, vaddr at 16, filesz at 32, memsz at 40.
     unsafe {
         let word = |at: usize| (at as *const usize).read_unaligned();
         let half = |at: usize| usize::from((at as *const u16).read_unaligned());
@@ -105,7 +110,8 @@ fn data_range() -> Range<usize> {
         let mut headers = (0..half(WINDOW_START + 56)).map(|i| table + i * half(WINDOW_START + 54));
         let data = headers.rfind(|&at| int(at) == PT_LOAD && int(at + 4) & PF_W != 0);
         let at = data.expect("a writable segment");
-        word(at + 16)..word(at + 16) + word(at + 40)
+        let start = word(at + 16);
+        (start..start + word(at + 40), start + word(at + 32))
     }
 }
 
