@@ -115,6 +115,7 @@ pub fn init(config: &Config) {
         process.actions.set(signal, action);
     }
     let task = task::Task::first(&process);
+    *task.schedule.lock() = priority::Schedule::of_host();
     task.clone().attach();
     // The host's signals that came before there was a process to take them: whoever delivered them found
     // nobody, and nothing tells of them again.

@@ -49,6 +49,14 @@ impl Schedule {
         Schedule { nice: self.nice.max(0), reset_on_fork: false, ..self }
     }
 
+    /// What the guest's first process begins with: the host process's nice value.
+    pub(crate) fn of_host() -> Schedule {
+        const PRIO_PROCESS: usize = 0;
+        // SAFETY: touches no memory. The call answers 20 minus the value, so that it is never negative.
+        let raw = unsafe { platform::host!(getpriority, PRIO_PROCESS, 0) };
+        Schedule { nice: raw.map_or(0, |raw| 20 - raw as i32), ..Schedule::default() }
+    }
+
     fn is_real_time(self) -> bool {
         matches!(self.policy, SCHED_FIFO | SCHED_RR)
     }
