@@ -84,12 +84,12 @@ pub(crate) fn before_fork() {
     private().lock_all();
 }
 
-/// It was copied. `Some` in the child: the cache number of the vCPU that forked.
-pub(crate) fn after_fork(child_of: Option<u32>) {
+/// It was copied. `Some` in the child: which caches the parent used.
+pub(crate) fn after_fork(child_of: Option<&sched::fork::Caches<'_>>) {
     // SAFETY: locked by `before_fork`; the child's copy of the locks is its own.
     unsafe { private().unlock_all() };
-    if let Some(parents) = child_of {
-        private().keep_cache(parents, sched::vcpu::cache_index());
+    if let Some(caches) = child_of {
+        private().keep_cache(caches.parents, sched::vcpu::cache_index(), caches.all.numbers());
     }
 }
 

@@ -126,12 +126,13 @@ impl Heap {
     }
 
     /// In a forked process: cache `from` was whole when it was copied (its owner forked) and goes to `to`;
-    /// others may have been in the middle of a change, and what they hold is given up.
-    pub(crate) fn keep_cache(&self, from: u32, to: u32) {
+    /// others may have been in the middle of a change, and what they hold is given up. `used`: those that the
+    /// parent's host threads have had; all others are empty, and a look at them would touch 20 pages.
+    pub(crate) fn keep_cache(&self, from: u32, to: u32, used: impl Iterator<Item = u32>) {
         let kept = self.caches.get(from as usize).map(|all| {
             core::array::from_fn::<_, CLASSES, _>(|class| (all[class].head.get(), all[class].count.get()))
         });
-        for cache in self.caches.iter().flatten() {
+        for cache in used.filter_map(|number| self.caches.get(number as usize)).flatten() {
             // Only what was used: a store would copy an untouched page.
             if !cache.head.get().is_null() {
                 cache.head.set(ptr::null_mut());

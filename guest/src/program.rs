@@ -55,9 +55,9 @@ mod with_loader {
             before_sleep: |_| syscalls::net_poll::before_sleep(),
             after_sleep: |_| syscalls::net_poll::after_sleep(),
             before_fork: crate::heap::before_fork,
-            after_fork: |parents_cache| {
-                crate::heap::after_fork(parents_cache);
-                if parents_cache.is_some() {
+            after_fork: |child_of| {
+                crate::heap::after_fork(child_of.as_ref());
+                if child_of.is_some() {
                     // Before the child opens its signal mask: what comes from then on is its own.
                     syscalls::host_signal::forget();
                 }

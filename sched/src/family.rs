@@ -17,6 +17,25 @@ use platform::sync::Lock;
 
 /// Host threads that can have a cache of the arena's allocator for themselves (`guest/src/memory.rs`).
 const CACHES: usize = 128;
+/// A set of such numbers.
+#[derive(Default)]
+pub struct CacheSet([AtomicU64; CACHES / 64]);
+
+impl CacheSet {
+    pub(crate) fn add(&self, number: u32) {
+        // NO_CACHE falls out here.
+        if let Some(word) = self.0.get(number as usize / 64) {
+            word.fetch_or(1 << (number % 64), Ordering::SeqCst);
+        }
+    }
+
+    /// The numbers, ascending.
+    pub fn numbers(&self) -> impl Iterator<Item = u32> + '_ {
+        let bits = |word: &AtomicU64| word.load(Ordering::SeqCst);
+        (0..CACHES as u32).filter(move |n| bits(&self.0[*n as usize / 64]) >> (n % 64) & 1 != 0)
+    }
+}
+
 /// The number of those that have none.
 pub(crate) const NO_CACHE: u32 = u32::MAX;
 

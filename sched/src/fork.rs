@@ -9,6 +9,7 @@
 //! Host signals are blocked over it: a handler would find the parent's block in `%gs`. The runtime's
 //! private heap is copied too, so its locks are held over the clone (`hooks.before_fork`).
 
+use crate::family::CacheSet;
 use crate::host_fd::{self, HostReady};
 use crate::signal;
 use crate::thread::{self, Thread};
@@ -22,6 +23,14 @@ use platform::host;
 const CLONE_FILES: usize = 0x400;
 const CLONE_PIDFD: usize = 0x1000;
 const SIGCHLD: usize = 17;
+
+/// What a forked child is told of its parent's caches of the private heap (`hooks.after_fork`).
+pub struct Caches<'a> {
+    /// The number of the host thread that forked.
+    pub parents: u32,
+    /// Those of all its host threads.
+    pub all: &'a CacheSet,
+}
 
 /// A process that is not there yet.
 pub struct Child {
@@ -47,7 +56,8 @@ impl Child {
         let parent = vcpu::process();
         let process = Process::new(parent.family, parent.config, parent.hooks);
         let thread = Thread::forked(&process, local, alternate);
-        process.vcpus[0].take_cache(parent.family);
+        process.vcpus[0].take_cache(&process);
+        *process.forked_from.lock() = Some(vcpu::own());
         process.vcpus[0].prepare_fork(&*process, &*thread, depth);
         Child { process, thread }
     }
@@ -117,6 +127,7 @@ impl Child {
                 Ok(())
             }
             Err(error) => {
+                *self.process.forked_from.lock() = None;
                 vcpu::process().family.forget(&self.process);
                 self.thread.abandon();
                 Err(error)
@@ -164,7 +175,11 @@ fn begin(
     let process = &**process;
     process.pid.store(platform::thread::getpid(), Ordering::Relaxed);
     process.vcpus[0].adopt_forked();
-    (process.hooks.after_fork)(Some(parents_cache));
+    // Kept, as the parent may have ended: what its host threads had in their caches is told by its record.
+    let parent = process.forked_from.lock().take();
+    let Some(parent) = parent else { unreachable!("set by `at`") };
+    (process.hooks.after_fork)(Some(Caches { parents: parents_cache, all: &parent.caches }));
+    drop(parent);
     if process.config.signals
         && let Err(error) = signal::prepare_host_thread(0)
     {

@@ -47,8 +47,8 @@ pub struct Hooks {
     pub exited: fn(thread: &Arc<Thread>),
     /// The host process is about to be copied: private memory that other vCPUs change must be whole.
     pub before_fork: fn(),
-    /// It was copied, or that failed. `Some` in the child: the cache number of the vCPU that forked.
-    pub after_fork: fn(child_of: Option<u32>),
+    /// It was copied, or that failed. `Some` in the child: which caches of it the parent used.
+    pub after_fork: fn(child_of: Option<crate::fork::Caches<'_>>),
     /// A host process of the family has ended, by itself or killed; nothing of it runs any more. In the
     /// kernel of another one, on any context.
     pub process_gone: fn(process: &Arc<Process>),

@@ -14,7 +14,7 @@
 
 use crate::arch;
 use crate::blocking::Helpers;
-use crate::family::{Family, NO_CACHE};
+use crate::family::{CacheSet, Family, NO_CACHE};
 use crate::hooks::Hooks;
 use crate::host_fd::{Event, WatchId};
 use crate::run_queue::RunQueue;
@@ -167,6 +167,10 @@ pub struct Process {
     sleepers: AtomicU32,
     pub(crate) stopping: AtomicBool,
     pub(crate) helpers: Helpers,
+    /// Which of the allocator's caches its host threads have been given: set before they run.
+    pub(crate) caches: CacheSet,
+    /// The process it was forked from, until it has begun.
+    pub(crate) forked_from: Lock<Option<Arc<Process>>>,
     /// What `%gs` points at in helpers: boxed, since they stay where they are while the list grows.
     #[allow(clippy::vec_box)]
     pub(crate) helper_blocks: Lock<Vec<Box<Block>>>,
@@ -197,6 +201,8 @@ impl Process {
             sleepers: AtomicU32::new(0),
             stopping: AtomicBool::new(false),
             helpers: Helpers::new(),
+            caches: CacheSet::default(),
+            forked_from: Lock::new(None),
             helper_blocks: Lock::new(Vec::new()),
             ignored: AtomicU64::new(0),
             local: AtomicPtr::new(ptr::null_mut()),
@@ -302,7 +308,7 @@ pub fn init(config: Config, hooks: Hooks) -> Result<()> {
     let family = Family::new()?;
     let process = Process::new(family, config, hooks);
     process.pid.store(platform::thread::getpid(), Ordering::Relaxed);
-    process.vcpus[0].take_cache(family);
+    process.vcpus[0].take_cache(&process);
     process.vcpus[0].adopt(&*process);
     family.add(process.clone());
     if config.signals {
@@ -342,7 +348,7 @@ fn start_vcpu() {
         process.started.fetch_sub(1, Ordering::Relaxed);
         return;
     };
-    block.take_cache(process.family);
+    block.take_cache(process);
     if let Err(error) = start_host_thread(index as usize, vcpu_main, index as usize) {
         panic!("vCPU {index} cannot be started: {error}");
     }
@@ -384,7 +390,7 @@ pub(crate) fn start_helper(number: u32) -> Result<()> {
         crate::blocking::serve()
     }
     let block = Box::new(Block::new(NONE));
-    block.take_cache(process().family);
+    block.take_cache(process());
     let address = &raw const *block as usize;
     process().helper_blocks.lock().push(block);
     start_host_thread(HELPER_SLOTS + number as usize, helper_main, address)
@@ -457,8 +463,10 @@ impl Block {
     }
 
     /// Takes one of the arena allocator's caches for its own.
-    pub(crate) fn take_cache(&self, family: &Family) {
-        self.cache.set(family.take_cache());
+    pub(crate) fn take_cache(&self, process: &Process) {
+        let number = process.family.take_cache();
+        process.caches.add(number);
+        self.cache.set(number);
     }
 
     /// Makes this block, which no host thread has yet, that of a forked child's one: it goes on inside the

@@ -106,10 +106,33 @@ fn locks() -> [&'static RawLock; 19] {
     ]
 }
 
-/// Before a fork. Answers what [`parent`] and [`child`] need: how many handlers take part (none for
-/// vfork(2)).
-pub(crate) fn prepare(handlers: bool) -> usize {
-    let count = if handlers { LIST.lock().len } else { 0 };
+/// What [`prepare`] has done, for [`parent`] and [`child`].
+#[derive(Clone, Copy)]
+pub(crate) struct Taken {
+    /// How many handlers take part (none for vfork(2)).
+    handlers: usize,
+    /// The locks were taken.
+    locks: bool,
+}
+
+/// Whether the process never had a second thread.
+fn alone() -> bool {
+    // SAFETY: the cell's place is settled before the program runs; its one byte is always readable.
+    unsafe { crate::start::SINGLE_THREADED.load() != 0 }
+}
+
+/// Before a fork.
+///
+/// A process that never had a second thread takes no locks: nobody else can hold one, and if this thread does (a
+/// fork in a signal handler), it goes on inside in both processes. Each page of locks that is not written is a
+/// copy less, on both sides.
+pub(crate) fn prepare(handlers: bool) -> Taken {
+    let count = match (handlers, alone()) {
+        (false, _) => 0,
+        // SAFETY: no other thread changes it.
+        (true, true) => unsafe { (*LIST.as_ptr()).len },
+        (true, false) => LIST.lock().len,
+    };
     for at in (0..count).rev() {
         // Not under the lock: a handler may register others.
         if let Some(run) = entry(at).and_then(|e| e.prepare) {
@@ -120,24 +143,30 @@ pub(crate) fn prepare(handlers: bool) -> usize {
     if let Some(loader) = loader() {
         (loader.prepare)();
     }
-    stdio::lock::lock_all();
-    locks().iter().for_each(|lock| lock.lock());
-    malloc::fork_prepare();
-    count
+    // Asked again: a handler may have made a thread.
+    let locks_too = !alone();
+    if locks_too {
+        stdio::lock::lock_all();
+        locks().iter().for_each(|lock| lock.lock());
+        malloc::fork_prepare();
+    }
+    Taken { handlers: count, locks: locks_too }
 }
 
 /// After a fork, in the parent (or when it failed).
-pub(crate) fn parent(count: usize) {
-    // SAFETY: taken by `prepare`, by this thread.
-    unsafe {
-        malloc::fork_done();
-        locks().iter().rev().for_each(|lock| lock.unlock());
+pub(crate) fn parent(taken: Taken) {
+    if taken.locks {
+        // SAFETY: taken by `prepare`, by this thread.
+        unsafe {
+            malloc::fork_done();
+            locks().iter().rev().for_each(|lock| lock.unlock());
+        }
+        stdio::lock::unlock_all();
     }
-    stdio::lock::unlock_all();
     if let Some(loader) = loader() {
         (loader.parent)();
     }
-    for at in 0..count {
+    for at in 0..taken.handlers {
         if let Some(run) = entry(at).and_then(|e| e.parent) {
             // SAFETY: the program's handler.
             unsafe { run() };
@@ -146,21 +175,26 @@ pub(crate) fn parent(count: usize) {
 }
 
 /// After a fork, in the child.
-pub(crate) fn child(count: usize) {
-    once::forked();
-    // SAFETY: taken by `prepare`, by this thread, which is the only one here.
-    unsafe {
-        malloc::fork_done();
-        locks().iter().rev().for_each(|lock| lock.reset());
-        LIST.raw().reset();
+pub(crate) fn child(taken: Taken) {
+    if taken.locks {
+        once::forked();
+        // SAFETY: taken by `prepare`, by this thread, which is the only one here.
+        unsafe {
+            malloc::fork_done();
+            locks().iter().rev().for_each(|lock| lock.reset());
+            LIST.raw().reset();
+        }
+        stack::forked();
+        thread::forked();
+        stdio::lock::reset_all();
+    } else {
+        // Nothing of other threads is there to be put right.
+        thread::forked_alone();
     }
-    stack::forked();
-    thread::forked();
-    stdio::lock::reset_all();
     if let Some(loader) = loader() {
         (loader.child)();
     }
-    for at in 0..count {
+    for at in 0..taken.handlers {
         if let Some(run) = entry(at).and_then(|e| e.child) {
             // SAFETY: the program's handler.
             unsafe { run() };

@@ -490,6 +490,16 @@ abi! { EXPORTS "libc.so.6":
     }
 }
 
+/// The child of fork(2) of a process without threads: the list is right as it is.
+pub(crate) fn forked_alone() {
+    // SAFETY: the calling thread's own record.
+    unsafe {
+        let tcb = thread::current();
+        (*tcb).tid = kcall!(gettid).unwrap_or(0) as i32;
+        (*tcb).pthread.robust_known = false;
+    }
+}
+
 /// The child of fork(2): the caller is the only thread.
 pub(crate) fn forked() {
     // SAFETY: one thread, so nobody uses the list.
