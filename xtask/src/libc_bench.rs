@@ -1,5 +1,6 @@
-//! `cargo xtask bench libc`: compat-tests/bench/libc.c, one binary, natively (bound to glibc) and as a guest (bound to
-//! ours), in turn. A figure is the median of the rounds; each round gives the least of several passes.
+//! `cargo xtask bench libc` and `bench processes`: a C program of compat-tests/bench, one binary, natively (bound to
+//! glibc, over the host's kernel) and as a guest, in turn. A figure is the median of the rounds; each round gives the
+//! least, or the median, of several passes.
 
 use crate::process::{Bench, workspace};
 use std::collections::BTreeMap;
@@ -10,13 +11,31 @@ use std::process::{Command, Stdio};
 
 type Result<T> = std::result::Result<T, String>;
 
-const HEADING: &str = "## The C library, function by function";
+/// A program that prints a name and a time for each of its cases.
+pub(crate) struct Program {
+    source: &'static str,
+    heading: &'static str,
+    unit: &'static str,
+    flags: &'static [&'static str],
+}
 
-/// Nanoseconds by case, a value for each round.
+/// The C library's functions.
+pub(crate) const LIBC: Program = Program {
+    source: "libc.c",
+    heading: "## The C library, function by function",
+    unit: "ns",
+    flags: &["-fno-builtin"],
+};
+
+/// Making processes, and talking between them.
+pub(crate) const PROCESSES: Program =
+    Program { source: "processes.c", heading: "## Processes", unit: "µs", flags: &[] };
+
+/// Times by case, a value for each round.
 type Figures = BTreeMap<String, Vec<f64>>;
 
 /// Runs it; `args` may be `--rounds N` and a word that the names of cases must hold (then nothing is recorded).
-pub(crate) fn run(args: &[String]) -> Result<()> {
+pub(crate) fn run(which: &Program, args: &[String]) -> Result<()> {
     let (mut rounds, mut only) = (5, String::new());
     let mut args = args.iter();
     while let Some(arg) = args.next() {
@@ -28,27 +47,27 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         }
     }
     let bench = Bench::new()?;
-    let program = compile(&bench.dir)?;
+    let program = compile(which, &bench.dir)?;
     let (mut native, mut guest, mut order) = (Figures::new(), Figures::new(), Vec::new());
     for round in 0..rounds {
         let mut command = Command::new(&program);
         let names = measure(command.arg(&only), &mut native)?;
         let path = program.to_string_lossy();
-        measure(&mut bench.guest(&format!("libc-{round}"), &["--net", "none", &path, &only]), &mut guest)?;
+        measure(&mut bench.guest(&format!("bench-{round}"), &["--net", "none", &path, &only]), &mut guest)?;
         order = names;
     }
-    let table = table(&order, &native, &guest);
+    let table = table(which.unit, &order, &native, &guest);
     println!("{table}");
-    if only.is_empty() { record(&table, rounds) } else { Ok(()) }
+    if only.is_empty() { record(which, &table, rounds) } else { Ok(()) }
 }
 
-fn compile(dir: &Path) -> Result<PathBuf> {
-    let program = dir.join("libc-bench");
-    let source = workspace().join("compat-tests/bench/libc.c");
+fn compile(which: &Program, dir: &Path) -> Result<PathBuf> {
+    let program = dir.join("bench-program");
+    let source = workspace().join("compat-tests/bench").join(which.source);
     let mut gcc = Command::new("gcc");
-    gcc.args(["-O2", "-fno-builtin", "-pthread", "-o"]).arg(&program).arg(source);
+    gcc.args(["-O2", "-pthread"]).args(which.flags).arg("-o").arg(&program).arg(source);
     let status = gcc.status().map_err(|e| format!("gcc: {e}"))?;
-    if status.success() { Ok(program) } else { Err("gcc cannot build libc.c".into()) }
+    if status.success() { Ok(program) } else { Err(format!("gcc cannot build {}", which.source)) }
 }
 
 /// Runs the program once; gives the names of its cases in their order.
@@ -74,10 +93,10 @@ fn median(values: &[f64]) -> f64 {
     sorted[sorted.len() / 2]
 }
 
-/// As Markdown; the ratio says how many times as fast as glibc we are.
-fn table(order: &[String], native: &Figures, guest: &Figures) -> String {
+/// As Markdown; the ratio says how many times as fast as native we are.
+fn table(unit: &str, order: &[String], native: &Figures, guest: &Figures) -> String {
     let mut text =
-        String::from("| | glibc, ns | Attacca, ns | as fast as glibc |\n| --- | ---: | ---: | ---: |\n");
+        format!("| | native, {unit} | Attacca, {unit} | times as fast |\n| --- | ---: | ---: | ---: |\n");
     for name in order {
         let Some(ours) = guest.get(name) else { continue };
         let (theirs, ours) = (median(&native[name]), median(ours));
@@ -87,15 +106,18 @@ fn table(order: &[String], native: &Figures, guest: &Figures) -> String {
 }
 
 /// Replaces its section of RESULTS.md, or appends it.
-fn record(table: &str, rounds: usize) -> Result<()> {
+fn record(which: &Program, table: &str, rounds: usize) -> Result<()> {
     let path = workspace().join("compat-tests/bench/RESULTS.md");
     let old = fs::read_to_string(&path).unwrap_or_default();
-    let begin = old.find(HEADING).unwrap_or(old.len());
-    let behind = &old[(begin + HEADING.len()).min(old.len())..];
+    let heading = which.heading;
+    let begin = old.find(heading).unwrap_or(old.len());
+    let behind = &old[(begin + heading.len()).min(old.len())..];
     let rest = behind.find("\n## ").map_or("", |at| &behind[at + 1..]);
     let section = format!(
-        "{HEADING}\n\nWritten by `cargo xtask bench libc`: compat-tests/bench/libc.c, the same binary natively and as a \
-         guest, in turn, medians of {rounds} rounds.\n\n{table}"
+        "{heading}\n\nWritten by `cargo xtask bench {}`: compat-tests/bench/{}, the same binary natively and as a \
+         guest, in turn, medians of {rounds} rounds.\n\n{table}",
+        which.source.trim_end_matches(".c"),
+        which.source
     );
     let text = format!("{}\n\n{section}\n{rest}", old[..begin].trim_end());
     fs::write(&path, text.trim_end().to_owned() + "\n").map_err(|e| format!("{}: {e}", path.display()))

@@ -26,6 +26,8 @@ Usage: cargo xtask COMMAND
             needs root; without SERVER (nginx, redis-server, memcached) it also writes its section of RESULTS.md
   bench libc [--rounds N] [WORD]
             the C library's functions against glibc's; without WORD it also writes its section of RESULTS.md
+  bench processes [--rounds N] [fork|exec|spawn|trip]
+            fork, exec and posix_spawn, round trips between threads and processes; likewise
   outage    nginx and redis at once while their network server is killed, stopped and upgraded, and while they are
             switched to queues of their own: the silences, and compat-tests/bench/outage.svg (needs root)
   syscalls  every Linux system call and how much of it is there";
@@ -33,7 +35,12 @@ Usage: cargo xtask COMMAND
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let outcome = match args.first().map(String::as_str) {
-        Some("bench") if args.get(1).is_some_and(|a| a == "libc") => libc_bench::run(&args[2..]),
+        Some("bench") if args.get(1).is_some_and(|a| a == "libc") => {
+            libc_bench::run(&libc_bench::LIBC, &args[2..])
+        }
+        Some("bench") if args.get(1).is_some_and(|a| a == "processes") => {
+            libc_bench::run(&libc_bench::PROCESSES, &args[2..])
+        }
         Some("bench") if args.get(1).is_some_and(|a| a == "direct") => direct::run(&args[2..]),
         Some("bench") => bench::run(&args[1..]),
         Some("outage") => outage::run(),
