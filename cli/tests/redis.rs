@@ -333,3 +333,88 @@ fn run_tcl_test(dir: &Path, port: u16, name: &str) -> String {
     }
     plain + &String::from_utf8_lossy(&output.stderr)
 }
+
+/// KiB of kernel state that a guest holds: what is present of the arena (`platform/src/layout.rs`).
+fn arena_kib(pid: i32) -> u64 {
+    let maps = fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap();
+    let (mut inside, mut sum) = (false, 0);
+    for line in maps.lines() {
+        let mut words = line.split_whitespace();
+        match (words.next(), words.next()) {
+            (Some(range), _) if range.contains('-') && !range.ends_with(':') => {
+                inside = range.starts_with("7d10")
+            }
+            (Some("Rss:"), Some(kib)) if inside => sum += kib.parse::<u64>().unwrap(),
+            _ => {}
+        }
+    }
+    sum
+}
+
+/// A guest's arguments on a network with one core.
+fn on<'a>(network: &'a str, args: &[&'a str]) -> Vec<&'a str> {
+    [&["--net", network, "--cpus", "1"], args].concat()
+}
+
+/// Idle connections from four guests (each has ports for some 28,000): they cost no more than what a socket, its
+/// descriptor and its control block are, and requests among them are answered. 2,000; with ATTACCA_LONG=1 100,000.
+#[test]
+fn a_crowd_of_idle_clients() {
+    let _alone = alone();
+    let long = std::env::var_os("ATTACCA_LONG").is_some();
+    let (each, guests) = (if long { 25_000 } else { 500 }, 4);
+    let crowd = compile("crowd", include_str!("support/crowd.c"), &[]);
+    let network = format!("crowd-{}", std::process::id());
+    text(run_limited(attacca().args(["server", "start", "--net", &network]), LIMIT));
+    let client = |args: &[&str]| run_limited(attacca().arg("run").args(on(&network, args)), LIMIT);
+    let arguments = ["--save", "", "--maxclients", "120000", "--protected-mode", "no"];
+    // As root: only it may have more descriptors than the host gave us.
+    let server = Guest::start(&on(
+        &network,
+        &[&["--name", "red", "--user", "root", "debian:redis-server"], &arguments[..]].concat(),
+    ));
+    let ask = |words: &[&str]| {
+        let output = client(&[&["debian:redis-tools:redis-cli", "-h", "red"], words].concat());
+        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+    };
+    assert!(eventually(PATIENCE, || ask(&["ping"]) == "PONG"), "{}", server.output());
+    let before = arena_kib(server.pid());
+    let count = each.to_string();
+    let mut crowds = Vec::new();
+    for _ in 0..guests {
+        crowds.push(Guest::start_fed(&on(&network, &[crowd.to_str().unwrap(), "red", "6379", &count])));
+    }
+    let line = format!("open {each}\n");
+    let all = || crowds.iter().all(|(guest, _)| guest.output().contains(&line));
+    let outputs = || crowds.iter().map(|(guest, _)| guest.output()).collect::<String>();
+    assert!(eventually(LIMIT, all), "{}{}", outputs(), server.output());
+    let connected = ask(&["info", "clients"]);
+    assert!(connected.contains(&format!("connected_clients:{}\r", each * guests + 1)), "{connected}");
+    let bytes = (arena_kib(server.pid()) - before) * 1024 / (each * guests) as u64;
+    println!("{} idle connections: {bytes} bytes of kernel state each", each * guests);
+    // 1,370 of 100,000; with few of them what is allocated in large pieces weighs more.
+    assert!(bytes < if long { 1536 } else { 4096 }, "{bytes} bytes for each");
+    let benchmark = [
+        "debian:redis-tools:redis-benchmark",
+        "-h",
+        "red",
+        "-c",
+        "50",
+        "-n",
+        "20000",
+        "-t",
+        "get,set",
+        "--csv",
+    ];
+    check_benchmark(client(&benchmark), 2);
+    // Kept until the end: whoever drops a guest kills what still delivers its last segments.
+    let mut ended = Vec::new();
+    for (mut guest, input) in crowds {
+        drop(input);
+        assert_eq!(shell_status(guest.wait()), 0, "{}", guest.output());
+        ended.push(guest);
+    }
+    assert!(eventually(PATIENCE, || ask(&["info", "clients"]).contains("connected_clients:1\r")));
+    drop(server);
+    let _ = attacca().args(["server", "stop", "--net", &network]).output();
+}
