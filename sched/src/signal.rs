@@ -8,8 +8,8 @@
 //!   could not do in a handler (switch threads, run a signal handler, dispatch a system call) is done
 //!   there.
 //!
-//! SIGKILL and SIGSTOP are the host's. Stop signals (TSTP, TTIN, TTOU) keep the host's default: the
-//! whole guest stops, as its user asked. SIGPIPE is ignored: host writes answer EPIPE instead.
+//! SIGKILL and SIGSTOP are the host's. SIGTTIN and SIGTTOU keep the host's default: the host's shell has put
+//! the whole guest into the background. SIGPIPE is ignored: host writes answer EPIPE instead.
 
 use crate::arch::{self, Frame, Reason, SigInfo, UContext};
 use crate::fault;
@@ -41,8 +41,8 @@ const SIGSYS: i32 = 31;
 /// Synchronous faults.
 const FAULTS: [i32; 5] = [SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV];
 /// What the outside world sends and a program may want to hear of: HUP, INT, QUIT, ABRT, USR1, USR2,
-/// ALRM, TERM, STKFLT, CONT, URG, XCPU, XFSZ, VTALRM, PROF, WINCH, IO, PWR.
-const FOREIGN: [i32; 18] = [1, 2, 3, 6, 10, 12, 14, 15, 16, 18, 23, 24, 25, 26, 27, 28, 29, 30];
+/// ALRM, TERM, STKFLT, CONT, TSTP, URG, XCPU, XFSZ, VTALRM, PROF, WINCH, IO, PWR.
+const FOREIGN: [i32; 19] = [1, 2, 3, 6, 10, 12, 14, 15, 16, 18, 20, 23, 24, 25, 26, 27, 28, 29, 30];
 
 const SA_SIGINFO: u64 = 4;
 const SA_ONSTACK: u64 = 0x0800_0000;

@@ -35,8 +35,6 @@ pub fn forget() {
 pub fn deliver() {
     let Some(process) = process::own() else { return };
     let mut came = CAME.swap(0, Ordering::Acquire);
-    let foreground = process::root().foreground.load(Ordering::Relaxed);
-    let in_foreground = process.group.load(Ordering::Relaxed) == foreground;
     while came != 0 {
         let signal = came.trailing_zeros() as i32 + 1;
         came &= came - 1;
@@ -45,11 +43,6 @@ pub fn deliver() {
             continue;
         }
         let uid = SENDERS[signal as usize].load(Ordering::Relaxed);
-        // The host's terminal signals the host's process group, which is the whole family; the guest has
-        // groups of its own.
-        if code == signal::SI_KERNEL && !in_foreground {
-            continue;
-        }
         let info = Info { signo: signal, errno: 0, code, fields: [uid << 32, 0, 0, 0, 0, 0] };
         // Only real-time signals can find a full queue; that loses them, as in Linux.
         let _ = signal::send_process(process, info);

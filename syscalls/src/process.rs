@@ -58,7 +58,8 @@ pub struct Root {
     next_id: AtomicU32,
     /// The guest's first process.
     pub first: u32,
-    /// The process group that the host's terminal means (Ctrl-C): the first one's, unless told otherwise.
+    /// The process group that the host's terminal means (Ctrl-C) if no standard stream is that terminal: the
+    /// first one's. Else [`crate::tty`] knows.
     pub foreground: AtomicU32,
     /// Processes that have not ended.
     living: AtomicU32,

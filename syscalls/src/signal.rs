@@ -503,10 +503,11 @@ fn default_action(task: &Task, info: &Info) {
         if signal != SIGSTOP && crate::reap::is_orphaned(group, 0) {
             return;
         }
-        return match root().process(task.process.parent.load(Ordering::Relaxed)) {
-            Some(_) => crate::reap::stop(&task.process, signal),
+        return match task.process.parent.load(Ordering::Relaxed) {
             // Its parent is on the host.
-            None => stop(),
+            0 if signal == SIGSTOP || host_would_continue() => stop(),
+            0 => (),
+            _ => crate::reap::stop(&task.process, signal),
         };
     }
     // abort(3) comes this way. Natively a core file would tell where from.
@@ -514,6 +515,16 @@ fn default_action(task: &Task, info: &Info) {
         rt::report_abort(signal);
     }
     task.process.exit(signal as u32)
+}
+
+/// Whether the first process's parent could continue it: it is in another group of the same session of the
+/// host (POSIX 3.264).
+fn host_would_continue() -> bool {
+    // SAFETY: no memory is involved.
+    unsafe {
+        let Ok(parent) = host!(getppid) else { return false };
+        host!(getsid, parent) == host!(getsid, 0) && host!(getpgid, parent) != host!(getpgid, 0)
+    }
 }
 
 /// Stops the guest as the signal would stop a native process: the host's shell sees it stopped and

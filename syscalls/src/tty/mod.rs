@@ -395,9 +395,16 @@ fn changes_settings(command: u32) -> bool {
 
 /// Whether a signal that the host's terminal has sent to this host process is for its guest process.
 pub fn host_signal_is_for(process: &Process, signal: i32, code: i32) -> bool {
-    if code != signal::SI_KERNEL || !matches!(signal, SIGINT | SIGQUIT | SIGTSTP | SIGWINCH) {
+    let by_terminal = matches!(signal, SIGHUP | SIGINT | SIGQUIT | SIGTSTP | SIGCONT | SIGWINCH);
+    if code != signal::SI_KERNEL || !by_terminal {
         return true;
     }
     let job = ipc::all().terminals.host.job();
-    job.session == 0 || job.foreground == process.group.load(Ordering::Relaxed)
+    // Without standard streams on a terminal there may be one all the same: nobody in the guest can name it,
+    // and it means the first program's group.
+    let foreground =
+        if job.session == 0 { root().foreground.load(Ordering::Relaxed) } else { job.foreground };
+    // A terminal that hangs up tells the session's leader, too.
+    let leads = signal == SIGHUP && job.session == process.pid;
+    leads || foreground == process.group.load(Ordering::Relaxed)
 }
