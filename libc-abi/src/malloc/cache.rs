@@ -4,10 +4,13 @@
 //! preempted between any two instructions here; it then simply goes on later, with its own cache as
 //! it left it, as no other thread ever looks at it. The one thing that could interfere is a signal
 //! handler on the same thread, and malloc is not async-signal-safe (signal-safety(7)).
+//!
+//! Of larger blocks a thread keeps the few that it freed last: who frees one and asks for the next of about that size
+//! (a buffer for each request) does without the page heap's lock, its lists and merging.
 
 use super::central;
 use super::class;
-use super::pages::Block;
+use super::pages::{self, Block, Span};
 use super::report;
 use crate::thread;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -26,7 +29,15 @@ pub struct Bin {
 #[repr(C)]
 pub struct ThreadCache {
     bins: [Bin; class::COUNT],
+    /// Large spans that were freed here; null for none.
+    spans: [*mut Span; SPANS],
+    /// Which of them gives way next.
+    oldest: usize,
 }
+
+/// Large spans that a thread keeps, and the pages of the longest: 512 KiB at most.
+const SPANS: usize = 4;
+const SPAN_PAGES: usize = (128 << 10) / class::PAGE;
 
 /// Stands in every free block's second word; found there in [`push`], it says that the block is free
 /// already. Made random at start-up: no program can hold it by accident.
@@ -116,8 +127,60 @@ fn flush(bin: &mut Bin, class: usize, count: u32) {
     central::give(class, head, count);
 }
 
+/// A kept span of `pages` or a little more, or null. Its contents are old.
+#[inline]
+pub(super) fn pop_span(pages: usize) -> *mut Span {
+    // SAFETY: the calling thread's own cache; the spans in it are large ones that nobody else has.
+    let cache = unsafe { &mut (*thread::current()).cache };
+    for slot in &mut cache.spans {
+        // SAFETY: as above.
+        if let Some(span) = unsafe { slot.as_mut() }
+            && (pages..=pages + pages / 8).contains(&(span.pages as usize))
+        {
+            *slot = core::ptr::null_mut();
+            span.used = 1;
+            return span;
+        }
+    }
+    core::ptr::null_mut()
+}
+
+/// Keeps a span that is given up, in the place of the one that was kept longest. False if it is too long.
+///
+/// # Safety
+/// A large span in use, of which the caller gives the block up.
+#[inline]
+pub(super) unsafe fn push_span(span: *mut Span) -> bool {
+    // SAFETY: the caller's span, and the calling thread's own cache.
+    unsafe {
+        if (*span).pages as usize > SPAN_PAGES {
+            return false;
+        }
+        let cache = &mut (*thread::current()).cache;
+        let free = cache.spans.iter().position(|slot| slot.is_null());
+        let place = free.unwrap_or(cache.oldest % SPANS);
+        cache.oldest = place + 1;
+        // From here on it is no block: `pages::is_block` says so to whoever frees it again.
+        (*span).used = 0;
+        let before = core::mem::replace(&mut cache.spans[place], span);
+        if !before.is_null() {
+            pages::release(before);
+        }
+    }
+    true
+}
+
 /// Gives everything back: the thread ends, or malloc_trim(3) is called.
 pub fn flush_all() {
+    // SAFETY: the calling thread's own cache; what it keeps is in nobody's use.
+    unsafe {
+        for slot in &mut (*thread::current()).cache.spans {
+            let span = core::mem::replace(slot, core::ptr::null_mut());
+            if !span.is_null() {
+                pages::release(span);
+            }
+        }
+    }
     for class in 0..class::COUNT {
         // SAFETY: the calling thread's own cache.
         let bin = unsafe { &mut (*thread::current()).cache.bins[class] };
@@ -133,5 +196,8 @@ pub fn flush_all() {
 pub fn cached_bytes() -> usize {
     // SAFETY: the calling thread's own cache.
     let cache = unsafe { &(*thread::current()).cache };
-    cache.bins.iter().enumerate().map(|(class, bin)| bin.count as usize * class::size(class)).sum()
+    // SAFETY: spans that are kept stay.
+    let spans = cache.spans.iter().filter_map(|span| unsafe { span.as_ref() }).map(Span::bytes);
+    let blocks = cache.bins.iter().enumerate().map(|(class, bin)| bin.count as usize * class::size(class));
+    blocks.chain(spans).sum()
 }

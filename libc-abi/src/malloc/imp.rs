@@ -53,7 +53,11 @@ pub unsafe fn free(block: *mut c_void) {
         // SAFETY: the page map says that this is a block of that class.
         unsafe { cache::push(class, block.cast()) };
     } else if address != 0 {
-        free_slow(address, word);
+        let span = pages::span_in(word);
+        // SAFETY: a large block in use, which the caller gives up.
+        if !pages::is_block(span, address) || !unsafe { cache::push_span(span) } {
+            free_slow(address, word);
+        }
     }
 }
 
@@ -143,7 +147,7 @@ pub fn usable(address: usize) -> Option<usize> {
     let span = pages::span_in(word);
     // SAFETY: descriptors are never unmapped.
     unsafe {
-        if !span.is_null() && (*span).state == pages::State::Large && (*span).start == address {
+        if pages::is_block(span, address) {
             return Some((*span).bytes());
         }
     }
@@ -151,6 +155,13 @@ pub fn usable(address: usize) -> Option<usize> {
 }
 
 fn allocate_large(size: usize, align: usize) -> (*mut c_void, bool) {
+    if align <= class::PAGE {
+        let kept = cache::pop_span(size.div_ceil(class::PAGE));
+        if !kept.is_null() {
+            // SAFETY: the span is ours.
+            return (unsafe { (*kept).start } as *mut c_void, false);
+        }
+    }
     let heap = size <= MAX_LARGE && align <= MAX_LARGE;
     let span = if heap { pages::allocate_large(size, align) } else { None };
     // SAFETY: the span is fresh.

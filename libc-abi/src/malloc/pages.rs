@@ -51,7 +51,7 @@ pub(super) struct Span {
     pub(super) state: State,
     class: u8,
     arena: u16,
-    /// Small: blocks handed out.
+    /// Small: blocks handed out. Large: 0 while a thread keeps it (`cache.rs`).
     pub(super) used: u32,
     /// Small: blocks in all.
     pub(super) capacity: u32,
@@ -258,6 +258,7 @@ pub(super) fn allocate_large(bytes: usize, align: usize) -> Option<(*mut Span, b
     // SAFETY: the span is ours.
     unsafe {
         (*span).state = State::Large;
+        (*span).used = 1;
         heap.stats.large += (*span).pages as usize;
         mark_ends(span);
     }
@@ -286,11 +287,19 @@ pub(super) unsafe fn release(span: *mut Span) {
     heap.give_back_surplus();
 }
 
+/// Whether `start` is the block of a large span in use. (Two threads that free one block at the same time may both
+/// be told so: that is undefined, and mostly noticed.)
+#[inline]
+pub(super) fn is_block(span: *mut Span, start: usize) -> bool {
+    // SAFETY: descriptors are never unmapped; the state of a live block's span does not change.
+    unsafe { !span.is_null() && (*span).state == State::Large && (*span).start == start && (*span).used == 1 }
+}
+
 /// Gives a large span back if `start` is its block; false if it is none (an invalid or double free).
 pub(super) fn release_large(span: *mut Span, start: usize) -> bool {
-    // SAFETY: descriptors are never unmapped; the state of a live block's span does not change.
+    let valid = is_block(span, start);
+    // SAFETY: a large span in use.
     unsafe {
-        let valid = !span.is_null() && (*span).state == State::Large && (*span).start == start;
         if valid {
             release(span);
         }

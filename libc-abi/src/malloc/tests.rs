@@ -2,6 +2,7 @@
 //! between threads, resizing, and what it says about misuse.
 
 use super::{imp, names, pages};
+use crate::types::c_void;
 use std::vec::Vec;
 
 struct Random(u64);
@@ -300,4 +301,40 @@ fn measure() {
         }
         std::println!("{report}");
     }
+}
+
+/// A thread keeps the large blocks that it freed last, a few; they are no blocks meanwhile, and go back in the end.
+#[test]
+fn large_blocks_are_kept_for_a_while() {
+    std::thread::spawn(|| {
+        let first = imp::malloc(100_000) as usize;
+        // SAFETY: a block of ours, given up once.
+        unsafe {
+            (first as *mut u8).write_bytes(0xaa, 100_000);
+            imp::free(first as *mut c_void);
+        }
+        assert_eq!(imp::usable(first), None, "freed");
+        let again = imp::calloc(1, 95_000);
+        assert_eq!(again as usize, first);
+        assert!(imp::usable(first).unwrap() >= 95_000);
+        // SAFETY: 95,000 bytes of ours.
+        let bytes = unsafe { core::slice::from_raw_parts(again.cast::<u8>(), 95_000) };
+        assert!(bytes.iter().all(|byte| *byte == 0));
+        let other = imp::malloc(50_000);
+        assert_ne!(other as usize, first, "a shorter one is another");
+        let many: Vec<usize> = (0..20).map(|_| imp::malloc(60_000) as usize).collect();
+        let mut sorted = many.clone();
+        sorted.sort();
+        sorted.dedup();
+        assert_eq!(sorted.len(), 20);
+        for block in many.into_iter().chain([again as usize, other as usize]) {
+            // SAFETY: as above.
+            unsafe { imp::free(block as *mut c_void) };
+        }
+        assert!((1..=512 << 10).contains(&super::cache::cached_bytes()));
+        super::cache::flush_all();
+        assert_eq!(super::cache::cached_bytes(), 0);
+    })
+    .join()
+    .unwrap();
 }
