@@ -74,7 +74,7 @@ fn guest_file() -> Result<CString> {
 
 fn cached_guest() -> io::Result<PathBuf> {
     let dir = cache_dir()?.join("runtime");
-    let path = dir.join(format!("guest-{}-{:016x}", env!("CARGO_PKG_VERSION"), fingerprint(GUEST)));
+    let path = dir.join(concat!("guest-", env!("CARGO_PKG_VERSION"), "-", env!("ATTACCA_GUEST_FINGERPRINT")));
     let complete = fs::metadata(&path).is_ok_and(|m| m.len() == GUEST.len() as u64 && m.mode_is_executable());
     if !complete {
         fs::create_dir_all(&dir)?;
@@ -102,15 +102,6 @@ fn memfd_guest() -> io::Result<PathBuf> {
     file.write_all(GUEST)?;
     let fd = OwnedFd::from(file);
     Ok(PathBuf::from(format!("/proc/self/fd/{}", inheritable(fd)?)))
-}
-
-/// FNV-1a over the build's bytes in 8-byte steps: tells builds apart, nothing more.
-fn fingerprint(bytes: &[u8]) -> u64 {
-    bytes.chunks(8).fold(0xcbf2_9ce4_8422_2325, |hash, chunk| {
-        let mut word = [0; 8];
-        word[..chunk.len()].copy_from_slice(chunk);
-        (hash ^ u64::from_le_bytes(word)).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23)
-    })
 }
 
 /// `$ATTACCA_CACHE`, `$XDG_CACHE_HOME/attacca` or `~/.cache/attacca`.
