@@ -8,7 +8,7 @@
 
 use crate::board::{Board, Reason};
 use crate::control::{self, Fault, Order, Uplink};
-use crate::direct::Opened;
+use crate::direct::{Opened, Queue};
 use crate::dns::{self, Names};
 use crate::forward::{self, HEAD, Head, Ip, Mac, Pieces, Transport, What};
 use crate::nic::HostNic;
@@ -28,9 +28,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 
-/// Nanoseconds without work before the server sleeps. A sleep costs the next frame a wake (tens of
+/// Most nanoseconds without work before the server sleeps. A sleep costs the next frame a wake (tens of
 /// microseconds); spinning longer takes the core from the guest or the client.
 const SPIN_NS: u64 = 30_000;
+/// Fewest, so that a spin can ever be found to pay.
+const LEAST_SPIN_NS: u64 = 1_000;
 /// The part of that in which the core is kept from everybody else. Later rounds let others run between them: on a
 /// machine of few cores the guest that has the next frame may be waiting for this one.
 const ALONE_NS: u64 = 2_000;
@@ -107,8 +109,29 @@ struct Server {
     plane: Plane,
     nic: Option<HostNic>,
     nic_stall: Stall,
+    /// Asking the NIC costs a host call that epoll's answer makes needless.
+    nic_is_file: bool,
+    /// Epoll was asked and said nothing of the NIC.
+    nic_quiet: bool,
+    spin: Spin,
     board: Board,
     to_supervisor: OwnedFd,
+}
+
+/// How long the server looks for work before it sleeps: as long as looking has paid of late. Frames that come
+/// one by one at long intervals shall not cost a spin each.
+struct Spin(u64);
+
+impl Spin {
+    /// Work came while it looked.
+    fn paid(&mut self) {
+        self.0 = (self.0 * 2).min(SPIN_NS);
+    }
+
+    /// It slept for so long.
+    fn slept(&mut self, ns: u64) {
+        self.0 = if ns < SPIN_NS { SPIN_NS } else { (self.0 / 2).max(LEAST_SPIN_NS) };
+    }
 }
 
 /// What decides where a frame goes.
@@ -143,6 +166,7 @@ impl Server {
         let Network { network, uplink, uplink_fds, reader, board, to_supervisor } = network;
         let epoll = Rc::new(Epoll::new()?);
         epoll.add(orders.as_raw_fd(), sys::IN, Token::Orders.pack())?;
+        let nic_is_file = matches!(&uplink, Uplink::Nic(Queue::Tap { .. }, _));
         let (gateway_mac, nic) = match uplink {
             Uplink::Host(mac) => (Some(mac), None),
             Uplink::Nic(queue, mac) => (None, Some(HostNic::new(Opened { queue, fds: uplink_fds, mac })?)),
@@ -167,6 +191,9 @@ impl Server {
             plane,
             nic,
             nic_stall: Stall::default(),
+            nic_is_file,
+            nic_quiet: false,
+            spin: Spin(SPIN_NS),
             board,
             to_supervisor,
         };
@@ -179,12 +206,16 @@ impl Server {
         let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; BATCH];
         let mut last_work = now();
         let mut last_host = last_work;
+        let mut spinning = false;
         self.wakes();
         loop {
             self.board.beat();
             let mut worked = self.turn();
             if self.life == Life::Last && self.ports.is_empty() {
                 return Ok(());
+            }
+            if worked && std::mem::take(&mut spinning) {
+                self.spin.paid();
             }
             let time = now();
             if worked && time.since(last_host) < HOST_NS {
@@ -193,7 +224,7 @@ impl Server {
             }
             last_host = time;
             let quiet = if worked { 0 } else { time.since(last_work) };
-            let idle = quiet > SPIN_NS;
+            let idle = quiet > self.spin.0;
             if quiet > ALONE_NS && !idle {
                 std::thread::yield_now();
             }
@@ -202,7 +233,11 @@ impl Server {
             let count = self.epoll.wait(&mut events, timeout)?;
             if asleep {
                 self.wakes();
+                self.spin.slept(now().since(time));
             }
+            // (Announcing sleep may have taken a frame from the NIC.)
+            self.nic_quiet = self.nic_is_file && !worked && !idle;
+            spinning = !worked && !asleep;
             if idle {
                 self.ports.iter_mut().for_each(Port::awake);
             }
@@ -212,6 +247,7 @@ impl Server {
                 let (word, ready) = (event.u64, event.events);
                 match Token::unpack(word) {
                     Some(Token::Orders) => self.take_order(),
+                    Some(Token::Nic) => self.nic_quiet = false,
                     Some(token) => self.host_event(token, ready),
                     None => {}
                 }
@@ -260,7 +296,7 @@ impl Server {
         for at in 0..self.ports.len() {
             self.take_from_guest(at, time);
         }
-        let mut worked = self.take_from_nic(time);
+        let mut worked = !std::mem::take(&mut self.nic_quiet) && self.take_from_nic(time);
         for port in &mut self.ports {
             self.board.beat();
             worked |= port.run_proxy(time);
@@ -659,4 +695,23 @@ fn is_everywhere(address: IpAddr) -> bool {
 /// The endpoint form of a host address.
 pub(crate) fn endpoint(address: std::net::SocketAddr) -> Endpoint {
     address.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LEAST_SPIN_NS, SPIN_NS, Spin};
+
+    #[test]
+    fn looking_is_given_up_when_it_does_not_pay_and_taken_up_again() {
+        let mut spin = Spin(SPIN_NS);
+        (0..20).for_each(|_| spin.slept(1_000_000));
+        assert_eq!(spin.0, LEAST_SPIN_NS);
+        spin.paid();
+        assert_eq!(spin.0, 2 * LEAST_SPIN_NS);
+        // A sleep as short as a spin: looking on would have found it.
+        spin.slept(SPIN_NS / 2);
+        assert_eq!(spin.0, SPIN_NS);
+        spin.paid();
+        assert_eq!(spin.0, SPIN_NS);
+    }
 }
