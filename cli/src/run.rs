@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Arguments of `attacca run`.
 #[derive(clap::Args)]
@@ -364,6 +364,10 @@ fn describe_files(config: &mut Config, args: &Args, program: &Program) -> Result
     Ok(())
 }
 
+/// A guest ends with the last process of its family, a moment after `attacca run` returned for the first: its name is
+/// waited for so long.
+const ENDING: Duration = Duration::from_millis(500);
+
 fn choose_name(args: &Args, program: &Program) -> Result<String> {
     let name = match &args.name {
         Some(name) => name.clone(),
@@ -378,8 +382,14 @@ fn choose_name(args: &Args, program: &Program) -> Result<String> {
             "--name {name}: use up to {NAME_MAX} letters, digits, '-', '_' and '.'"
         )));
     }
-    if guests::running()?.iter().any(|g| g.name == name) {
-        return Err(Failure::new(format_args!("a guest called '{name}' is running: choose another --name")));
+    let deadline = Instant::now() + ENDING;
+    while guests::running()?.iter().any(|g| g.name == name) {
+        if Instant::now() >= deadline {
+            return Err(Failure::new(format_args!(
+                "a guest called '{name}' is running: choose another --name"
+            )));
+        }
+        std::thread::sleep(Duration::from_millis(2));
     }
     Ok(name)
 }
