@@ -28,23 +28,23 @@ pub unsafe fn start_host_thread(
 }
 
 /// Forks with a shared descriptor table; the child begins at `entry(first, second)` on the stack that ends
-/// at `stack_top`, of which it has a copy like of all private memory. Answers its process id and descriptor.
+/// at `stack_top`, of which it has a copy like of all private memory. Answers its process id; its descriptor
+/// is written to `pidfd` before it can run.
 ///
 /// # Safety
 /// The stack is writable and nobody else's; what the child touches must not be in use by other threads at
-/// this moment.
+/// this moment. `pidfd` may be written.
 pub unsafe fn fork_on(
     stack_top: usize,
     entry: extern "C" fn(usize, usize) -> !,
     first: usize,
     second: usize,
-) -> Result<(i32, i32)> {
+    pidfd: *mut i32,
+) -> Result<i32> {
     /// `CLONE_FILES | CLONE_PIDFD | SIGCHLD`
     const FLAGS: usize = 0x400 | 0x1000 | 17;
-    let mut pidfd = -1;
     // SAFETY: forwarded.
-    let pid = unsafe { clone_on(FLAGS, stack_top, entry, first, second, &raw mut pidfd) }?;
-    Ok((pid, pidfd))
+    unsafe { clone_on(FLAGS, stack_top, entry, first, second, pidfd) }
 }
 
 unsafe fn clone_on(

@@ -2,7 +2,7 @@
 //! numbers, the allocator's caches, timers without a process.
 //!
 //! Every process of a guest is a host process with the same descriptor table (CLONE_FILES) and the same
-//! arena. [`fork`](crate::fork) makes one; [`Family::forget`] takes one out whose host process is gone.
+//! arena. [`fork`](crate::fork) makes one, and buries one whose host process is gone.
 
 use crate::host_fd::Watches;
 use crate::timer::Timers;
@@ -72,6 +72,9 @@ fn is_gone(tid: u32) -> bool {
     let family = vcpu::process().family;
     let Some(processes) = family.processes.try_lock() else { return false };
     let main = processes.iter().find(|process| process.host_pid() == tid as i32);
+    if main.is_some_and(|process| process.reaper.load(Ordering::SeqCst) != 0) {
+        return true;
+    }
     let Some(watch) = main.and_then(|process| *process.watch.try_lock()?) else { return false };
     // struct pollfd: descriptor, POLLIN.
     let mut ask = [watch.fd as u32, 1];
@@ -107,21 +110,31 @@ impl Family {
         self.processes.lock().iter().find(|process| process.serial == serial).cloned()
     }
 
-    /// The host process is gone: what the scheduler kept for it goes too.
+    /// All of them now.
+    pub(crate) fn all(&self) -> Vec<Arc<Process>> {
+        self.processes.lock().clone()
+    }
+
+    /// Takes a process out of the list.
     pub(crate) fn forget(&self, process: &Arc<Process>) {
         let mut processes = self.processes.lock();
-        let Some(at) = processes.iter().position(|other| Arc::ptr_eq(other, process)) else { return };
-        let gone = processes.swap_remove(at);
+        let at = processes.iter().position(|other| Arc::ptr_eq(other, process));
+        let gone = at.map(|at| processes.swap_remove(at));
         drop(processes);
+        drop(gone);
+    }
+
+    /// The host process is gone: what the scheduler kept for it goes too. Can be done again.
+    pub(crate) fn retire(&self, gone: &Process) {
         for block in &gone.vcpus {
             block.queue.close();
             self.orphans.adopt(&block.timers);
             if block.counted.swap(false, Ordering::Relaxed) {
                 self.sleepers.fetch_sub(1, Ordering::SeqCst);
             }
-            self.give_cache(block.cache.get());
+            self.give_cache(block.cache.replace(NO_CACHE));
         }
-        gone.helper_blocks.lock().iter().for_each(|block| self.give_cache(block.cache.get()));
+        gone.helper_blocks.lock().iter().for_each(|block| self.give_cache(block.cache.replace(NO_CACHE)));
     }
 
     /// A number in the arena's allocator that no other living host thread has.

@@ -10,7 +10,7 @@
 //! private heap is copied too, so its locks are held over the clone (`hooks.before_fork`).
 
 use crate::family::CacheSet;
-use crate::host_fd::{self, HostReady};
+use crate::host_fd::{self, HostReady, WatchId};
 use crate::signal;
 use crate::thread::{self, Thread};
 use crate::vcpu::{self, Process};
@@ -54,10 +54,12 @@ impl Child {
 
     fn at(local: *mut (), depth: u32, alternate: (usize, usize)) -> Child {
         let parent = vcpu::process();
-        let process = Process::new(parent.family, parent.config, parent.hooks);
+        let process = Process::new(parent.family, parent.config, parent.hooks, parent.serial);
         let thread = Thread::forked(&process, local, alternate);
         process.vcpus[0].take_cache(&process);
         *process.forked_from.lock() = Some(vcpu::own());
+        // From here on it is found if this process is killed before it has made it.
+        parent.family.add(process.clone());
         process.vcpus[0].prepare_fork(&*process, &*thread, depth);
         Child { process, thread }
     }
@@ -76,17 +78,16 @@ impl Child {
     /// that the caller has.
     pub fn start(&self, go_on: extern "C" fn(*mut ()) -> !, argument: *mut ()) -> Result<()> {
         watch_self();
-        vcpu::process().family.add(self.process.clone());
         let mask = signal::block_all();
         (vcpu::process().hooks.before_fork)();
         let parents_cache = vcpu::block().cache.get();
-        let mut pidfd = -1i32;
+        let pidfd = self.process.pidfd.as_ptr();
         // SAFETY: the child has a copy of all private memory, this stack too; it does not return.
-        let made = unsafe { host!(clone, CLONE_FILES | CLONE_PIDFD | SIGCHLD, 0, &raw mut pidfd, 0, 0) };
+        let made = unsafe { host!(clone, CLONE_FILES | CLONE_PIDFD | SIGCHLD, 0, pidfd, 0, 0) };
         if made == Ok(0) {
             begin(&self.process, parents_cache, go_on, argument)
         }
-        self.made(mask, made.map(|pid| (pid as i32, pidfd)))
+        self.made(mask, made.map(|pid| pid as i32))
     }
 
     /// As [`Child::start`], but the child begins on the stack that ends at `stack_top`, a copy of the
@@ -101,14 +102,16 @@ impl Child {
         argument: *mut (),
     ) -> Result<()> {
         watch_self();
-        vcpu::process().family.add(self.process.clone());
         let parents_cache = vcpu::block().cache.get();
         let launch = Box::new(Launch { process: self.process.clone(), parents_cache, go_on, argument });
         let mask = signal::block_all();
         (vcpu::process().hooks.before_fork)();
         // SAFETY: the caller gives the stack; what the child touches before it has its own block is in the
         // arena, and private memory is whole (`before_fork`).
-        let made = unsafe { platform::thread::fork_on(stack_top, launched, &raw const *launch as usize, 0) };
+        let made = unsafe {
+            let pidfd = self.process.pidfd.as_ptr();
+            platform::thread::fork_on(stack_top, launched, &raw const *launch as usize, 0, pidfd)
+        };
         if made.is_ok() {
             // The child frees it.
             core::mem::forget(launch);
@@ -117,17 +120,18 @@ impl Child {
     }
 
     /// The parent's part after the clone.
-    fn made(&self, mask: u64, made: Result<(i32, i32)>) -> Result<()> {
+    fn made(&self, mask: u64, made: Result<i32>) -> Result<()> {
         (vcpu::process().hooks.after_fork)(None);
         signal::restore_mask(mask);
         match made {
-            Ok((pid, pidfd)) => {
+            Ok(pid) => {
                 self.process.pid.store(pid, Ordering::Relaxed);
-                watch(&self.process, pidfd);
+                watch(&self.process, self.process.pidfd.load(Ordering::SeqCst));
                 Ok(())
             }
             Err(error) => {
                 *self.process.forked_from.lock() = None;
+                vcpu::process().family.retire(&self.process);
                 vcpu::process().family.forget(&self.process);
                 self.thread.abandon();
                 Err(error)
@@ -190,13 +194,23 @@ fn begin(
 
 /// Whoever of the family sees the end of the host process cleans up behind it.
 fn watch(process: &Arc<Process>, pidfd: i32) {
+    if let Err(error) = try_watch(process, pidfd) {
+        panic!("a process cannot be watched: {error}");
+    }
+}
+
+fn try_watch(process: &Arc<Process>, pidfd: i32) -> Result<()> {
     let end = Arc::new(End { process: Arc::downgrade(process) });
     // Locked over the call: the end may be seen before it is over.
     let mut watch = process.watch.lock();
+    // EEXIST: its parent had come so far. The end is told to that watch then, which does as well.
     match host_fd::watch(pidfd, host_fd::IN | host_fd::EDGE, end) {
         Ok(id) => *watch = Some(id),
-        Err(error) => panic!("a process cannot be watched: {error}"),
+        // A token that is nobody's: the watch ends with its descriptor.
+        Err(platform::Errno::EEXIST) => *watch = Some(WatchId { fd: pidfd, token: u64::MAX }),
+        Err(error) => return Err(error),
     }
+    Ok(())
 }
 
 /// The first process is made by nobody: once it has a child, that one watches it.
@@ -219,12 +233,55 @@ struct End {
 impl HostReady for End {
     fn ready(&self, _events: u32) {
         let Some(process) = self.process.upgrade() else { return };
-        let Some(watch) = process.watch.lock().take() else { return };
+        bury(&process);
+    }
+}
+
+/// A host process is gone: once, by one process of the family, everything that it left is seen to. That one may be
+/// killed on the way, so the steps can be done again, and the process stays in the family's list until all are
+/// done: who buries the first burier finds it there ([`adopt`]).
+fn bury(process: &Arc<Process>) {
+    let own = vcpu::process().serial;
+    if process.reaper.compare_exchange(0, own, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+        return;
+    }
+    bury_again(process);
+}
+
+fn bury_again(process: &Arc<Process>) {
+    let family = vcpu::process().family;
+    let watch = process.watch.lock().take();
+    if let Some(watch) = watch {
         host_fd::unwatch(watch);
         // SAFETY: the clone's descriptor, which nobody else has.
         let _ = unsafe { host!(close, watch.fd) };
-        vcpu::process().family.forget(&process);
-        (vcpu::process().hooks.process_gone)(&process);
+    }
+    family.retire(process);
+    (vcpu::process().hooks.process_gone)(process);
+    adopt(process.serial);
+    family.forget(process);
+}
+
+/// Goes on with what a process had begun when it was killed: forks of which nobody watches the child, and burials.
+fn adopt(gone: u32) {
+    let family = vcpu::process().family;
+    for process in family.all() {
+        if process.reaper.load(Ordering::SeqCst) == gone {
+            process.reaper.store(vcpu::process().serial, Ordering::SeqCst);
+            bury_again(&process);
+        } else if process.maker == gone
+            && process.reaper.load(Ordering::SeqCst) == 0
+            && process.watch.lock().is_none()
+        {
+            // The host has made the child, or it never will: who would have it made is gone. A number that was
+            // written by a clone that failed then is another's, or nobody's.
+            let pidfd = process.pidfd.load(Ordering::SeqCst);
+            let is_others = || family.all().iter().any(|p| p.watch.lock().is_some_and(|w| w.fd == pidfd));
+            let watched = pidfd >= 0 && !is_others() && try_watch(&process, pidfd).is_ok();
+            if !watched {
+                bury(&process);
+            }
+        }
     }
 }
 

@@ -23,7 +23,7 @@ pub trait HostReady: Send + Sync {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WatchId {
     pub(crate) fd: i32,
-    token: u64,
+    pub(crate) token: u64,
 }
 
 /// `EPOLLIN`

@@ -160,8 +160,15 @@ pub struct Process {
     pub(crate) config: Config,
     /// The host's process id.
     pub(crate) pid: AtomicI32,
-    /// How the family hears of its end; `None` for the first one.
+    /// How the family hears of its end; `None` for the first one, before it has a child.
     pub(crate) watch: Lock<Option<WatchId>>,
+    /// The host's descriptor of a forked process, written by the host itself before the process can run: what its
+    /// parent has not come to do with it, others do (`fork::adopt`). -1: not made yet.
+    pub(crate) pidfd: AtomicI32,
+    /// The serial of the process that forked this one; 0 for the first.
+    pub(crate) maker: u32,
+    /// The serial of the process that cleans up behind this one, whose host process is gone; 0: it lives.
+    pub(crate) reaper: AtomicU32,
     /// Threads that have not exited.
     pub(crate) threads: AtomicU32,
     sleepers: AtomicU32,
@@ -186,7 +193,7 @@ unsafe impl Sync for Process {}
 unsafe impl Send for Process {}
 
 impl Process {
-    pub(crate) fn new(family: &'static Family, config: Config, hooks: Hooks) -> Arc<Process> {
+    pub(crate) fn new(family: &'static Family, config: Config, hooks: Hooks, maker: u32) -> Arc<Process> {
         let vcpus = (0..config.cpus.max(1)).map(Block::new).collect();
         Arc::new(Process {
             vcpus,
@@ -197,6 +204,9 @@ impl Process {
             config,
             pid: AtomicI32::new(0),
             watch: Lock::new(None),
+            pidfd: AtomicI32::new(-1),
+            maker,
+            reaper: AtomicU32::new(0),
             threads: AtomicU32::new(0),
             sleepers: AtomicU32::new(0),
             stopping: AtomicBool::new(false),
@@ -306,7 +316,7 @@ pub fn boot() {
 pub fn init(config: Config, hooks: Hooks) -> Result<()> {
     arch::check_machine()?;
     let family = Family::new()?;
-    let process = Process::new(family, config, hooks);
+    let process = Process::new(family, config, hooks, 0);
     process.pid.store(platform::thread::getpid(), Ordering::Relaxed);
     process.vcpus[0].take_cache(&process);
     process.vcpus[0].adopt(&*process);

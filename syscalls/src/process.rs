@@ -271,6 +271,10 @@ pub struct Process {
     host: Lock<Option<rt::HostRef>>,
     /// Who outside the guest wants to know how it ends (`attacca exec`).
     pub(crate) ended: Lock<Option<Arc<dyn crate::enter::Ended>>>,
+    /// What its end means for others has been done (`reap::leave`).
+    pub(crate) left: AtomicBool,
+    /// It is no longer counted among the living.
+    pub(crate) counted_out: AtomicBool,
     /// The thread that ended it, until its host process is gone.
     pub(crate) last: Lock<Option<Arc<Task>>>,
     limits: Lock<[Limit; LIMITS]>,
@@ -313,6 +317,8 @@ impl Process {
             claimed: AtomicU32::new(0),
             host: Lock::new(None),
             ended: Lock::new(None),
+            left: AtomicBool::new(false),
+            counted_out: AtomicBool::new(false),
             last: Lock::new(None),
             limits: Lock::new(host_limits()),
             tasks: Lock::new(Vec::new()),
@@ -354,6 +360,8 @@ impl Process {
             claimed: AtomicU32::new(0),
             host: Lock::new(None),
             ended: Lock::new(None),
+            left: AtomicBool::new(false),
+            counted_out: AtomicBool::new(false),
             last: Lock::new(None),
             limits: Lock::new(*self.limits.lock()),
             tasks: Lock::new(Vec::new()),
@@ -373,7 +381,18 @@ impl Process {
         *self.host.lock() = Some(host);
     }
 
-    /// The process that ran in a host process which is gone. Once.
+    /// The process that ran in a host process which is gone.
+    pub(crate) fn behind_host(host: &rt::HostRef) -> Option<Arc<Process>> {
+        let local = rt::host_local(host).cast_const().cast::<Process>();
+        // SAFETY: null, or with the count that `set_host` left there, and we take one more.
+        unsafe {
+            let process = local.as_ref()?;
+            Arc::increment_strong_count(process);
+            Some(Arc::from_raw(local))
+        }
+    }
+
+    /// The same, once: it goes with the count that the host process had.
     pub(crate) fn of_host(host: &rt::HostRef) -> Option<Arc<Process>> {
         let local = rt::swap_host_local(host, core::ptr::null_mut());
         // SAFETY: null, or the count that `set_host` left there.

@@ -114,14 +114,14 @@ pub(crate) fn finish(task: &Task) -> ! {
     let status = process.ending().unwrap_or(0);
     if task.borrows() {
         leave(process, status, Usage::default());
-        root().one_less();
+        count_out(process);
         crate::fork::give_back()
     }
     // Its thread never leaves this stack: the task is let go when the host process is gone.
     *process.last.lock() = Some(task.arc());
     let usage = Usage::of_host();
     leave(process, status, usage);
-    if root().one_less() {
+    if count_out(process) {
         crate::net_poll::finish();
     }
     end_host(status)
@@ -140,7 +140,13 @@ fn end_host(status: u32) -> ! {
     }
 }
 
-/// Gives back what a process has, and makes it a zombie.
+/// A process has ended: once. Answers whether it was the last one.
+fn count_out(process: &Process) -> bool {
+    !process.counted_out.swap(true, Ordering::SeqCst) && root().one_less()
+}
+
+/// Gives back what a process has, and makes it a zombie. Whoever does this may be killed by the host on the way; then
+/// all of it is done again ([`host_gone`]), which does no harm but a second SIGCHLD.
 fn leave(process: &Arc<Process>, status: u32, usage: Usage) {
     process.timers.stop();
     root().record_locks.ended(process.pid);
@@ -148,13 +154,22 @@ fn leave(process: &Arc<Process>, status: u32, usage: Usage) {
     process.fds.close_all();
     leave_children(process);
     let usage = usage.and(&process.children_usage.lock());
-    process.life.lock().state = State::Zombie(status, usage);
+    {
+        let mut life = process.life.lock();
+        if !life.has_ended() {
+            life.state = State::Zombie(status, usage);
+        }
+    }
     process.released.notify(Events::READABLE);
     let outside = process.ended.lock().take();
-    tell_of_end(process, status);
+    // Its parent may have asked for its status since.
+    if process.life.lock().state != State::Reaped {
+        tell_of_end(process, status);
+    }
     if let Some(outside) = outside {
         outside.ended(status);
     }
+    process.left.store(true, Ordering::SeqCst);
 }
 
 /// What getppid(2) of an orphan answers. Nobody has this id here: an orphan's end is told to nobody, as
@@ -288,27 +303,28 @@ fn about(child: &Process, status: u32) -> Info {
     Info { signo: SIGCHLD, errno: 0, code, fields }
 }
 
-/// The scheduler's `process_gone` hook: a host process has ended. If its guest process has not, it was
-/// killed from outside; what it leaves behind is cleaned up here.
-#[cfg_attr(test, allow(dead_code))] // the tests' hooks are their own
+/// The scheduler's `process_gone` hook: a host process has ended. If its guest process has not, or not to the last
+/// step, it was killed from outside; what it leaves behind is cleaned up here. The caller may be killed, too, and then
+/// another one begins again.
 pub(crate) fn host_gone(host: &rt::HostRef) {
-    let Some(process) = Process::of_host(host) else { return };
+    let Some(process) = Process::behind_host(host) else { return };
     process.forget_host();
-    if let Some(task) = process.last.lock().take() {
+    let last = process.last.lock().take();
+    if let Some(task) = last {
         thread::abandon(&task);
     }
-    if process.has_ended() {
-        return;
+    if !process.left.load(Ordering::SeqCst) {
+        process.begin_exit(SIGKILL as u32);
+        for task in process.tasks() {
+            process.remove_task(task.tid);
+            thread::abandon(&task);
+        }
+        process.fds.break_locks();
+        leave(&process, process.ending().unwrap_or(SIGKILL as u32), Usage::default());
     }
-    process.begin_exit(SIGKILL as u32);
-    for task in process.tasks() {
-        process.remove_task(task.tid);
-        thread::abandon(&task);
-    }
-    process.fds.break_locks();
-    leave(&process, SIGKILL as u32, Usage::default());
-    root().one_less();
+    count_out(&process);
     end_borrowers(host);
+    drop(Process::of_host(host));
 }
 
 /// Vforked children whose lender's host process is gone ran in that one.
@@ -323,7 +339,7 @@ fn end_borrowers(host: &rt::HostRef) {
             process.remove_task(task.tid);
         });
         leave(&process, SIGKILL as u32, Usage::default());
-        root().one_less();
+        count_out(&process);
     }
 }
 

@@ -226,6 +226,11 @@ mod real {
         host.local().swap(local, Ordering::AcqRel)
     }
 
+    /// That pointer.
+    pub fn host_local(host: &HostRef) -> *mut () {
+        host.local().load(Ordering::Acquire)
+    }
+
     /// Whether a thread belongs to a host process.
     pub fn runs_on(thread: &ThreadRef, host: &HostRef) -> bool {
         Arc::ptr_eq(thread.process(), host)

@@ -101,6 +101,9 @@ pub mod host_sched {
     pub fn swap_host_local(host: &HostRef, local: *mut ()) -> *mut () {
         host.local.swap(local, Ordering::AcqRel)
     }
+    pub fn host_local(host: &HostRef) -> *mut () {
+        host.local.load(Ordering::Acquire)
+    }
     pub fn runs_on(_thread: &ThreadRef, _host: &HostRef) -> bool {
         false
     }
