@@ -14,29 +14,6 @@ fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../compat-tests/apps/python").join(name)
 }
 
-/// The interpreter natively: scripts start it again by its name, so it is the command itself that must work.
-fn natively() -> Command {
-    let root = debian_root("python3");
-    let host = Path::new("/usr/bin/python3.11");
-    if host.exists() {
-        return Command::new(host);
-    }
-    // A wrapper under one name: ld.so of the package, then the package's interpreter.
-    let lib = root.join("usr/lib/x86_64-linux-gnu");
-    let wrapper = scratch("python").join("python3.11");
-    let words = format!(
-        "#!/bin/sh\nexec {} --library-path {} --argv0 \"$0\" {} \"$@\"\n",
-        lib.join("ld-linux-x86-64.so.2").display(),
-        lib.display(),
-        root.join("usr/bin/python3.11").display()
-    );
-    std::fs::write(&wrapper, words).unwrap();
-    std::fs::set_permissions(&wrapper, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let mut command = Command::new(&wrapper);
-    command.env("PYTHONEXECUTABLE", &wrapper);
-    command
-}
-
 fn same_as_natively(name: &str) {
     let _alone = alone();
     let root = debian_root("python3");
@@ -45,7 +22,7 @@ fn same_as_natively(name: &str) {
         command.env("PYTHONDONTWRITEBYTECODE", "1").env("LC_ALL", "C.UTF-8");
         text(run_limited(command, LIMIT))
     };
-    let native = settle(&mut natively());
+    let native = settle(&mut native_python(&root));
     let guest = settle(attacca().args(["run", "--net", "none"]).arg(root.join("usr/bin/python3.11")));
     assert!(native.lines().count() > 5, "{native}");
     for (want, got) in native.lines().zip(guest.lines()) {

@@ -211,6 +211,28 @@ pub fn native(package: &str, program: &str) -> Command {
     command
 }
 
+/// python3.11 natively, from the unpacked root of a package that has it: one command, as scripts start their
+/// interpreter again by its name.
+pub fn native_python(root: &Path) -> Command {
+    let host = Path::new("/usr/bin/python3.11");
+    if host.exists() {
+        return Command::new(host);
+    }
+    let lib = root.join("usr/lib/x86_64-linux-gnu");
+    let wrapper = scratch("python").join(format!("{}-python3.11", root.file_name().unwrap().display()));
+    let words = format!(
+        "#!/bin/sh\nexec {} --library-path {} --argv0 \"$0\" {} \"$@\"\n",
+        lib.join("ld-linux-x86-64.so.2").display(),
+        lib.display(),
+        root.join("usr/bin/python3.11").display()
+    );
+    fs::write(&wrapper, words).unwrap();
+    fs::set_permissions(&wrapper, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut command = Command::new(&wrapper);
+    command.env("PYTHONEXECUTABLE", &wrapper);
+    command
+}
+
 /// Runs a command to its end, at most `limit`.
 pub fn run_limited(command: &mut Command, limit: Duration) -> Output {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn().unwrap();
