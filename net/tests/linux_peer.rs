@@ -19,7 +19,8 @@ use linux::namespace::inside;
 use linux::{ENGINE, Echo, LINUX, MAC, World};
 use net::device::FaultPlan;
 use net::{
-    Bind, Endpoint, Error, RawProtocol, Ready, Shutdown, SocketId, TcpFlags, TcpOption, TcpState, UdpOption,
+    Bind, EarlyFailure, Endpoint, Error, FastOpen, RawProtocol, Ready, Shutdown, SocketId, TcpFlags,
+    TcpOption, TcpState, UdpOption,
 };
 use platform::time::{MILLISECOND, now};
 
@@ -34,6 +35,7 @@ cases! {
     bulk_as_server bulk_as_client bulk_one_way bulk_without_options bulk_with_ecn_and_fast_open
     small_mtu_there small_mtu_here small_mtu_on_both_sides
     many_short_connections_as_server many_short_connections_as_client more_callers_than_backlog
+    fast_open_by_linux fast_open_by_engine
     half_close_by_linux half_close_by_engine reset_by_linux reset_by_engine refused
     zero_window_of_engine zero_window_of_linux keep_alive_of_linux keep_alive_of_engine
     port_again_after_our_time_wait port_again_after_their_time_wait simultaneous_open urgent_byte_in_line
@@ -98,6 +100,76 @@ mod case {
         let mut echo = Echo::default();
         echo.until(&mut world, Some(listener), client);
         assert_eq!((echo.closed, echo.failed), (3, vec![]));
+    }
+
+    /// RFC 7413 with the kernel as client: it asks for our cookie, then brings its request along in the SYN, and has the
+    /// answer before it has acknowledged our SYN-ACK.
+    pub(super) fn fast_open_by_linux() {
+        kernel::sysctl("tcp_fastopen", "3");
+        let mut world =
+            World::with(FaultPlan::default(), 1, 1500, |config| config.fast_open = FastOpen::SERVER);
+        let listener = world.listen(80, 16);
+        world.shard.tcp_set(listener, TcpOption::FastOpen(8)).unwrap();
+        for round in 0..4 {
+            let client = spawn(|| {
+                let fd = kernel::bound(0);
+                kernel::set(&fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, 1);
+                let mut stream = kernel::connect_bound(fd, 80).unwrap();
+                stream.write_all(&pattern(0, 5000)).unwrap();
+                kernel::expect(&stream, 5000, 9000);
+                kernel::expect_end(&stream);
+            });
+            let id = world.accept(listener);
+            let early = world.shard.tcp_info(id).unwrap().syn_data;
+            assert_eq!(early, round > 0, "round {round}");
+            if early {
+                assert!(world.shard.ready(id).contains(Ready::READABLE), "with the SYN");
+            }
+            assert_eq!(world.recv_exact(id, 5000), pattern(0, 5000));
+            world.send_all(id, &pattern(5000, 9000)).unwrap();
+            world.shard.tcp_shutdown(id, Shutdown::Write).unwrap();
+            world.join(client);
+            assert_eq!(world.recv_to_end(id), Ok(vec![]));
+            world.shard.close(id);
+        }
+        let counted = world.shard.counters().tcp;
+        assert_eq!((counted.fast_open_passive, counted.fast_open_cookies), (3, 1));
+    }
+
+    /// And with the kernel as server.
+    pub(super) fn fast_open_by_engine() {
+        kernel::sysctl("tcp_fastopen", "3");
+        let mut world =
+            World::with(FaultPlan::default(), 1, 1500, |config| config.fast_open = FastOpen::CLIENT);
+        let (listener, port) = kernel::listen();
+        kernel::set(&listener, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, 8);
+        for round in 0..4 {
+            let server = listener.try_clone().unwrap();
+            let server = spawn(move || {
+                let mut stream = kernel::accept(&server);
+                kernel::expect(&stream, 0, 6000);
+                stream.write_all(&pattern(6000, 6000)).unwrap();
+            });
+            let (id, data) = (world.shard.tcp_open().unwrap(), pattern(0, 6000));
+            let mut at = 0;
+            let mut fill = |piece: &mut [u8]| {
+                let count = piece.len().min(data.len() - at);
+                piece[..count].copy_from_slice(&data[at..at + count]);
+                at += count;
+                count
+            };
+            let to = Endpoint::new(LINUX, port);
+            let count = world.shard.tcp_connect_early(id, to, now(), 6000, &mut fill).unwrap();
+            assert_eq!(count > 1000, round > 0, "{count} bytes in round {round}");
+            world.wait(id, Ready::WRITABLE | Ready::ERROR);
+            let info = world.shard.tcp_info(id).unwrap();
+            assert_eq!((info.syn_data, info.early_failure == EarlyFailure::None), (round > 0, round > 0));
+            world.send_all(id, &data[count..]).unwrap();
+            assert_eq!(world.recv_to_end(id).unwrap(), pattern(6000, 6000));
+            world.join(server);
+            world.shard.close(id);
+        }
+        assert_eq!(world.shard.counters().tcp.fast_open_active, 3);
     }
 
     pub(super) fn small_mtu_there() {
