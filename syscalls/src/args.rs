@@ -511,6 +511,8 @@ const MSG: &[(u64, &str)] = &[
     (0x4000, "MSG_NOSIGNAL"),
     (0x8000, "MSG_MORE"),
     (0x1_0000, "MSG_WAITFORONE"),
+    (0x400_0000, "MSG_ZEROCOPY"),
+    (0x2000_0000, "MSG_FASTOPEN"),
     (0x4000_0000, "MSG_CMSG_CLOEXEC"),
 ];
 const SOCKET_LEVEL: &[(u64, &str)] =
@@ -614,7 +616,8 @@ const TCP: &[(u64, &str)] = &[
     (28, "TCP_SAVED_SYN"),
     (30, "TCP_FASTOPEN_CONNECT"),
     (31, "TCP_ULP"),
-    (33, "TCP_FASTOPEN_NO_COOKIE"),
+    (33, "TCP_FASTOPEN_KEY"),
+    (34, "TCP_FASTOPEN_NO_COOKIE"),
     (35, "TCP_ZEROCOPY_RECEIVE"),
     (36, "TCP_INQ"),
     (37, "TCP_TX_DELAY"),
