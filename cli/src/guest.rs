@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The freestanding guest, built by `build.rs`.
 static GUEST: &[u8] = include_bytes!(env!("ATTACCA_GUEST"));
@@ -83,8 +83,23 @@ fn cached_guest() -> io::Result<PathBuf> {
         fs::write(&aside, GUEST)?;
         fs::set_permissions(&aside, fs::Permissions::from_mode(0o755))?;
         fs::rename(&aside, &path)?;
+        let _ = forget_old_runtimes(&dir);
     }
     Ok(path)
+}
+
+/// How many builds' runtimes the cache keeps: who goes back and forth between some finds them all.
+const RUNTIMES: usize = 8;
+
+/// Removes the runtimes of older builds. Guests that run on one keep it; a build that is used again unpacks its own.
+fn forget_old_runtimes(dir: &Path) -> io::Result<()> {
+    let runtime = |e: &fs::DirEntry| e.file_name().as_bytes().starts_with(b"guest-");
+    let files = fs::read_dir(dir)?.flatten().filter(runtime);
+    let mut files: Vec<_> =
+        files.filter_map(|e| Some((e.metadata().ok()?.modified().ok()?, e.path()))).collect();
+    files.sort();
+    let old = files.len().saturating_sub(RUNTIMES);
+    files[..old].iter().try_for_each(|(_, path)| fs::remove_file(path))
 }
 
 trait Executable {

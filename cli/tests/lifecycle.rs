@@ -215,6 +215,25 @@ fn pipes_carry_bytes() {
     assert_eq!(String::from_utf8_lossy(&output.stderr), format!("{}\n", 128 + libc::SIGPIPE));
 }
 
+/// Each build unpacks its runtime into the cache; those of old builds do not pile up there.
+#[test]
+fn the_cache_forgets_old_runtimes() {
+    let cache = scratch(&format!("cache-{}", std::process::id()));
+    let runtimes = cache.join("runtime");
+    std::fs::create_dir_all(&runtimes).unwrap();
+    for old in 0..20 {
+        std::fs::write(runtimes.join(format!("guest-0.0.1-{old:016x}")), "old").unwrap();
+    }
+    let tool = tool();
+    let args = ["run", "--net", "none", tool.to_str().unwrap(), "exit", "7"];
+    let output = run_limited(attacca().args(args).env("ATTACCA_CACHE", &cache), LIMIT);
+    assert_eq!(output.status.code(), Some(7), "{}", String::from_utf8_lossy(&output.stderr));
+    let left: Vec<_> = std::fs::read_dir(&runtimes).unwrap().flatten().map(|e| e.file_name()).collect();
+    assert_eq!(left.len(), 8, "{left:?}");
+    assert!(left.iter().any(|name| !name.to_string_lossy().starts_with("guest-0.0.1-")), "{left:?}");
+    std::fs::remove_dir_all(cache).unwrap();
+}
+
 /// A guest is named after its program, whose file may be called anything.
 #[test]
 fn any_file_name_makes_a_name() {
