@@ -30,6 +30,11 @@ use net::{Bind, Endpoint, FastOpen, RawProtocol, Shutdown, SocketId, TcpFlags, U
 use platform::sync::Lock;
 use platform::time;
 
+/// Bytes that are copied in one holding of the engine's lock. Whoever else needs the engine spins meanwhile: some ten
+/// microseconds for so much, and a page fault in the program's memory costs as much again. And what was copied leaves
+/// at once, while the next piece is copied by the time the first is on its way.
+const HOLD: usize = 128 << 10;
+
 const IPPROTO_ICMP: i32 = 1;
 const IPPROTO_TCP: i32 = 6;
 const IPPROTO_UDP: i32 = 17;
@@ -258,23 +263,33 @@ impl InetSocket {
         let mut fault = None;
         let oob = flags & MSG_OOB != 0;
         let mut flags = if flags & MSG_MORE != 0 { TcpFlags::MORE } else { TcpFlags::empty() };
-        flags.set(TcpFlags::URGENT, oob);
         let wanted = from.remaining();
-        if wanted == 0 {
-            return Ok(0);
+        let mut total = 0;
+        while total < wanted {
+            let count = HOLD.min(wanted - total);
+            flags.set(TcpFlags::URGENT, oob && total + count == wanted);
+            let mut stack = access();
+            if total > 0 && stack.shard.ready(self.id).intersects(net::Ready::ERROR | net::Ready::HANGUP) {
+                // What was taken counts; the next call finds the error still there.
+                break;
+            }
+            let sent = stack.shard.tcp_send_with(self.id, count, flags, &mut |piece| {
+                from.take(piece).unwrap_or_else(|errno| {
+                    fault = Some(errno);
+                    0
+                })
+            });
+            match (sent, fault) {
+                (Ok(0) | Err(_), _) if total > 0 => break,
+                (Ok(0), Some(errno)) => return Err(errno),
+                (Ok(0), None) => return Err(Errno::EAGAIN),
+                (sent, _) => total += sent.linux()?,
+            }
+            if fault.is_some() || !total.is_multiple_of(HOLD) {
+                break;
+            }
         }
-        let mut stack = access();
-        let sent = stack.shard.tcp_send_with(self.id, wanted, flags, &mut |piece| {
-            from.take(piece).unwrap_or_else(|errno| {
-                fault = Some(errno);
-                0
-            })
-        });
-        match (sent, fault) {
-            (Ok(0), Some(errno)) => Err(errno),
-            (Ok(0), None) => Err(Errno::EAGAIN),
-            (sent, _) => sent.linux(),
-        }
+        Ok(total)
     }
 
     fn tcp_receive(&self, into: &mut dyn Sink, message: &mut Incoming) -> Result {
@@ -288,24 +303,36 @@ impl InetSocket {
         if wanted == 0 {
             return Ok(0);
         }
-        let flags = if message.flags & MSG_PEEK != 0 { TcpFlags::PEEK } else { TcpFlags::empty() };
+        let peek = message.flags & MSG_PEEK != 0;
+        let flags = if peek { TcpFlags::PEEK } else { TcpFlags::empty() };
         let discard = message.flags & MSG_TRUNC != 0;
-        let mut fault = None;
-        let mut stack = access();
-        let received = stack.shard.tcp_recv_with(self.id, wanted, flags, &mut |piece| {
-            if discard {
-                // tcp(7): MSG_TRUNC throws the bytes away instead of giving them.
-                into.advance(piece.len());
-                return piece.len();
+        let (mut fault, mut total) = (None, 0);
+        loop {
+            let count = if peek { wanted } else { HOLD.min(wanted - total) };
+            let mut stack = access();
+            if total > 0 && stack.shard.tcp_unread(self.id) == 0 {
+                // What comes behind the data, an error or the end, is for the next call.
+                return Ok(total);
             }
-            into.put(piece).unwrap_or_else(|errno| {
-                fault = Some(errno);
-                0
-            })
-        });
-        match (received, fault) {
-            (Ok(0), Some(errno)) => Err(errno),
-            (received, _) => received.linux(),
+            let received = stack.shard.tcp_recv_with(self.id, count, flags, &mut |piece| {
+                if discard {
+                    // tcp(7): MSG_TRUNC throws the bytes away instead of giving them.
+                    into.advance(piece.len());
+                    return piece.len();
+                }
+                into.put(piece).unwrap_or_else(|errno| {
+                    fault = Some(errno);
+                    0
+                })
+            });
+            let taken = match (received, fault) {
+                (Ok(0), Some(errno)) if total == 0 => return Err(errno),
+                (received, _) => received.linux()?,
+            };
+            total += taken;
+            if taken < HOLD || peek || fault.is_some() || total >= wanted {
+                return Ok(total);
+            }
         }
     }
 

@@ -777,6 +777,11 @@ impl Shard {
         Ok(count)
     }
 
+    /// Bytes that `recv` would give at once; 0 for a socket that is none.
+    pub fn tcp_unread(&self, id: SocketId) -> usize {
+        self.tcp_index(id).map_or(0, |index| self.tcp.sockets[index].readable() as usize)
+    }
+
     /// The slot, if `recv` has something to say: data, or the end. Where reading begins in the queue, and how
     /// many bytes lie before the urgent mark.
     #[inline]
