@@ -124,6 +124,7 @@ fn open(config: &mut Config, place: &Place) -> Result<(Opened, u32)> {
             Ok((opened, *queue))
         }
         NicSpec::Xdp(interface, queue) => {
+            warn_of_queues(&NicSpec::Xdp(interface.clone(), *queue));
             let opened = direct::open_xdp(interface, *queue, place.busy).or_fail(&what)?;
             let steering = XdpSteering::attach(interface).or_fail(&what)?;
             steering.add_socket(*queue, opened.fds[0].as_fd()).or_fail(&what)?;
@@ -155,6 +156,19 @@ fn name_server() -> Option<Ipv4Addr> {
 fn same_network(a: Ipv4Addr, b: Ipv4Addr, length: u8) -> bool {
     let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
     u32::from(a) & mask == u32::from(b) & mask
+}
+
+/// Says so if a NIC may deliver frames to queues that nobody here reads: they would go to the host, silently.
+pub(crate) fn warn_of_queues(spec: &NicSpec) {
+    let NicSpec::Xdp(interface, queue) = spec else { return };
+    let all = std::fs::read_dir(format!("/sys/class/net/{interface}/queues")).into_iter().flatten().flatten();
+    let count = all.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"rx-")).count();
+    if count > 1 {
+        eprintln!(
+            "attacca: interface '{interface}' receives on {count} queues, of which queue {queue} alone is used here: \
+             'ethtool -L {interface} combined 1', or steer to it with 'ethtool -X'"
+        );
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! `attacca server`: networks with a name, and the servers that carry their frames.
 
 use crate::error::{Failure, OrFail, Result};
-use crate::guests;
+use crate::{guests, nic};
+use netserver::direct::NicSpec;
 use netserver::{Fault, Limits, NetworkConfig, UplinkSpec, client};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -164,6 +165,16 @@ fn begin(start: Start) -> Result<ExitCode> {
         ring: u32::try_from(start.guest_ring).unwrap_or(u32::MAX),
         ports: start.guest_ports,
     };
+    let tap = matches!(&start.uplink, UplinkSpec::Nic(NicSpec::Tap(..)));
+    if start.direct_queues != 0 && !tap {
+        return Err(Failure::new(
+            "--direct-queues: only a TAP device has queues to give away: use --uplink tap:NAME, or give a guest a NIC of \
+             its own with 'attacca switch GUEST direct --nic xdp:IF'",
+        ));
+    }
+    if let UplinkSpec::Nic(spec) = &start.uplink {
+        nic::warn_of_queues(spec);
+    }
     let config = NetworkConfig {
         name,
         uplink: start.uplink,

@@ -33,6 +33,22 @@ fn check(output: Output, what: &[&str], code: i32, words: &[&str]) {
     }
 }
 
+#[test]
+fn direct_queues_without_a_device_that_has_them() {
+    let words = ["--direct-queues", "--uplink tap:NAME", "--nic"];
+    refused(&["server", "start", "--net", "none-such", "--direct-queues", "2"], 125, &words);
+}
+
+/// A guest's own network has no name to ask for it.
+#[test]
+fn a_capture_and_a_switch_in_a_network_without_a_name() {
+    let guest = Guest::start(&["--name", "private", "--cpus", "1", "/bin/sleep", "1000"]);
+    let known = || text(attacca().arg("ps").output().unwrap()).contains("private");
+    assert!(eventually(PATIENCE, known), "{}", guest.output());
+    refused(&["switch", "private", "direct"], 125, &["'private'", "--net"]);
+    refused(&["pcap", "private", "-o", "/dev/null"], 125, &["'private'", "--net"]);
+}
+
 /// A file with these bytes, executable.
 fn program(name: &str, bytes: &[u8]) -> PathBuf {
     let path = scratch("bad").join(name);

@@ -200,6 +200,24 @@ fn ends(stream: &mut TcpStream) {
     }
 }
 
+/// An AF_XDP socket hears one queue; who starts a network over one of several is told.
+#[test]
+fn an_interface_of_several_queues_is_named() {
+    inside("an_interface_of_several_queues_is_named", || {
+        // (For its view of /sys.)
+        let _network = Network::start(&[]);
+        ip("link add v0 numrxqueues 2 numtxqueues 2 type veth peer name v1 numrxqueues 2 numtxqueues 2");
+        ip("link set v0 up");
+        ip("link set v1 up");
+        let words = ["start", "--net", "queues", "--uplink", "xdp:v1", "--ip", "10.8.0.10/24"];
+        let output = attacca().arg("server").args(words).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains("'v1' receives on 2 queues") && said.contains("ethtool"), "{said}");
+        text(attacca().args(["server", "stop", "--net", "queues"]).output().unwrap());
+    });
+}
+
 /// A guest's record goes with the last process of its family, a moment after `attacca run` has returned.
 #[test]
 fn a_name_is_free_when_its_guest_has_ended() {
