@@ -400,7 +400,8 @@ fn elsewhere(ctx: &Ctx, request: Box<Request>, loader: &'static Loader) -> Resul
         }
         return Err(error);
     }
-    drop((child, process));
+    let lender = process.lent_by.lock().take();
+    drop((child, process, lender));
     fork::give_back()
 }
 

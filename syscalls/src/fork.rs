@@ -505,6 +505,7 @@ fn lend(
     *ctx.task.going_back.lock() = Some(going_back);
     *task.lender.lock() = Some(ctx.task.arc());
     task.waiter.bind(rt::current());
+    *process.lent_by.lock() = Some(rt::own_host());
     root().insert_process(process);
     let tls = (args.flags & CLONE_SETTLS != 0).then_some(args.tls as usize);
     if args.flags & CLONE_CHILD_SETTID != 0 {

@@ -275,6 +275,8 @@ pub struct Process {
     pub(crate) left: AtomicBool,
     /// It is no longer counted among the living.
     pub(crate) counted_out: AtomicBool,
+    /// The host process of a vforked child's lender, in which it runs until it has one of its own.
+    pub(crate) lent_by: Lock<Option<rt::HostRef>>,
     /// The thread that ended it, until its host process is gone.
     pub(crate) last: Lock<Option<Arc<Task>>>,
     limits: Lock<[Limit; LIMITS]>,
@@ -319,6 +321,7 @@ impl Process {
             ended: Lock::new(None),
             left: AtomicBool::new(false),
             counted_out: AtomicBool::new(false),
+            lent_by: Lock::new(None),
             last: Lock::new(None),
             limits: Lock::new(host_limits()),
             tasks: Lock::new(Vec::new()),
@@ -362,6 +365,7 @@ impl Process {
             ended: Lock::new(None),
             left: AtomicBool::new(false),
             counted_out: AtomicBool::new(false),
+            lent_by: Lock::new(None),
             last: Lock::new(None),
             limits: Lock::new(*self.limits.lock()),
             tasks: Lock::new(Vec::new()),

@@ -114,14 +114,12 @@ pub(crate) fn finish(task: &Task) -> ! {
     let status = process.ending().unwrap_or(0);
     if task.borrows() {
         leave(process, status, Usage::default());
-        count_out(process);
         crate::fork::give_back()
     }
     // Its thread never leaves this stack: the task is let go when the host process is gone.
     *process.last.lock() = Some(task.arc());
     let usage = Usage::of_host();
-    leave(process, status, usage);
-    if count_out(process) {
+    if leave(process, status, usage) {
         crate::net_poll::finish();
     }
     end_host(status)
@@ -146,8 +144,9 @@ fn count_out(process: &Process) -> bool {
 }
 
 /// Gives back what a process has, and makes it a zombie. Whoever does this may be killed by the host on the way; then
-/// all of it is done again ([`host_gone`]), which does no harm but a second SIGCHLD.
-fn leave(process: &Arc<Process>, status: u32, usage: Usage) {
+/// all of it is done again ([`host_gone`]), which does no harm but a second SIGCHLD. Answers whether it was the guest's
+/// last process.
+fn leave(process: &Arc<Process>, status: u32, usage: Usage) -> bool {
     process.timers.stop();
     root().record_locks.ended(process.pid);
     crate::ipc::exited(process);
@@ -162,6 +161,7 @@ fn leave(process: &Arc<Process>, status: u32, usage: Usage) {
     }
     process.released.notify(Events::READABLE);
     let outside = process.ended.lock().take();
+    let last = count_out(process);
     // Its parent may have asked for its status since.
     if process.life.lock().state != State::Reaped {
         tell_of_end(process, status);
@@ -170,6 +170,7 @@ fn leave(process: &Arc<Process>, status: u32, usage: Usage) {
         outside.ended(status);
     }
     process.left.store(true, Ordering::SeqCst);
+    last
 }
 
 /// What getppid(2) of an orphan answers. Nobody has this id here: an orphan's end is told to nobody, as
@@ -322,7 +323,6 @@ pub(crate) fn host_gone(host: &rt::HostRef) {
         process.fds.break_locks();
         leave(&process, process.ending().unwrap_or(SIGKILL as u32), Usage::default());
     }
-    count_out(&process);
     end_borrowers(host);
     drop(Process::of_host(host));
 }
@@ -330,16 +330,17 @@ pub(crate) fn host_gone(host: &rt::HostRef) {
 /// Vforked children whose lender's host process is gone ran in that one.
 fn end_borrowers(host: &rt::HostRef) {
     let lost = |other: &Process| {
-        let on_it = |task: &&Arc<Task>| task.waiter.thread().is_some_and(|t| rt::runs_on(t, host));
-        !other.has_ended() && other.host().is_none() && other.find_task(on_it).is_some()
+        // Not by its thread, which it may have given up: it may have been killed in its last steps, or whoever did
+        // this before.
+        let ran_there = other.lent_by.lock().as_ref().is_some_and(|lender| Arc::ptr_eq(lender, host));
+        ran_there && !other.left.load(Ordering::SeqCst) && other.host().is_none()
     };
     for process in root().processes_that(lost) {
         process.begin_exit(SIGKILL as u32);
         process.tasks().iter().for_each(|task| {
             process.remove_task(task.tid);
         });
-        leave(&process, SIGKILL as u32, Usage::default());
-        count_out(&process);
+        leave(&process, process.ending().unwrap_or(SIGKILL as u32), Usage::default());
     }
 }
 

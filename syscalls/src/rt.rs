@@ -231,11 +231,6 @@ mod real {
         host.local().load(Ordering::Acquire)
     }
 
-    /// Whether a thread belongs to a host process.
-    pub fn runs_on(thread: &ThreadRef, host: &HostRef) -> bool {
-        Arc::ptr_eq(thread.process(), host)
-    }
-
     /// A process that is being made.
     pub type Child = sched::fork::Child;
 

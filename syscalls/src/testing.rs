@@ -104,9 +104,6 @@ pub mod host_sched {
     pub fn host_local(host: &HostRef) -> *mut () {
         host.local.load(Ordering::Acquire)
     }
-    pub fn runs_on(_thread: &ThreadRef, _host: &HostRef) -> bool {
-        false
-    }
     pub fn abandon(thread: &ThreadRef) -> *mut () {
         thread.local.swap(core::ptr::null_mut(), Ordering::AcqRel)
     }
