@@ -74,18 +74,28 @@ fn touched_pages() -> Vec<usize> {
     (0..count).filter(|&at| present[at] & 1 != 0).map(|at| start + at * PAGE_SIZE).collect()
 }
 
-/// Brings the image's data back to what it was. Bytes that are right already are not written: other vCPUs
-/// of this host process read constants there.
+/// Brings the image's data back to what it was, but for signals of the host that nobody has taken yet. Bytes that
+/// are right already are not written: other vCPUs of this host process read constants there.
 fn restore_data() {
+    let notes = syscalls::host_signal::notes();
     let kept = &kept().data;
     for page in touched_pages() {
         let known = kept.binary_search_by_key(&page, |(at, _)| *at).ok();
-        // SAFETY: this host process's data, which only this thread changes now.
-        let now = unsafe { core::slice::from_raw_parts_mut(page as *mut u8, PAGE_SIZE) };
-        match known {
-            Some(at) if *now == *kept[at].1 => (),
-            Some(at) => now.copy_from_slice(&kept[at].1),
-            None => now.fill(0),
+        // What lies before the notes and behind them; all of a page that has none.
+        let end = page + PAGE_SIZE;
+        let parts = [page..end.min(notes.start.max(page)), page.max(notes.end.min(end))..end];
+        for part in if notes.start >= end || notes.end <= page { [page..end, end..end] } else { parts } {
+            // SAFETY: this host process's data, which only this thread changes now.
+            let now = unsafe { core::slice::from_raw_parts_mut(part.start as *mut u8, part.len()) };
+            match known {
+                Some(at) => {
+                    let then = &kept[at].1[part.start - page..part.end - page];
+                    if *now != *then {
+                        now.copy_from_slice(then);
+                    }
+                }
+                None => now.fill(0),
+            }
         }
     }
 }
@@ -168,6 +178,9 @@ fn go(request: Box<Request>) -> ! {
     heap::begin_anew();
     restore_data();
     syscalls::process::set_own(Ctx::current().process);
+    // Signals that came while this process had no name. Who leaves the kernel looks only if it was told, and that
+    // may have been before.
+    syscalls::host_signal::deliver();
     take_name(&request.path);
     sched::leave();
     load(request, &kept().auxv)

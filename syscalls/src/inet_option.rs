@@ -8,6 +8,7 @@ use crate::context::Ctx;
 use crate::errno::Linux;
 use crate::inet_message::Wants;
 use crate::inet_socket::{self, InetSocket, Kind};
+use crate::net_interface;
 use crate::net_poll::access;
 use crate::socket::SOL_SOCKET;
 use crate::{Errno, Result};
@@ -40,6 +41,7 @@ const SO_LINGER: i32 = 13;
 const SO_REUSEPORT: i32 = 15;
 const SO_RCVLOWAT: i32 = 18;
 const SO_SNDLOWAT: i32 = 19;
+const SO_BINDTODEVICE: i32 = 25;
 const SO_ACCEPTCONN: i32 = 30;
 const SO_SNDBUFFORCE: i32 = 32;
 const SO_RCVBUFFORCE: i32 = 33;
@@ -238,6 +240,9 @@ fn set_socket(socket: &InetSocket, ctx: &Ctx, name: i32, value: &[u8]) -> Result
         let linger = (int(value)? != 0).then_some(seconds);
         return if is_tcp { tcp(socket, TcpOption::Linger(linger)) } else { Ok(()) };
     }
+    if name == SO_BINDTODEVICE {
+        return bind_to_device(value);
+    }
     if name == SO_MAX_PACING_RATE {
         return set_pacing_rate(socket, value);
     }
@@ -304,6 +309,16 @@ fn set_buffer(socket: &InetSocket, which: usize, value: u32, smallest: u32) -> R
     }
 }
 
+/// SO_BINDTODEVICE (socket(7)): an empty name unbinds. To be bound to one interface is not there.
+fn bind_to_device(value: &[u8]) -> Result<()> {
+    let name = value.split(|&byte| byte == 0).next().unwrap_or_default();
+    match name {
+        [] => Ok(()),
+        _ if net_interface::rows().iter().any(|row| row.name.as_bytes() == name) => Err(Errno::ENOPROTOOPT),
+        _ => Err(Errno::ENODEV),
+    }
+}
+
 fn get_socket(socket: &InetSocket, name: i32) -> Result<Vec<u8>> {
     let is_tcp = socket.kind == Kind::Tcp;
     let options = || access().shard.tcp_options(socket.id).linux();
@@ -344,6 +359,8 @@ fn get_socket(socket: &InetSocket, name: i32) -> Result<Vec<u8>> {
             let words = [u32::from(linger.is_some()), linger.unwrap_or(0)];
             return Ok(words.iter().flat_map(|w| w.to_ne_bytes()).collect());
         }
+        // No name: it is bound to none, see `bind_to_device`.
+        SO_BINDTODEVICE => return Ok(Vec::new()),
         SO_SNDBUF => buffer_size(socket, 0)?,
         SO_RCVBUF => buffer_size(socket, 1)?,
         SO_RCVLOWAT if is_tcp => options()?.receive_low_at,

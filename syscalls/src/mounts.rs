@@ -6,6 +6,7 @@ use crate::process::Process;
 use crate::{Errno, Result};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use fs::attr::S_IFDIR;
 use fs::host::{O_DIRECTORY, O_PATH};
 use fs::{Cred, HostFd, Node, Tree, View, devfs, procfs, ramfs, sysfs};
 use platform::host;
@@ -91,11 +92,14 @@ pub fn start<'a>(process: &Process, plan: &Plan<'a>) -> core::result::Result<(),
     for target in plan.tmpfs {
         let node = ramfs::new(next(), u64::MAX, 0o1777, cred.uid, cred.gid);
         let at = canonical(&view, target).map_err(fail("tmpfs", target))?;
+        make_place(&tree, plan.layer, &at, true).map_err(fail("tmpfs", target))?;
         tree.mount(&at, inner(node), "tmpfs", b"tmpfs", false);
     }
     for volume in plan.volumes {
         let source = HostFd::open_host(volume.source, O_PATH, 0).map_err(fail("volume", volume.source))?;
         let at = canonical(&view, volume.target).map_err(fail("volume", volume.target))?;
+        let folder = source.stat().is_ok_and(|stat| stat.is(S_IFDIR));
+        make_place(&tree, plan.layer, &at, folder).map_err(fail("volume", volume.target))?;
         tree.mount(&at, Node::Host(Arc::new(source)), "ext4", volume.source, volume.read_only);
     }
     for (path, text) in plan.files {
@@ -144,6 +148,33 @@ fn canonical(view: &View, path: &[u8]) -> Result<Vec<u8>> {
     }
     let path = fs::mount::join(&at.path, &missing);
     if path == b"/" { Err(Errno::EBUSY) } else { Ok(path) }
+}
+
+/// Makes the folders above a mount, and the one that it covers if it is a `folder`, so that `..` leads somewhere.
+/// In a layer alone: the host's own folders stay as they are.
+fn make_place(tree: &Arc<Tree>, layer: bool, at: &[u8], folder: bool) -> Result<()> {
+    if !layer {
+        return Ok(());
+    }
+    let root = Cred { uid: 0, gid: 0, groups: [][..].into() };
+    let view = View::new(tree.clone(), root, 0o022);
+    let ends = (1..at.len()).filter(|&end| at[end] == b'/').chain(folder.then_some(at.len()));
+    for end in ends {
+        let path = &at[..end];
+        let above = path.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash.max(1));
+        if view.locate(&view.root, path, true).is_ok() {
+            continue;
+        }
+        if !matches!(view.locate(&view.root, &path[..above], true)?.node, Node::Inner(_)) {
+            return Ok(());
+        }
+        match view.mkdir(&view.root, path, 0o755) {
+            // A tree that is not to be written to is not, then.
+            Ok(()) | Err(Errno::EROFS) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Gives the process the host's descriptors 0, 1 and 2, as far as they are open.
