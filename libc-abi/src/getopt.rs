@@ -22,6 +22,22 @@ pub struct LongOption {
     val: c_int,
 }
 
+impl LongOption {
+    /// A row of a table that is made here.
+    pub(crate) fn new(name: *const c_char, has_arg: c_int, val: c_int) -> LongOption {
+        LongOption { name, has_arg, flag: null_mut(), val }
+    }
+    pub(crate) fn name(&self) -> *const c_char {
+        self.name
+    }
+}
+
+/// The next call begins with another argv.
+pub(crate) fn start_anew() {
+    // SAFETY: getopt(3) is not for several threads at once; nor are its neighbours.
+    unsafe { SCAN.started = false };
+}
+
 /// `optarg`
 pub static OPTARG: DataCell<*mut c_char> = DataCell::new(null_mut());
 /// `optind`

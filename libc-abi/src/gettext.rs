@@ -66,6 +66,14 @@ fn plural(one: *const c_char, many: *const c_char, n: c_ulong) -> *mut c_char {
     if n == 1 { one.cast_mut() } else { many.cast_mut() }
 }
 
+/// `_nl_msg_cat_cntr`: programs count it up when LANGUAGE changes, so that looked-up messages are forgotten
+/// (GNU gettext, "gettext grok"). Nothing is remembered here.
+static CATALOGUES: crate::data::DataCell<c_int> = crate::data::DataCell::new(0);
+
+exports! { DATA "libc.so.6":
+    cell "GLIBC_2.2.5" "_nl_msg_cat_cntr" 4 = CATALOGUES;
+}
+
 abi! { EXPORTS "libc.so.6":
     /// gettext(3).
     "GLIBC_2.2.5" fn gettext(text: *const c_char) -> *mut c_char {

@@ -26,6 +26,7 @@ pub mod thread;
 pub mod types;
 
 // Text, numbers, time and tables of C: pure library code.
+pub mod argp;
 pub mod argz;
 pub mod assert;
 pub mod charset_tables;
@@ -181,7 +182,7 @@ pub static TABLES: &[&[Export]] = &[
     assert::EXPORTS,
     err::EXPORTS, err::MORE, fts::EXPORTS, fts::FTW, fts::MORE,
     regex::EXPORTS, regex::MORE,
-    argz::EXPORTS, fnmatch::EXPORTS, gettext::EXPORTS, gettext::MORE, gettext::NAME, glob::EXPORTS, glob::MORE, iconv::EXPORTS,
+    argp::DATA, argp::EXPORTS, argz::EXPORTS, fnmatch::EXPORTS, gettext::DATA, gettext::EXPORTS, gettext::MORE, gettext::NAME, glob::EXPORTS, glob::MORE, iconv::EXPORTS,
     stdio::bytes::EXPORTS, stdio::bytes::MORE,
     stdio::control::EXPORTS, stdio::control::MORE,
     stdio::convert::EXPORTS, stdio::convert::MORE,

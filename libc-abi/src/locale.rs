@@ -259,6 +259,12 @@ unsafe fn langinfo(item: c_int, utf8: bool) -> *const c_char {
         // CODESET
         (0, 14) => text(codeset),
         (1, 0..2) => text(NUMERIC[index]),
+        // GROUPING: none.
+        (1, 2) => text(c""),
+        // _NL_NUMERIC_DECIMAL_POINT_WC and _NL_NUMERIC_THOUSANDS_SEP_WC, which are words; _NL_NUMERIC_CODESET.
+        (1, 3) => core::ptr::without_provenance('.' as usize),
+        (1, 4) => core::ptr::null(),
+        (1, 5) => text(codeset),
         (2, 0..50) => text(TIME[index]),
         // _NL_WABDAY_1 (52) and on: the wide copies of items 0 to 49, without ERA (44).
         (2, 52..96) => wide_time(index - 52),
