@@ -16,6 +16,7 @@ use crate::thread::{self, Thread};
 use crate::vcpu::{self, Process};
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use platform::errno::Result;
 use platform::host;
@@ -234,7 +235,28 @@ impl HostReady for End {
     fn ready(&self, _events: u32) {
         let Some(process) = self.process.upgrade() else { return };
         bury(&process);
+        while let Some(process) = unheard() {
+            bury(&process);
+        }
     }
+}
+
+/// A host process whose end was told to one that has ended itself before it could act: the host tells each end once,
+/// to a single vCPU. So whoever buries one looks whether others lie there.
+fn unheard() -> Option<Arc<Process>> {
+    let mut waiting = vcpu::process().family.all();
+    waiting.retain(|process| process.reaper.load(Ordering::SeqCst) == 0);
+    let watched = waiting.into_iter().filter_map(|process| {
+        let fd = process.watch.lock().as_ref().map(|watch| watch.fd)?;
+        Some((process, fd))
+    });
+    let watched: Vec<(Arc<Process>, i32)> = watched.collect();
+    // struct pollfd: descriptor, then POLLIN as what is asked for, and the answer in the upper half.
+    let mut asks: Vec<[u32; 2]> = watched.iter().map(|(_, fd)| [*fd as u32, 1]).collect();
+    // SAFETY: as many pollfds of ours as said; it does not wait.
+    unsafe { host!(poll, asks.as_mut_ptr(), asks.len(), 0) }.ok().filter(|&ready| ready > 0)?;
+    let at = asks.iter().position(|ask| ask[1] >> 16 & 1 != 0)?;
+    watched.into_iter().nth(at).map(|(process, _)| process)
 }
 
 /// A host process is gone: once, by one process of the family, everything that it left is seen to. That one may be
