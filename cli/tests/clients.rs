@@ -308,7 +308,6 @@ fn haproxy_before_three_nginx() {
 
 /// Debian's default configuration, which runs two Perl scripts to be read.
 #[test]
-#[ignore = "perl behind dash: an internal fault in the kernel's allocator after execve"]
 fn lighttpd_as_debian_configures_it() {
     let _alone = alone();
     let (dir, port) = (site("lighttpd"), free_port());

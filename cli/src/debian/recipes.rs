@@ -141,7 +141,8 @@ const RECIPES: &[Recipe] = &[
             args: &["-D", "-f", "/etc/lighttpd/lighttpd.conf"],
             unless: Unless::Given(&["-f", "-v", "-V", "-h"]),
         }),
-        scratch: &["/var/cache/lighttpd"],
+        // The service runs as www-data, which its postinst gives both to.
+        scratch: &["/var/cache/lighttpd", "/var/log/lighttpd"],
         steps: &[
             // What `lighty-enable-mod unconfigured` does, and the page that it serves.
             Step::Link(
