@@ -238,6 +238,11 @@ impl HostReady for End {
         while let Some(process) = unheard() {
             bury(&process);
         }
+        host_fd::look_again();
+    }
+
+    fn is_end(&self) -> bool {
+        true
     }
 }
 

@@ -17,6 +17,11 @@ use platform::sync::Lock;
 pub trait HostReady: Send + Sync {
     /// The descriptor has these events (epoll bits).
     fn ready(&self, events: u32);
+
+    /// Whether it waits for the end of a process of the family.
+    fn is_end(&self) -> bool {
+        false
+    }
 }
 
 /// Names a watch.
@@ -57,18 +62,39 @@ pub(crate) struct Event {
 /// EEXIST: it is watched already. Kernel only.
 pub fn watch(fd: i32, events: u32, callback: Arc<dyn HostReady>) -> Result<WatchId> {
     let family = vcpu::process().family;
-    let token = family.watches.lock().insert(callback);
-    if let Err(error) = control(family.epoll, EPOLL_CTL_ADD, fd, events, token) {
-        let removed = family.watches.lock().remove(token);
-        drop(removed);
-        return Err(error);
-    }
-    Ok(WatchId { fd, token })
+    // Locked over the call, for `look_again`: what the table names is in the epoll under that token.
+    let mut watches = family.watches.lock();
+    let token = watches.insert(Slot { fd, events, callback });
+    let added = control(family.epoll, EPOLL_CTL_ADD, fd, events, token);
+    let removed = if added.is_err() { watches.remove(token) } else { None };
+    drop(watches);
+    drop(removed);
+    added.map(|()| WatchId { fd, token })
 }
 
 /// Changes the events of a watch (and arms a ONESHOT one again).
 pub fn modify(id: WatchId, events: u32) -> Result<()> {
-    control(vcpu::process().family.epoll, EPOLL_CTL_MOD, id.fd, events, id.token)
+    let family = vcpu::process().family;
+    let mut watches = family.watches.lock();
+    if let Some(slot) = watches.slot(id.token) {
+        slot.events = events;
+    }
+    control(family.epoll, EPOLL_CTL_MOD, id.fd, events, id.token)
+}
+
+/// Lets the host tell again what it has told of edges, of descriptors that are ready now. The host tells an edge once,
+/// to a single vCPU, and that one may have ended or been killed before it could act: so this is for whoever
+/// buries a host process. Watches of processes' ends are left to `fork::unheard`, which needs one call for all.
+pub(crate) fn look_again() {
+    let family = vcpu::process().family;
+    // Locked over the calls: a descriptor is closed after its watch has left the table (`unwatch`), so none of them
+    // can be another's by now.
+    let mut watches = family.watches.lock();
+    for (slot, token) in watches.all() {
+        if slot.events & EDGE != 0 && slot.events & ONESHOT == 0 && !slot.callback.is_end() {
+            let _ = control(family.epoll, EPOLL_CTL_MOD, slot.fd, slot.events, token);
+        }
+    }
 }
 
 /// Ends a watch. Call it before the descriptor is closed. The callback may still be running on
@@ -90,8 +116,14 @@ fn control(epoll: i32, op: usize, fd: i32, events: u32, data: u64) -> Result<()>
 /// had already collected for a watch that is gone finds nothing.
 #[derive(Default)]
 pub(crate) struct Watches {
-    slots: Vec<(u32, Option<Arc<dyn HostReady>>)>,
+    slots: Vec<(u32, Option<Slot>)>,
     free: Vec<u32>,
+}
+
+struct Slot {
+    fd: i32,
+    events: u32,
+    callback: Arc<dyn HostReady>,
 }
 
 impl Watches {
@@ -99,30 +131,44 @@ impl Watches {
         Lock::new(Watches { slots: Vec::new(), free: Vec::new() })
     }
 
-    fn insert(&mut self, callback: Arc<dyn HostReady>) -> u64 {
+    fn insert(&mut self, watch: Slot) -> u64 {
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push((0, None));
             self.slots.len() as u32 - 1
         });
         let slot = &mut self.slots[index as usize];
-        slot.1 = Some(callback);
-        u64::from(slot.0) << 32 | u64::from(index)
+        slot.1 = Some(watch);
+        token(slot.0, index)
     }
 
-    fn remove(&mut self, token: u64) -> Option<Arc<dyn HostReady>> {
+    fn remove(&mut self, token: u64) -> Option<Slot> {
         let slot = self.slots.get_mut(token as u32 as usize)?;
         if u64::from(slot.0) != token >> 32 {
             return None;
         }
-        let callback = slot.1.take()?;
+        let watch = slot.1.take()?;
         slot.0 = slot.0.wrapping_add(1);
         self.free.push(token as u32);
-        Some(callback)
+        Some(watch)
+    }
+
+    fn slot(&mut self, token: u64) -> Option<&mut Slot> {
+        let slot = self.slots.get_mut(token as u32 as usize)?;
+        if u64::from(slot.0) == token >> 32 { slot.1.as_mut() } else { None }
+    }
+
+    /// Those that are there, with their tokens.
+    fn all(&mut self) -> impl Iterator<Item = (&Slot, u64)> {
+        let named = self.slots.iter().enumerate();
+        named.filter_map(|(at, (generation, slot))| Some((slot.as_ref()?, token(*generation, at as u32))))
     }
 
     /// The callback behind a token.
-    pub(crate) fn get(&self, token: u64) -> Option<Arc<dyn HostReady>> {
-        let slot = self.slots.get(token as u32 as usize)?;
-        (u64::from(slot.0) == token >> 32).then(|| slot.1.clone())?
+    pub(crate) fn get(&mut self, token: u64) -> Option<Arc<dyn HostReady>> {
+        self.slot(token).map(|slot| slot.callback.clone())
     }
+}
+
+fn token(generation: u32, index: u32) -> u64 {
+    u64::from(generation) << 32 | u64::from(index)
 }

@@ -154,6 +154,8 @@ impl Root {
     pub fn insert_process(&self, process: &Arc<Process>) {
         self.processes.lock().insert(process.pid, process.clone());
         self.living.fetch_add(1, Ordering::SeqCst);
+        // Last: who is killed in here has it counted once too often at worst, and the guest does not end early.
+        process.counted_out.store(false, Ordering::SeqCst);
     }
 
     /// The processes for which `pick` holds.
@@ -179,6 +181,16 @@ impl Root {
     /// Forgets a process that has ended.
     pub fn remove_process(&self, pid: u32) {
         let gone = self.processes.lock().remove(&pid);
+        drop(gone);
+    }
+
+    /// As [`Root::remove_process`], if it is still this one that the id names: to do it again does no harm.
+    pub fn forget_process(&self, process: &Process) {
+        let mut processes = self.processes.lock();
+        let is_this =
+            processes.get(&process.pid).is_some_and(|there| core::ptr::eq(&raw const **there, process));
+        let gone = if is_this { processes.remove(&process.pid) } else { None };
+        drop(processes);
         drop(gone);
     }
 
@@ -364,7 +376,8 @@ impl Process {
             host: Lock::new(None),
             ended: Lock::new(None),
             left: AtomicBool::new(false),
-            counted_out: AtomicBool::new(false),
+            // Until it is in the table (`Root::insert_process`).
+            counted_out: AtomicBool::new(true),
             lent_by: Lock::new(None),
             last: Lock::new(None),
             limits: Lock::new(*self.limits.lock()),

@@ -162,8 +162,11 @@ fn leave(process: &Arc<Process>, status: u32, usage: Usage) -> bool {
     process.released.notify(Events::READABLE);
     let outside = process.ended.lock().take();
     let last = count_out(process);
-    // Its parent may have asked for its status since.
-    if process.life.lock().state != State::Reaped {
+    // Its parent may have asked for its status since; who was killed in [`forget`] had not come to its end.
+    let reaped = process.life.lock().state == State::Reaped;
+    if reaped {
+        root().forget_process(process);
+    } else {
         tell_of_end(process, status);
     }
     if let Some(outside) = outside {
@@ -185,12 +188,12 @@ fn leave_children(process: &Process) {
     for child in children {
         child.parent.store(parent, Ordering::SeqCst);
         tell_of_death(&child);
-        let status = match child.life.lock().state {
-            State::Zombie(status, _) => Some(status),
-            _ => None,
-        };
-        if let Some(status) = status {
-            tell_of_end(&child, status);
+        let state = child.life.lock().state;
+        match state {
+            State::Zombie(status, _) => tell_of_end(&child, status),
+            // Its parent was killed between the two steps of taking its status ([`Wish::look`]).
+            State::Reaped => root().forget_process(&child),
+            State::Running | State::Stopped(_) => {}
         }
     }
 }
@@ -278,7 +281,7 @@ fn tell_of_end(child: &Arc<Process>, status: u32) {
 
 fn forget(child: &Process) {
     child.life.lock().state = State::Reaped;
-    root().remove_process(child.pid);
+    root().forget_process(child);
     child.released.notify(Events::HUP);
 }
 
@@ -452,7 +455,7 @@ impl Wish {
                     let mut sum = ctx.process.children_usage.lock();
                     *sum = sum.and(&usage);
                     drop(sum);
-                    root().remove_process(child.pid);
+                    root().forget_process(&child);
                     child.released.notify(Events::HUP);
                 }
                 return Ok(Some(Found { child, status, usage }));

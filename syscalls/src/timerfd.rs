@@ -201,8 +201,8 @@ mod tests {
         let none = UserPtr::new(0);
         let mut count = [0; 8];
         assert_eq!(read(&open, &mut count), Err(Errno::EAGAIN));
-        timerfd_settime(&ctx, fd, 0, user(&spec(10 * MILLISECOND, 10 * MILLISECOND)), none).unwrap();
         let started = now();
+        timerfd_settime(&ctx, fd, 0, user(&spec(10 * MILLISECOND, 10 * MILLISECOND)), none).unwrap();
         let how = Waiting::for_events(Events::READABLE);
         assert_eq!(block_on(&ctx, &open, how, || read(&open, &mut count)), Ok(8));
         assert!(now().since(started) >= 10 * MILLISECOND);
