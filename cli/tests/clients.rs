@@ -314,12 +314,9 @@ fn lighttpd_as_debian_configures_it() {
     let volume = format!("{}:/var/www/html:ro", dir.join("www").display());
     let publish = format!("127.0.0.1:{port}:80");
     let mut server = Guest::start(&["-p", &publish, "-v", &volume, "debian:lighttpd"]);
-    // It answers requests only, whole ones.
-    let serves = || {
-        std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
-            && http(port, "GET /1k HTTP/1.0\r\n\r\n").starts_with(b"HTTP/1.0 200")
-    };
-    assert!(eventually(PATIENCE, serves), "{}", server.output());
+    // It answers whole requests only.
+    let up = eventually(PATIENCE, || serves(port, "GET /1k HTTP/1.0\r\n\r\n"));
+    assert!(up, "{}", server.output());
     let answer = http(port, "GET /1m HTTP/1.0\r\n\r\n");
     let (head, body) = split_http(&answer);
     assert!(head.starts_with("HTTP/1.0 200") && body == pattern(1 << 20), "{head}\n{}", server.output());

@@ -276,6 +276,13 @@ pub fn http(port: u16, request: &str) -> Vec<u8> {
     read_all(&mut stream)
 }
 
+/// Whether a server that may not be there yet answers a request with 200.
+pub fn serves(port: u16, request: &str) -> bool {
+    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return false };
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    stream.write_all(request.as_bytes()).is_ok() && read_all(&mut stream).get(8..12) == Some(b" 200")
+}
+
 /// Head and body of an HTTP answer.
 pub fn split_http(answer: &[u8]) -> (String, &[u8]) {
     let end = answer.windows(4).position(|w| w == b"\r\n\r\n").expect("a head");
