@@ -157,6 +157,7 @@ impl Entry {
         &*self.options[0]
     }
     unsafe fn visible(&self) -> impl Iterator<Item = &ArgpOption> {
+        // SAFETY: the caller vouches for the program's parsers, whose options these are, as long as help is written.
         self.options.iter().map(|&option| unsafe { &*option }).filter(|option| option.is_visible())
     }
     unsafe fn letters(&self) -> Vec<u8> {
