@@ -82,11 +82,11 @@ impl<T: Copy> DataCell<T> {
     }
 }
 
-/// Where the data of an export row is now.
+/// Where the data of an export row is now, or its function: the body that suits this processor.
 pub fn address(row: &crate::Export) -> *const () {
     match row.cell.map(|place| place.load(Ordering::Relaxed)) {
         Some(place) if !place.is_null() => place.cast_const().cast(),
-        _ => row.address.0,
+        _ => crate::string_evex::bound(row.address.0),
     }
 }
 

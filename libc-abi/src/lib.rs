@@ -61,6 +61,7 @@ pub mod stdlib;
 pub mod strerror;
 pub mod strerror_table;
 pub mod string;
+pub mod string_evex;
 pub mod string_mem;
 pub mod string_scan;
 pub mod string_wide;

@@ -1,0 +1,87 @@
+//! Strings and memory 64 bytes at a time, on processors with AVX-512 (F, BW, VL) and BMI: the bodies that programs
+//! are bound to there ([`bound`]), so that no call asks the processor what it is.
+//!
+//! Assembly, for one reason: these functions use the registers 16 to 31 alone, which only EVEX encodings name.
+//! Whoever does not touch the upper halves of 0 to 15 needs no `vzeroupper` (Intel SDM vol. 1, 14.10.2), and that
+//! costs one to two nanoseconds of every short string. A compiler takes the low registers first.
+//!
+//! The rules of [`crate::string_scan`] hold: memory of which it is not known that it is there is read only in the page
+//! of a byte that must be there. A first block is read where the string begins if it ends in that page (one load for
+//! most strings, although half of them cross a cache line); what is longer goes on by aligned blocks, singly at first, then
+//! four in a step. Copies load all of up to 512 bytes before they store any, and longer ones walk in the direction that
+//! overlap allows.
+//!
+//! Without the processor's AVX-512 the exported functions are those of [`crate::string`]. Rust code of this crate calls
+//! those, too, by name.
+
+mod compare;
+mod copy;
+mod scan;
+
+pub use compare::{memcmp, strcmp, strncmp};
+pub use copy::{memmove, memset, stpcpy, strcpy};
+pub use scan::{memchr, strchr, strchrnul, strlen, strnlen};
+
+use crate::{string, string_mem};
+use core::arch::x86_64::{__cpuid, __cpuid_count};
+use core::sync::atomic::{AtomicU8, Ordering};
+
+/// The exported functions that have a body here, and that body.
+static BODIES: [(Body, Body); 13] = [
+    (Body(string_mem::memmove as *const ()), Body(memmove as *const ())),
+    (Body(string_mem::memset as *const ()), Body(memset as *const ())),
+    (Body(string::memcmp as *const ()), Body(memcmp as *const ())),
+    (Body(string::memchr as *const ()), Body(memchr as *const ())),
+    (Body(string::strlen as *const ()), Body(strlen as *const ())),
+    (Body(string::strnlen as *const ()), Body(strnlen as *const ())),
+    (Body(string::strchr as *const ()), Body(strchr as *const ())),
+    (Body(string::strchrnul as *const ()), Body(strchrnul as *const ())),
+    (Body(string::strcmp as *const ()), Body(strcmp as *const ())),
+    (Body(string::strcoll as *const ()), Body(strcmp as *const ())),
+    (Body(string::strncmp as *const ()), Body(strncmp as *const ())),
+    (Body(string::strcpy as *const ()), Body(strcpy as *const ())),
+    (Body(string::stpcpy as *const ()), Body(stpcpy as *const ())),
+];
+
+#[derive(Clone, Copy)]
+struct Body(*const ());
+// SAFETY: the address of a function, a number here.
+unsafe impl Sync for Body {}
+
+/// What a program's reference to the exported function at `address` is bound to: glibc's IFUNC, decided by the loader.
+pub fn bound(address: *const ()) -> *const () {
+    let body = BODIES.iter().find(|(plain, _)| core::ptr::eq(plain.0, address));
+    match body {
+        Some((_, evex)) if there() => evex.0,
+        _ => address,
+    }
+}
+
+/// Whether this module's functions may be called.
+pub fn there() -> bool {
+    // Undecided, absent, there. Racing first callers write the same value.
+    static STATE: AtomicU8 = AtomicU8::new(0);
+    if STATE.load(Ordering::Relaxed) == 0 {
+        STATE.store(if supported() { 2 } else { 1 }, Ordering::Relaxed);
+    }
+    STATE.load(Ordering::Relaxed) == 2
+}
+
+/// Asks the processor, and whether the host's kernel saves the registers.
+fn supported() -> bool {
+    // Intel SDM vol. 1, 15.2: OSXSAVE; XCR0's SSE, AVX, mask, upper halves and registers 16 to 31; then BMI1, AVX2, BMI2,
+    // AVX512F, AVX512BW, AVX512VL in leaf 7. MOVBE (leaf 1) came before them.
+    const LEAF1: u32 = 1 << 27 | 1 << 28 | 1 << 22;
+    const LEAF7: u32 = 1 << 3 | 1 << 5 | 1 << 8 | 1 << 16 | 1 << 30 | 1 << 31;
+    const SAVED: u32 = 0b1110_0110;
+    if __cpuid(1).ecx & LEAF1 != LEAF1 || __cpuid(0).eax < 7 || __cpuid_count(7, 0).ebx & LEAF7 != LEAF7 {
+        return false;
+    }
+    let low: u32;
+    // SAFETY: OSXSAVE says that XGETBV exists.
+    unsafe { core::arch::asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") _, options(nomem, nostack)) };
+    low & SAVED == SAVED
+}
+
+#[cfg(test)]
+mod tests;
