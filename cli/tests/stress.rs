@@ -10,7 +10,9 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write;
 use std::path::Path;
+use std::process::ChildStdin;
 use std::time::{Duration, Instant};
 use support::*;
 
@@ -40,6 +42,29 @@ fn group(first: i32) -> BTreeSet<i32> {
     names.filter_map(|name| name.to_str()?.parse().ok()).filter(of_group).collect()
 }
 
+/// What the host holds for a guest with one process left.
+#[derive(Debug)]
+struct Outside {
+    processes: usize,
+    /// Descriptors of the guest's process, and of its network's processes.
+    descriptors: usize,
+    network: usize,
+}
+
+impl Outside {
+    fn of(first: i32) -> Outside {
+        let descriptors = |pid: i32| fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |dir| dir.count());
+        let network = network_processes(Some(first)).into_iter().map(descriptors).sum();
+        Outside { processes: group(first).len(), descriptors: descriptors(first), network }
+    }
+
+    fn no_more_than(&self, before: &Outside) -> bool {
+        self.processes <= before.processes
+            && self.descriptors <= before.descriptors
+            && self.network <= before.network
+    }
+}
+
 /// Small and repeatable.
 struct Random(u64);
 
@@ -61,10 +86,13 @@ fn processes_come_and_go_and_nothing_leaks() {
     let port = free_port();
     let publish = format!("127.0.0.1:{port}:7000");
     let program = program();
-    let (mut guest, feed) =
+    let (mut guest, mut feed) =
         Guest::start_fed(&["-p", &publish, "--name", "stress", "--", &program, &seed.to_string()]);
     assert!(eventually(PATIENCE, || guest.output().contains("ready")), "{}", guest.output());
     let first = guest.pid();
+    let outside = Outside::of(first);
+    let word = |feed: &mut ChildStdin| feed.write_all(b"\n").expect("the guest reads");
+    word(&mut feed);
     let mut random = Random(seed);
     let mut killed = 0;
     let end = Instant::now() + Duration::from_secs(seconds());
@@ -85,9 +113,13 @@ fn processes_come_and_go_and_nothing_leaks() {
         killed += 1;
     }
     // The parent ends its workers, looks at what is left, and compares with what it saw at the start.
-    drop(feed);
+    word(&mut feed);
     let told = eventually(PATIENCE * 2, || guest.output().contains("left: "));
     assert!(told, "seed {seed}, after {killed} kills, the guest hangs:\n{}", guest.output());
+    // The server closes what clients left when it next looks.
+    let settled = eventually(PATIENCE, || Outside::of(first).no_more_than(&outside));
+    assert!(settled, "seed {seed}: {outside:?} became {:?}", Outside::of(first));
+    drop(feed);
     assert_eq!(shell_status(guest.wait()), 0, "seed {seed}, after {killed} kills:\n{}", guest.output());
     println!("stress: {killed} processes killed by the host\n{}", guest.output());
     let gone = || group(first).is_empty() && network_processes(Some(first)).is_empty();

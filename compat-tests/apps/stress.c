@@ -424,6 +424,83 @@ static void quiesce(void)
     fail("processes are left");
 }
 
+/* ---- what the guest holds ---- */
+
+enum { ROWS = 64 };
+
+/* Rows of /proc/slabinfo, which only a guest's is exact: sizes and objects in use; and rows of /proc/net. */
+struct holding {
+    unsigned rows;
+    unsigned long size[ROWS], active[ROWS], bytes;
+    unsigned descriptors, tcp, udp, local;
+};
+
+/* TCP's rows without connections that only wait for late segments (06: TIME_WAIT). */
+static unsigned sockets(const char *path, int tcp)
+{
+    FILE *file = fopen(path, "re");
+    char line[512], state[3];
+    unsigned count = 0;
+    if (file == NULL)
+        return 0;
+    (void)!fgets(line, sizeof line, file);
+    while (fgets(line, sizeof line, file) != NULL)
+        count += !tcp || (sscanf(line, "%*s %*s %*s %2s", state) == 1 && strcmp(state, "06") != 0);
+    fclose(file);
+    return count;
+}
+
+static void look(struct holding *held)
+{
+    memset(held, 0, sizeof *held);
+    held->descriptors = entries("/proc/self/fd");
+    held->tcp = sockets("/proc/net/tcp", 1) + sockets("/proc/net/tcp6", 1);
+    held->udp = sockets("/proc/net/udp", 0) + sockets("/proc/net/udp6", 0);
+    held->local = sockets("/proc/net/unix", 0);
+    FILE *file = fopen("/proc/slabinfo", "re");
+    char line[512];
+    while (file != NULL && fgets(line, sizeof line, file) != NULL && held->rows < ROWS) {
+        unsigned at = held->rows;
+        if (sscanf(line, "%*s %lu %*u %lu", &held->active[at], &held->size[at]) == 2) {
+            held->bytes += held->active[at] * held->size[at];
+            held->rows++;
+        }
+    }
+    if (file != NULL)
+        fclose(file);
+}
+
+static void compare(const struct holding *before, const struct holding *now)
+{
+    printf("kernel memory: %lu KiB before, %lu KiB now;", before->bytes >> 10, now->bytes >> 10);
+    for (unsigned at = 0; at < now->rows; at++) {
+        unsigned long was = 0;
+        for (unsigned other = 0; other < before->rows; other++)
+            if (before->size[other] == now->size[at])
+                was = before->active[other];
+        if (was != now->active[at])
+            printf(" %lu: %+ld", now->size[at], (long)(now->active[at] - was));
+    }
+    printf("\nsockets: tcp %u %u, udp %u %u, unix %u %u\n", before->tcp, now->tcp, before->udp, now->udp,
+           before->local, now->local);
+}
+
+static void forget_names(void)
+{
+    char name[64];
+    for (unsigned at = 0; at < 8; at++) {
+        snprintf(name, sizeof name, "/stress-%u", at);
+        shm_unlink(name);
+    }
+}
+
+/* A word from the test that runs us: 0 at the end of the input. */
+static int word(void)
+{
+    char byte;
+    return read(0, &byte, 1) == 1;
+}
+
 static void run(int until_input_ends, unsigned rounds)
 {
     for (unsigned at = 0; at < WORKERS; at++)
@@ -469,20 +546,35 @@ int main(int argc, char **argv)
     struct sockaddr_in own = {.sin_family = AF_INET, .sin_port = htons(PORT)};
     NEED(bind(listener, (struct sockaddr *)&own, sizeof own) == 0 && listen(listener, 100) == 0);
     run(0, 200);
-    unsigned fds = entries("/proc/self/fd");
+    struct holding before, now;
+    forget_names();
+    look(&before);
     puts("ready");
     fflush(stdout);
+    (void)word();
     run(1, 0);
+    (void)word();
     NEED(pthread_mutex_lock(&shared->robust) != ENOTRECOVERABLE);
-    char name[64];
-    for (unsigned at = 0; at < 8; at++) {
-        snprintf(name, sizeof name, "/stress-%u", at);
-        shm_unlink(name);
+    pthread_mutex_unlock(&shared->robust);
+    forget_names();
+    /* What late segments and acknowledgements are awaited for ends by itself. */
+    for (unsigned round = 0; round < 3000; round++) {
+        look(&now);
+        if (now.tcp == before.tcp)
+            break;
+        struct timespec some = {.tv_nsec = 10000000};
+        nanosleep(&some, NULL);
     }
+    compare(&before, &now);
     printf("turns:");
     for (unsigned at = 0; at < sizeof acts / sizeof *acts; at++)
         printf(" %u", shared->turns[at]);
-    printf("\nleft: descriptors %d, processes %u, in /dev/shm %u\n", (int)entries("/proc/self/fd") - (int)fds,
-           processes() - 1, entries("/dev/shm"));
-    return entries("/proc/self/fd") != fds || processes() != 1 || entries("/dev/shm") != 0;
+    int left = (int)now.descriptors - (int)before.descriptors;
+    int names = (int)(now.tcp + now.udp + now.local) - (int)(before.tcp + before.udp + before.local);
+    printf("\nleft: descriptors %d, sockets %d, processes %u, in /dev/shm %u, kernel memory %ld\n", left, names,
+           processes() - 1, entries("/dev/shm"), (long)(now.bytes - before.bytes));
+    fflush(stdout);
+    /* Until the test has looked at us from outside. */
+    (void)word();
+    return left != 0 || names != 0 || processes() != 1 || entries("/dev/shm") != 0;
 }

@@ -93,6 +93,14 @@ pub(crate) fn after_fork(child_of: Option<&sched::fork::Caches<'_>>) {
     }
 }
 
+/// What of the arena is in use, by size: kernel memory, for /proc/slabinfo.
+#[cfg(feature = "program")]
+pub(crate) fn slabs() -> alloc::vec::Vec<fs::procfs::Slab> {
+    let usage = arena().usage();
+    let class = |(active, total, size)| fs::procfs::Slab { active, total, size };
+    usage.classes().chain([usage.blocks()]).map(class).collect()
+}
+
 /// The arena's size in bytes.
 pub(crate) fn arena_size() -> usize {
     arena().size()

@@ -61,11 +61,47 @@ pub(crate) struct Heap {
 // SAFETY: caches are used by their owning host thread alone; the rest is locked or atomic.
 unsafe impl Sync for Heap {}
 
+/// What of a heap is in use: what /proc/slabinfo tells.
+pub(crate) struct Usage {
+    /// By class: objects in use, caches' left out, and how many its chunks have room for.
+    classes: [(usize, usize); CLASSES],
+    /// Bytes in use that are no chunk of a class: larger blocks, and the heap's own header.
+    blocks: usize,
+    /// Bytes that the heap has taken from its region so far.
+    region: usize,
+}
+
+impl Usage {
+    /// Objects in use, room for objects and their size, class by class.
+    pub(crate) fn classes(&self) -> impl Iterator<Item = (usize, usize, usize)> + '_ {
+        let rows = self.classes.iter().enumerate();
+        rows.map(|(at, &(active, total))| (active, total, class_size(at)))
+    }
+
+    /// The same for all that is larger, in units of the buddy allocator.
+    pub(crate) fn blocks(&self) -> (usize, usize, usize) {
+        (self.blocks.div_ceil(UNIT), self.region >> UNIT_SHIFT, UNIT)
+    }
+}
+
 /// A host thread's free objects of one class.
 #[repr(C)]
 struct Cache {
     head: core::cell::Cell<*mut Free>,
-    count: core::cell::Cell<usize>,
+    /// Written by the owner alone; others read it to account for memory ([`Heap::usage`]).
+    count: AtomicUsize,
+}
+
+impl Cache {
+    #[inline(always)]
+    fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    #[inline(always)]
+    fn set_count(&self, count: usize) {
+        self.count.store(count, Ordering::Relaxed);
+    }
 }
 
 /// The free objects of one class that no cache holds, and the rest of its last chunk.
@@ -74,6 +110,8 @@ struct Class {
     head: *mut Free,
     fresh: usize,
     fresh_end: usize,
+    /// Bytes of all its chunks.
+    chunks: usize,
 }
 // SAFETY: pointers into the region, reached under the lock.
 unsafe impl Send for Class {}
@@ -130,19 +168,19 @@ impl Heap {
     /// parent's host threads have had; all others are empty, and a look at them would touch 20 pages.
     pub(crate) fn keep_cache(&self, from: u32, to: u32, used: impl Iterator<Item = u32>) {
         let kept = self.caches.get(from as usize).map(|all| {
-            core::array::from_fn::<_, CLASSES, _>(|class| (all[class].head.get(), all[class].count.get()))
+            core::array::from_fn::<_, CLASSES, _>(|class| (all[class].head.get(), all[class].count()))
         });
         for cache in used.filter_map(|number| self.caches.get(number as usize)).flatten() {
             // Only what was used: a store would copy an untouched page.
             if !cache.head.get().is_null() {
                 cache.head.set(ptr::null_mut());
-                cache.count.set(0);
+                cache.set_count(0);
             }
         }
         if let (Some(kept), Some(own)) = (kept, self.caches.get(to as usize)) {
             for (cache, (head, count)) in own.iter().zip(kept) {
                 cache.head.set(head);
-                cache.count.set(count);
+                cache.set_count(count);
             }
         }
     }
@@ -155,6 +193,35 @@ impl Heap {
     /// The region's size.
     pub(crate) fn size(&self) -> usize {
         self.size.load(Ordering::Relaxed)
+    }
+
+    /// What is in use now, for [`Usage`]. Exact while no other host thread allocates; of a host thread that was killed
+    /// in the middle of a change an object may be counted wrongly.
+    pub(crate) fn usage(&self) -> Usage {
+        let mut usage = Usage { classes: [(0, 0); CLASSES], blocks: 0, region: 0 };
+        let mut chunks = 0;
+        for (at, class) in self.classes.iter().enumerate() {
+            let class = class.lock();
+            let mut free = (class.fresh_end - class.fresh) / class_size(at);
+            let mut object = class.head;
+            while !object.is_null() {
+                free += 1;
+                // SAFETY: listed objects are free, and the lock is held.
+                object = unsafe { (*object).next };
+            }
+            chunks += class.chunks;
+            let total = class.chunks / class_size(at);
+            usage.classes[at] = (total.saturating_sub(free), total);
+        }
+        for (at, counts) in usage.classes.iter_mut().enumerate() {
+            let cached: usize = self.caches.iter().map(|all| all[at].count()).sum();
+            counts.0 = counts.0.saturating_sub(cached);
+        }
+        let blocks = self.blocks.lock();
+        usage.region = blocks.grown - blocks.base;
+        let unused = blocks.free() + (blocks.page_end - blocks.page);
+        usage.blocks = usage.region.saturating_sub(unused + chunks);
+        usage
     }
 
     /// Allocates; null when the region is used up. `cache`: the caller's, pinned while this runs.
@@ -171,7 +238,7 @@ impl Heap {
             if !head.is_null() {
                 // SAFETY: a cached object is free and ours.
                 cache.head.set(unsafe { (*head).next });
-                cache.count.set(cache.count.get() - 1);
+                cache.set_count(cache.count() - 1);
                 return head.cast();
             }
         }
@@ -201,8 +268,8 @@ impl Heap {
         // SAFETY: as above.
         unsafe { (*object).next = cache.head.get() };
         cache.head.set(object);
-        cache.count.set(cache.count.get() + 1);
-        if cache.count.get() > cache_limit(class) {
+        cache.set_count(cache.count() + 1);
+        if cache.count() > cache_limit(class) {
             self.spill(class, cache);
         }
     }
@@ -237,6 +304,7 @@ impl Heap {
                 };
                 shared.fresh = at;
                 shared.fresh_end = at + chunk;
+                shared.chunks += chunk;
                 shared.take(size).expect("a fresh chunk")
             }
         };
@@ -249,7 +317,7 @@ impl Heap {
                 // SAFETY: a free object, ours now.
                 unsafe { (*object).next = cache.head.get() };
                 cache.head.set(object);
-                cache.count.set(cache.count.get() + 1);
+                cache.set_count(cache.count() + 1);
             }
         }
         first.cast()
@@ -258,7 +326,7 @@ impl Heap {
     /// Moves half of a full cache to the class's list.
     #[cold]
     fn spill(&self, class: usize, cache: &Cache) {
-        let count = cache.count.get() / 2;
+        let count = cache.count() / 2;
         let first = cache.head.get();
         let mut last = first;
         // SAFETY: the cache holds `count` objects and more, linked.
@@ -269,7 +337,7 @@ impl Heap {
             (*last).next
         };
         cache.head.set(rest);
-        cache.count.set(cache.count.get() - count);
+        cache.set_count(cache.count() - count);
         let mut shared = self.classes[class].lock();
         // SAFETY: as above.
         unsafe { (*last).next = shared.head };
@@ -337,6 +405,20 @@ struct Blocks {
 unsafe impl Send for Blocks {}
 
 impl Blocks {
+    /// Bytes in the lists.
+    fn free(&self) -> usize {
+        let mut sum = 0;
+        for (order, &head) in self.lists.iter().enumerate() {
+            let mut at = head;
+            while !at.is_null() {
+                sum += UNIT << order;
+                // SAFETY: a listed block is free, and the lock is held.
+                at = unsafe { (*at).next };
+            }
+        }
+        sum
+    }
+
     /// Adds a range as the largest aligned blocks that fit, lower ones to be used first.
     fn add_range(&mut self, start: usize, end: usize) {
         let mut at = end;

@@ -252,6 +252,7 @@ mod with_loader {
             cwd: config.cwd,
             processors: config.cpus as usize,
             memory: None,
+            slabs: Some(crate::heap::slabs),
         };
         if let Err(failure) = mounts::start(process, &plan) {
             die(format_args!("{} {}: {}", failure.what, failure.path.escape_ascii(), failure.error));

@@ -39,6 +39,7 @@ const TESTS: &[(&str, Test)] = &[
     ("blocking", blocking),
     ("heap", heap),
     ("strings", strings),
+    ("killed", killed),
 ];
 
 /// Tests that end the guest in their own way.
@@ -60,6 +61,9 @@ pub(crate) fn hooks() -> sched::Hooks {
     hooks.host_signal = on_signal;
     hooks.host_signals = on_signals;
     hooks.attention = on_attention;
+    hooks.process_gone = |_| {
+        GONE.fetch_add(1, Ordering::Relaxed);
+    };
     hooks.exited = |_| {
         EXITED.fetch_add(1, Ordering::Relaxed);
     };
@@ -170,6 +174,60 @@ fn yields() -> String {
     let time = now().since(start);
     STOP.store(true, Ordering::Relaxed);
     note(format_args!("{} ns a yield", time / ROUNDS / 2))
+}
+
+/// Host processes of the family whose end this one has seen to.
+static GONE: AtomicU32 = AtomicU32::new(0);
+
+/// A process that is killed with a kernel lock in its hands: whoever wants the lock gets it, with what the dead one had
+/// written. In turns with somebody who waits when it happens, and who comes when all is over.
+fn killed() -> String {
+    struct Shared {
+        lock: Lock<u32>,
+        held: AtomicBool,
+        die: AtomicBool,
+    }
+    extern "C" fn take_and_die(shared: *mut ()) -> ! {
+        // SAFETY: the parent's count, in the arena, which it keeps until this process is gone.
+        let shared = unsafe { &*shared.cast::<Shared>() };
+        let mut value = shared.lock.lock();
+        *value += 1;
+        shared.held.store(true, Ordering::SeqCst);
+        while !shared.die.load(Ordering::SeqCst) {
+            core::hint::spin_loop();
+        }
+        const SIGKILL: usize = 9;
+        // SAFETY: touches no memory; it does not come back.
+        let _ = unsafe { host!(kill, platform::thread::getpid(), SIGKILL) };
+        unreachable!("a killed process")
+    }
+    const ROUNDS: u32 = 10;
+    for round in 0..ROUNDS {
+        let before = GONE.load(Ordering::Relaxed);
+        let shared = sched::kernel(|| {
+            let (held, die) = (AtomicBool::new(false), AtomicBool::new(false));
+            Arc::new(Shared { lock: Lock::new(round), held, die })
+        });
+        sched::kernel(|| {
+            let child = sched::fork::Child::new(core::ptr::null_mut());
+            child.start(take_and_die, Arc::as_ptr(&shared).cast_mut().cast()).expect("a fork");
+        });
+        wait_for("the victim", || shared.held.load(Ordering::SeqCst));
+        let waits = round % 2 == 0;
+        if !waits {
+            shared.die.store(true, Ordering::SeqCst);
+            wait_for("its burial", || GONE.load(Ordering::Relaxed) != before);
+        }
+        let value = sched::kernel(|| {
+            assert!(shared.lock.try_lock().is_none(), "it was given back");
+            shared.die.store(true, Ordering::SeqCst);
+            *shared.lock.lock()
+        });
+        assert_eq!(value, round + 1);
+        assert!(sched::kernel(|| shared.lock.try_lock().is_some()), "it is an ordinary lock again");
+        wait_for("its burial", || GONE.load(Ordering::Relaxed) != before);
+    }
+    note(format_args!("{ROUNDS} locks taken over"))
 }
 
 struct Alarm(Arc<Thread>, AtomicU64);

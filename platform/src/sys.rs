@@ -74,6 +74,13 @@ global_asm!(
     "mov eax, 56",
     "xor r10d, r10d",
     "xor r8d, r8d",
+    "jmp 3f",
+    // clone3(2) on a new stack: rdi its structure, rsi the structure's size.
+    ".globl attacca_host_clone3",
+    ".type attacca_host_clone3, @function",
+    "attacca_host_clone3:",
+    "mov eax, 435",
+    "3:",
     "syscall",
     "test rax, rax",
     "jz 2f",
@@ -96,6 +103,7 @@ unsafe extern "C" {
     /// `sa_restorer` of host signal handlers.
     fn attacca_host_restorer();
     pub(crate) fn attacca_host_clone(flags: usize, stack: usize, pidfd: *mut i32) -> isize;
+    pub(crate) fn attacca_host_clone3(args: *const crate::thread::CloneArgs, size: usize) -> isize;
     static attacca_host_start: u8;
     static attacca_host_end: u8;
 }

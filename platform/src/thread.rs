@@ -4,7 +4,8 @@ use crate::errno::{Errno, Result};
 use crate::host;
 use crate::sys;
 use crate::time::Timespec;
-use core::sync::atomic::AtomicU32;
+use core::mem::size_of;
+use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 /// `CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM`
 const THREAD_FLAGS: usize = 0x100 | 0x200 | 0x400 | 0x800 | 0x10000 | 0x40000;
@@ -27,24 +28,102 @@ pub unsafe fn start_host_thread(
     unsafe { clone_on(THREAD_FLAGS, stack_top, entry, first, second, core::ptr::null_mut()) }
 }
 
-/// Forks with a shared descriptor table; the child begins at `entry(first, second)` on the stack that ends
-/// at `stack_top`, of which it has a copy like of all private memory. Answers its process id; its descriptor
-/// is written to `pidfd` before it can run.
+/// `CLONE_FILES | CLONE_PIDFD`
+const FORK_FLAGS: u64 = 0x400 | 0x1000;
+const CLONE_PARENT_SETTID: u64 = 0x10_0000;
+const SIGCHLD: u64 = 17;
+
+/// `struct clone_args` of clone3(2), as Linux 5.3 has it.
+#[repr(C)]
+#[derive(Default)]
+pub(crate) struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+}
+
+/// Where the host tells of a child that it has made, before the child can run.
+#[derive(Clone, Copy)]
+pub struct Birth<'a> {
+    /// Its process id. The host writes it when nothing can fail any more: while this is 0, there is no child.
+    /// [`UNTOLD`]: there may be one, which has not told its id yet.
+    pub pid: &'a AtomicI32,
+    /// Its descriptor; of a clone that failed a number may stand here all the same.
+    pub pidfd: &'a AtomicI32,
+}
+
+/// What stands for the id where the host is asked by clone(2), which cannot tell it.
+pub const UNTOLD: i32 = -1;
+
+impl Birth<'_> {
+    fn args(&self) -> CloneArgs {
+        CloneArgs {
+            flags: FORK_FLAGS | CLONE_PARENT_SETTID,
+            pidfd: self.pidfd.as_ptr() as u64,
+            parent_tid: self.pid.as_ptr() as u64,
+            exit_signal: SIGCHLD,
+            ..CloneArgs::default()
+        }
+    }
+}
+
+/// Forks with a shared descriptor table. The child comes back, too, with 0, on its copy of the caller's stack.
+///
+/// A host that knows no clone3(2) or keeps it from us (ENOSYS: container runtimes do) is asked by clone(2), which
+/// cannot tell the id: the child does then.
 ///
 /// # Safety
-/// The stack is writable and nobody else's; what the child touches must not be in use by other threads at
-/// this moment. `pidfd` may be written.
+/// What the child touches must not be in use by other threads at this moment.
+#[inline(always)]
+pub unsafe fn fork(birth: Birth<'_>) -> Result<i32> {
+    let args = birth.args();
+    // SAFETY: the structure is ours; the words in it outlive the call.
+    let made = unsafe { host!(clone3, &raw const args, size_of::<CloneArgs>()) };
+    let made = match made {
+        Err(Errno::ENOSYS) => {
+            birth.pid.store(UNTOLD, Ordering::SeqCst);
+            // SAFETY: as above.
+            unsafe { host!(clone, FORK_FLAGS | SIGCHLD, 0, birth.pidfd.as_ptr(), 0, 0) }
+        }
+        made => made,
+    };
+    made.map(|pid| pid as i32)
+}
+
+/// As [`fork`]; the child begins at `entry(first, second)` on the stack that ends at `stack_top`, of which it has a
+/// copy like of all private memory.
+///
+/// # Safety
+/// As [`fork`]; the stack is writable and nobody else's.
 pub unsafe fn fork_on(
     stack_top: usize,
     entry: extern "C" fn(usize, usize) -> !,
     first: usize,
     second: usize,
-    pidfd: *mut i32,
+    birth: Birth<'_>,
 ) -> Result<i32> {
-    /// `CLONE_FILES | CLONE_PIDFD | SIGCHLD`
-    const FLAGS: usize = 0x400 | 0x1000 | 17;
-    // SAFETY: forwarded.
-    unsafe { clone_on(FLAGS, stack_top, entry, first, second, pidfd) }
+    let at = (stack_top & !15) - 32;
+    // clone3 names the stack's lowest address and its size: only their sum counts.
+    let args = CloneArgs { stack: at as u64 - 4096, stack_size: 4096, ..birth.args() };
+    // SAFETY: the caller gives the stack; the four words are what the child pops.
+    let raw = unsafe {
+        (at as *mut [usize; 4]).write([entry as usize, first, second, 0]);
+        sys::attacca_host_clone3(&raw const args, size_of::<CloneArgs>())
+    };
+    match Errno::from_raw(raw) {
+        Err(Errno::ENOSYS) => {
+            birth.pid.store(UNTOLD, Ordering::SeqCst);
+            let flags = (FORK_FLAGS | SIGCHLD) as usize;
+            // SAFETY: forwarded.
+            unsafe { clone_on(flags, stack_top, entry, first, second, birth.pidfd.as_ptr()) }
+        }
+        made => made.map(|pid| pid as i32),
+    }
 }
 
 unsafe fn clone_on(

@@ -20,10 +20,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use platform::errno::Result;
 use platform::host;
-
-const CLONE_FILES: usize = 0x400;
-const CLONE_PIDFD: usize = 0x1000;
-const SIGCHLD: usize = 17;
+use platform::thread::{Birth, UNTOLD};
 
 /// What a forked child is told of its parent's caches of the private heap (`hooks.after_fork`).
 pub struct Caches<'a> {
@@ -82,13 +79,12 @@ impl Child {
         let mask = signal::block_all();
         (vcpu::process().hooks.before_fork)();
         let parents_cache = vcpu::block().cache.get();
-        let pidfd = self.process.pidfd.as_ptr();
         // SAFETY: the child has a copy of all private memory, this stack too; it does not return.
-        let made = unsafe { host!(clone, CLONE_FILES | CLONE_PIDFD | SIGCHLD, 0, pidfd, 0, 0) };
+        let made = unsafe { platform::thread::fork(self.birth()) };
         if made == Ok(0) {
             begin(&self.process, parents_cache, go_on, argument)
         }
-        self.made(mask, made.map(|pid| pid as i32))
+        self.made(mask, made)
     }
 
     /// As [`Child::start`], but the child begins on the stack that ends at `stack_top`, a copy of the
@@ -110,14 +106,19 @@ impl Child {
         // SAFETY: the caller gives the stack; what the child touches before it has its own block is in the
         // arena, and private memory is whole (`before_fork`).
         let made = unsafe {
-            let pidfd = self.process.pidfd.as_ptr();
-            platform::thread::fork_on(stack_top, launched, &raw const *launch as usize, 0, pidfd)
+            platform::thread::fork_on(stack_top, launched, &raw const *launch as usize, 0, self.birth())
         };
         if made.is_ok() {
             // The child frees it.
             core::mem::forget(launch);
         }
         self.made(mask, made)
+    }
+
+    /// Where the host says that the child is there: in the child's record, where others find it if this process is
+    /// killed in the middle ([`adopt`]).
+    fn birth(&self) -> Birth<'_> {
+        Birth { pid: &self.process.pid, pidfd: &self.process.pidfd }
     }
 
     /// The parent's part after the clone.
@@ -214,10 +215,11 @@ fn try_watch(process: &Arc<Process>, pidfd: i32) -> Result<()> {
     Ok(())
 }
 
-/// The first process is made by nobody: once it has a child, that one watches it.
+/// The first process is made by nobody: once it has a child, that one watches it. All others are watched by their
+/// makers, if not yet then soon: a second descriptor would be nobody's to close.
 fn watch_self() {
     let own = vcpu::own();
-    if own.watch.lock().is_some() {
+    if own.maker != 0 || own.watch.lock().is_some() {
         return;
     }
     // SAFETY: touches no memory.
@@ -300,11 +302,16 @@ fn adopt(gone: u32) {
             && process.reaper.load(Ordering::SeqCst) == 0
             && process.watch.lock().is_none()
         {
-            // The host has made the child, or it never will: who would have it made is gone. A number that was
-            // written by a clone that failed then is another's, or nobody's.
+            // The host has made the child and told its id, or it never will: who would have it made is gone. Where
+            // it cannot tell ids, a number that a clone wrote and then failed is another's, or nobody's.
             let pidfd = process.pidfd.load(Ordering::SeqCst);
             let is_others = || family.all().iter().any(|p| p.watch.lock().is_some_and(|w| w.fd == pidfd));
-            let watched = pidfd >= 0 && !is_others() && try_watch(&process, pidfd).is_ok();
+            let is_there = match process.pid.load(Ordering::SeqCst) {
+                0 => false,
+                UNTOLD => pidfd >= 0 && !is_others(),
+                _ => true,
+            };
+            let watched = is_there && try_watch(&process, pidfd).is_ok();
             if !watched {
                 bury(&process);
             }

@@ -257,7 +257,8 @@ fn wait_events(ctx: &Ctx, fd: Fd, events: UserPtr<EpollEvent>, max: i32, limit: 
         (done, _) => return done,
     };
     let how = Waiting::for_events(Events::READABLE).exclusive().until(deadline);
-    match wait::block_on_hub(ctx, &core.waiters, how, collect) {
+    let wait = || wait::block_on_hub(ctx, &core.waiters, how, collect);
+    match ctx.task.stay.holding(&[&open], wait) {
         Err(Errno::EAGAIN) => Ok(0),
         // signal(7): never restarted, whatever SA_RESTART says.
         Err(errno) if wants_restart(errno) => Err(Errno::EINTR),

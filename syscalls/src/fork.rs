@@ -230,6 +230,10 @@ enum Back<'a> {
 
 extern "C" fn from_call(number: usize, args: &[usize; 6], saved: &Saved) -> isize {
     rt::enter();
+    // What came before a fork is delivered before it (copy_process of Linux): else a shell that is interrupted just now
+    // would start a child that knows nothing of it.
+    rt::leave();
+    rt::enter();
     let ctx = Ctx::current();
     let result = traced(&ctx, number, args, Back::Call(saved));
     rt::leave();
@@ -454,6 +458,10 @@ extern "C" fn begin(start: *mut ()) -> ! {
     process::set_own(&start.task.process);
     // The copy of what the parent holds.
     TURN.store(false, Ordering::Release);
+    // It is in the table since before it was there: signals of its group may have come.
+    if start.task.has_signal() {
+        rt::request_attention(rt::current());
+    }
     if start.args.flags & CLONE_CHILD_SETTID != 0 {
         // A bad address is the program's loss: clone(2) does not report it.
         let _ = UserPtr::<u32>::new(start.args.child_tid as usize).write(start.task.tid);

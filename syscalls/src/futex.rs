@@ -65,6 +65,8 @@ pub(crate) struct Entry {
     pub(crate) key: Key,
     pub(crate) bitset: u32,
     pub(crate) task: Arc<Task>,
+    /// The owner of the robust lock that it waits for, or 0.
+    pub(crate) owner: u32,
 }
 
 /// A futex.
@@ -210,6 +212,7 @@ fn wait_on(
         return Err(Errno::EINVAL);
     }
     let task = ctx.task;
+    let owner = robust_owner(task, key, word, expected);
     let queue = &root().futexes.0[key.queue()];
     queue.count.fetch_add(1, Ordering::SeqCst);
     {
@@ -225,7 +228,12 @@ fn wait_on(
         task.futex.woken.store(false, Ordering::Relaxed);
         task.futex.queue.store(key.queue(), Ordering::Relaxed);
         task.waiter.reset();
-        waiters.push_back(Entry { key, bitset, task: task.arc() });
+        waiters.push_back(Entry { key, bitset, task: task.arc(), owner });
+    }
+    // After the entry: whoever buries the owner takes that out of its process before it looks here.
+    if owner != 0 && root().task(owner).is_none() && leave(task) {
+        mark_lost(word, expected)?;
+        return Err(Errno::EAGAIN);
     }
     sleep_in_queue(task, deadline)
 }
@@ -461,6 +469,51 @@ pub fn get_robust_list(ctx: &Ctx, tid: i32, head: UserPtr<usize>, size: UserPtr<
     size.write(HEAD_SIZE)?;
     head.write(address)?;
     Ok(0)
+}
+
+/// Whose robust lock a wait in memory of several processes is for: the word names the owner and that somebody waits,
+/// and the caller's own list says that it is about to lock just this word (which the protocol asks for, so that a
+/// thread can die in here: Documentation/locking/robust-futexes.rst). 0: it is something else.
+fn robust_owner(task: &Task, key: Key, word: UserPtr<u32>, value: u32) -> u32 {
+    let head = task.robust_list.load(Ordering::Relaxed);
+    if head == 0 || value & WAITERS == 0 || value & OWNER_DIED != 0 || !matches!(key, Key::Shared(..)) {
+        return 0;
+    }
+    match UserPtr::<RobustListHead>::new(head).read() {
+        Ok(head) if (head.pending & !1).wrapping_add_signed(head.futex_offset) == word.address() => {
+            value & TID_MASK
+        }
+        _ => 0,
+    }
+}
+
+/// The owner was killed with its memory, where its list lay: who wants the lock marks it.
+fn mark_lost(word: UserPtr<u32>, value: u32) -> Result<()> {
+    update_word(word, |old| Ok(if old == value { value & WAITERS | OWNER_DIED } else { old })).map(drop)
+}
+
+/// A thread is gone with its host process. Those that wait for a robust lock of its look again, and find that it has
+/// no owner ([`wait_on`]).
+pub(crate) fn owner_lost(tid: u32) {
+    for queue in &root().futexes.0 {
+        if queue.count.load(Ordering::SeqCst) == 0 {
+            continue;
+        }
+        let mut waiters = queue.waiters.lock();
+        while let Some(at) = waiters.iter().position(|entry| entry.owner == tid) {
+            let entry = waiters.remove(at);
+            queue.count.fetch_sub(1, Ordering::Relaxed);
+            if let Some(entry) = entry {
+                entry.task.futex.woken.store(true, Ordering::Release);
+                entry.task.waiter.fire();
+            }
+        }
+    }
+}
+
+/// A thread is gone with its host process, perhaps while it waited: nobody shall be woken in its place.
+pub(crate) fn abandon(task: &Task) {
+    let _ = leave(task);
 }
 
 /// A thread ends: marks the robust mutexes that it holds, and wakes one waiter each

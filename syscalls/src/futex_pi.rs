@@ -33,7 +33,7 @@ pub(crate) fn lock(ctx: &Ctx, key: Key, word: UserPtr<u32>, deadline: Option<Ins
             task.futex.woken.store(false, Ordering::Relaxed);
             task.futex.queue.store(key.queue(), Ordering::Relaxed);
             task.waiter.reset();
-            waiters.push_back(Entry { key, bitset: ANY, task: task.arc() });
+            waiters.push_back(Entry { key, bitset: ANY, task: task.arc(), owner: 0 });
         }
         taken
     };

@@ -56,7 +56,7 @@ pub fn deliver() {
         let signal = came.trailing_zeros() as i32 + 1;
         came &= came - 1;
         let code = NOTES.codes[signal as usize].load(Ordering::Relaxed) as u32 as i32;
-        if !crate::tty::host_signal_is_for(process, signal, code) {
+        if crate::tty::host_signal(process, signal, code) {
             continue;
         }
         let uid = NOTES.senders[signal as usize].load(Ordering::Relaxed);

@@ -78,6 +78,7 @@ pub mod sockaddr;
 pub mod socket;
 pub mod splice;
 pub mod stat;
+pub mod stay;
 pub mod sysv;
 pub mod table;
 pub mod task;

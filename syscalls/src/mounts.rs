@@ -43,6 +43,8 @@ pub struct Plan<'a> {
     pub processors: usize,
     /// Limit on memory that /sys/fs/cgroup tells.
     pub memory: Option<u64>,
+    /// Tells what of the kernel's memory is in use.
+    pub slabs: Option<fn() -> Vec<procfs::Slab>>,
 }
 
 /// A part of the plan that failed: what it was about, and why.
@@ -84,7 +86,7 @@ pub fn start<'a>(process: &Process, plan: &Plan<'a>) -> core::result::Result<(),
     let terminals = crate::tty::pty::devpts(next());
     tree.mount(b"/dev/pts", inner(terminals), "devpts", b"devpts", false);
     tree.mount(b"/dev/shm", inner(ramfs::new(next(), u64::MAX, 0o1777, 0, 0)), "tmpfs", b"tmpfs", false);
-    let provider = Arc::new(GuestProvider { processors });
+    let provider = Arc::new(GuestProvider { processors, slabs: plan.slabs });
     tree.mount(b"/proc", inner(procfs::new(next(), provider)), "proc", b"proc", false);
     tree.mount(b"/sys", inner(sysfs::new(next(), processors)), "sysfs", b"sysfs", true);
     let cgroup = sysfs::cgroup(next(), processors, plan.memory);

@@ -311,7 +311,8 @@ fn wait_for<T>(
         done => return done,
     }
     let how = Waiting::for_events(events).exclusive().until(deadline);
-    wait::block_on_hub(ctx, hub, how, attempt).map_err(|error| match error {
+    let wait = || wait::block_on_hub(ctx, hub, how, attempt);
+    ctx.task.stay.holding(&[open], wait).map_err(|error| match error {
         Errno::EAGAIN => Errno::ETIMEDOUT,
         RESTART_NO_HANDLER => RESTART,
         other => other,

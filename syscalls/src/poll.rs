@@ -11,6 +11,7 @@ use crate::hub::Events;
 use crate::process::RLIMIT_NOFILE;
 use crate::time::{self, Timeval};
 use crate::user::UserPtr;
+use crate::stay::Mark;
 use crate::wait::{self, Woken};
 use crate::{Errno, Result, signal};
 use alloc::sync::Arc;
@@ -247,20 +248,24 @@ fn look(ctx: &Ctx, questions: &mut [Question]) -> usize {
 struct Watching<'a> {
     ctx: &'a Ctx<'a>,
     files: Vec<Arc<OpenFile>>,
+    mark: Mark,
 }
 
 impl<'a> Watching<'a> {
     fn start(ctx: &'a Ctx, questions: &[Question]) -> Watching<'a> {
-        let waiter = &ctx.task.waiter;
+        let (waiter, stay) = (&ctx.task.waiter, &ctx.task.stay);
+        let mark = stay.mark();
         let mut files = Vec::with_capacity(questions.len());
         for question in questions.iter().filter(|question| question.fd >= 0) {
             let Ok(open) = ctx.file(Fd(question.fd)) else { continue };
             if let Some(hub) = open.file.hub() {
+                stay.registered(hub);
+                stay.holds(&open);
                 hub.add(waiter.key(), question.interest, false, waiter.clone());
                 files.push(open);
             }
         }
-        Watching { ctx, files }
+        Watching { ctx, files, mark }
     }
 }
 
@@ -270,6 +275,7 @@ impl Drop for Watching<'_> {
         for hub in self.files.iter().filter_map(|open| open.file.hub()) {
             hub.remove(key);
         }
+        self.ctx.task.stay.strike(self.mark);
     }
 }
 

@@ -23,7 +23,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use fs::mount::Mount;
 use fs::procfs::process::{Info, Thread};
-use fs::procfs::{Blob, Net, Provider, Setting, Sysctl, SysvIpc, Target};
+use fs::procfs::{Blob, Net, Provider, Setting, Slab, Sysctl, SysvIpc, Target};
 use fs::{HostFd, Node, Place};
 use net::FastOpen;
 use platform::host;
@@ -53,6 +53,8 @@ pub struct Image {
 pub struct GuestProvider {
     /// Processors that the guest has.
     pub processors: usize,
+    /// Tells what of the kernel's memory is in use: the allocator is the guest's.
+    pub slabs: Option<fn() -> Vec<Slab>>,
 }
 
 impl GuestProvider {
@@ -278,6 +280,10 @@ impl Provider for GuestProvider {
 
     fn processors(&self) -> usize {
         self.processors
+    }
+
+    fn slabs(&self) -> Vec<Slab> {
+        self.slabs.map(|tell| tell()).unwrap_or_default()
     }
 
     fn sysvipc(&self, table: SysvIpc) -> String {

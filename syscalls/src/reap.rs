@@ -13,7 +13,7 @@ use crate::signal::{self, Info, SA_NOCLDSTOP, SA_NOCLDWAIT, SIG_IGN, number::*};
 use crate::task::Task;
 use crate::user::UserPtr;
 use crate::wait::{self, Waiting};
-use crate::{Errno, Result, rt, thread};
+use crate::{Errno, Result, futex, rt, thread};
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 use platform::host;
@@ -319,15 +319,25 @@ pub(crate) fn host_gone(host: &rt::HostRef) {
     }
     if !process.left.load(Ordering::SeqCst) {
         process.begin_exit(SIGKILL as u32);
-        for task in process.tasks() {
+        let tasks = process.tasks();
+        for task in &tasks {
+            let_go(task);
+            thread::abandon(task);
             process.remove_task(task.tid);
-            thread::abandon(&task);
         }
+        // Now nobody finds them any more: see `futex::wait_on`.
+        tasks.iter().for_each(|task| futex::owner_lost(task.tid));
         process.fds.break_locks();
         leave(&process, process.ending().unwrap_or(SIGKILL as u32), Usage::default());
     }
     end_borrowers(host);
     drop(Process::of_host(host));
+}
+
+/// What a thread that was killed in its sleep held: places in queues, open files.
+fn let_go(task: &Task) {
+    futex::abandon(task);
+    crate::stay::abandon(task);
 }
 
 /// Vforked children whose lender's host process is gone ran in that one.
@@ -341,6 +351,7 @@ fn end_borrowers(host: &rt::HostRef) {
     for process in root().processes_that(lost) {
         process.begin_exit(SIGKILL as u32);
         process.tasks().iter().for_each(|task| {
+            let_go(task);
             process.remove_task(task.tid);
         });
         leave(&process, process.ending().unwrap_or(SIGKILL as u32), Usage::default());

@@ -42,7 +42,7 @@ pub fn sendfile(ctx: &Ctx, out: Fd, input: Fd, offset: UserPtr<i64>, count: usiz
         rw::raise_sigpipe(ctx);
         return Err(Errno::EPIPE);
     }
-    let sent = pump(ctx, &from, at, &to, count.min(MOST), false)?;
+    let sent = ctx.task.stay.holding(&[&from, &to], || pump(ctx, &from, at, &to, count.min(MOST), false))?;
     let end = at + sent as u64;
     if offset.is_null() {
         rw::set_position(&from, end)?
@@ -135,10 +135,10 @@ pub fn splice(
         return Err(Errno::ESPIPE);
     }
     let no_wait = flags & SPLICE_F_NONBLOCK != 0;
-    match out_pipe {
+    ctx.task.stay.holding(&[&from, &to], || match out_pipe {
         Some(end) => into_pipe(ctx, &from, in_offset, &to, end, count, no_wait),
         None => out_of_pipe(ctx, &from, &to, out_offset, count, no_wait),
-    }
+    })
 }
 
 fn into_pipe(
@@ -260,12 +260,12 @@ pub fn tee(ctx: &Ctx, input: Fd, out: Fd, count: usize, flags: u32) -> Result {
     if flags & SPLICE_F_NONBLOCK != 0 || count == 0 {
         return if count == 0 { Ok(0) } else { attempt() };
     }
-    match wait::block_on(ctx, &from, Waiting::for_events(Events::READABLE), || {
-        if source.is_empty() { attempt() } else { Ok(0) }
-    }) {
-        Err(error) => Err(error),
-        Ok(_) => wait::block_on(ctx, &to, Waiting::for_events(Events::WRITABLE), attempt),
-    }
+    ctx.task.stay.holding(&[&from, &to], || {
+        wait::block_on(ctx, &from, Waiting::for_events(Events::READABLE), || {
+            if source.is_empty() { attempt() } else { Ok(0) }
+        })?;
+        wait::block_on(ctx, &to, Waiting::for_events(Events::WRITABLE), attempt)
+    })
 }
 
 /// vmsplice(2): as writev or readv of the pipe; SPLICE_F_GIFT is a hint.

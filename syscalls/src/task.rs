@@ -46,6 +46,8 @@ pub struct Task {
     pub schedule: Lock<crate::priority::Schedule>,
     /// sched_setaffinity(2); `None`: all CPUs.
     pub affinity: Lock<Option<crate::thread::CpuSet>>,
+    /// What its call holds while it sleeps.
+    pub stay: crate::stay::Stay,
     /// A vforked child: whose thread it runs on.
     pub(crate) lender: Lock<Option<Arc<Task>>>,
     /// A lender: the registers that it goes on with.
@@ -79,6 +81,7 @@ impl Task {
             timer_slack: AtomicU64::new(crate::info::DEFAULT_SLACK),
             schedule: Lock::new(crate::priority::Schedule::default()),
             affinity: Lock::new(None),
+            stay: crate::stay::Stay::default(),
             lender: Lock::new(None),
             going_back: Lock::new(None),
         })

@@ -10,9 +10,9 @@ use crate::errno::{RESTART, RESTART_NO_HANDLER};
 use crate::file::OpenFile;
 use crate::hub::{Events, Hub, Watcher};
 use crate::rt::{self, Wake};
+use crate::stay::Mark;
 use crate::task::Task;
 use crate::{Errno, Result};
-use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering};
 use platform::time::Instant;
 use spin::Once;
@@ -129,7 +129,9 @@ impl Waiting {
 }
 
 /// Tries `attempt` on a file until it says something else than EAGAIN. Descriptions with O_NONBLOCK
-/// do not wait (for MSG_DONTWAIT and the like, the caller does not come here).
+/// do not wait (for MSG_DONTWAIT and the like, the caller does not come here). The caller has a count of the
+/// description, which is let go of if the process is killed while it sleeps ([`crate::stay`]); another file that it holds
+/// meanwhile it notes itself.
 pub fn block_on<T>(
     ctx: &Ctx,
     open: &OpenFile,
@@ -140,10 +142,8 @@ pub fn block_on<T>(
         Err(Errno::EAGAIN) if !open.nonblocking() => {}
         done => return done,
     }
-    match open.file.hub() {
-        Some(hub) => block_on_hub(ctx, hub, how, attempt),
-        None => Err(Errno::EAGAIN),
-    }
+    let Some(hub) = open.file.hub() else { return Err(Errno::EAGAIN) };
+    ctx.task.stay.holding(&[open], || block_on_hub(ctx, hub, how, attempt))
 }
 
 /// As [`block_on`], for a hub alone and without the first try.
@@ -155,7 +155,7 @@ pub fn block_on_hub<T>(
 ) -> Result<T> {
     let waiter = &ctx.task.waiter;
     waiter.reset();
-    let _registered = Registration::new(hub, how.events, how.exclusive, waiter);
+    let _registered = Registration::new(hub, how.events, how.exclusive, ctx.task);
     loop {
         match attempt() {
             Err(Errno::EAGAIN) => {}
@@ -204,20 +204,23 @@ pub fn ask_again<T>(ctx: &Ctx, hub: &Hub, longest: u64, mut ask: impl FnMut() ->
 /// A waiter's place in a hub for the length of a wait.
 pub struct Registration<'a> {
     hub: &'a Hub,
-    key: usize,
+    task: &'a Task,
+    mark: Mark,
 }
 
 impl<'a> Registration<'a> {
-    /// Registers the waiter.
-    pub fn new(hub: &'a Hub, events: Events, exclusive: bool, waiter: &Arc<Waiter>) -> Registration<'a> {
-        let key = waiter.key();
-        hub.add(key, events, exclusive, waiter.clone());
-        Registration { hub, key }
+    /// Registers the thread's waiter.
+    pub fn new(hub: &'a Hub, events: Events, exclusive: bool, task: &'a Task) -> Registration<'a> {
+        let mark = task.stay.mark();
+        task.stay.registered(hub);
+        hub.add(task.waiter.key(), events, exclusive, task.waiter.clone());
+        Registration { hub, task, mark }
     }
 }
 
 impl Drop for Registration<'_> {
     fn drop(&mut self) {
-        self.hub.remove(self.key);
+        self.hub.remove(self.task.waiter.key());
+        self.task.stay.strike(self.mark);
     }
 }

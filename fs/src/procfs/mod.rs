@@ -57,6 +57,21 @@ pub trait Provider: Send + Sync {
     fn sysvipc(&self, _table: SysvIpc) -> String {
         String::new()
     }
+    /// Kernel memory in use, by size.
+    fn slabs(&self) -> Vec<Slab> {
+        Vec::new()
+    }
+}
+
+/// A row of /proc/slabinfo: kernel objects of one size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slab {
+    /// Objects in use.
+    pub active: usize,
+    /// Objects that there is room for.
+    pub total: usize,
+    /// Bytes of one.
+    pub size: usize,
 }
 
 /// Settings under /proc/sys that can be changed.

@@ -1,6 +1,6 @@
 //! /proc/cpuinfo, /proc/meminfo, /proc/sys and the rest that is not about one process.
 
-use super::{Net, Proc, Provider, Sysctl, SysvIpc};
+use super::{Net, Proc, Provider, Slab, Sysctl, SysvIpc};
 use crate::attr::S_IFREG;
 use crate::host::HostFd;
 use crate::synth::{Dir, Link, Text};
@@ -26,6 +26,7 @@ pub(crate) fn files(proc: &Proc) -> Children {
         (b"meminfo", Text::of_host(kind, b"/proc/meminfo")),
         (b"mounts", Link::fixed(kind, b"self/mounts")),
         (b"net", Link::fixed(kind, b"self/net")),
+        (b"slabinfo", proc.text(b"slabinfo", 0o400, |provider| Ok(slabinfo(&provider.slabs()).into_bytes()))),
         (b"stat", proc.text(b"stat", 0o444, |provider| stat(provider))),
         (b"swaps", Text::of_host(kind, b"/proc/swaps")),
         (b"sys", sys(proc)),
@@ -72,6 +73,25 @@ fn stat(provider: &dyn Provider) -> Result<Vec<u8>> {
         number.is_none_or(|number| number < provider.processors())
     };
     Ok(all.split_inclusive(|&byte| byte == b'\n').filter(keep).flatten().copied().collect())
+}
+
+/// slabinfo(5): the runtime's own memory, a row for each size of object. Per-host-thread caches count as free.
+fn slabinfo(slabs: &[Slab]) -> String {
+    let mut text = String::from(
+        "slabinfo - version: 2.1\n# name            <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab> : \
+         tunables <limit> <batchcount> <sharedfactor> : slabdata <active_slabs> <num_slabs> <sharedavail>\n",
+    );
+    for Slab { active, total, size } in slabs.iter().filter(|slab| slab.total != 0) {
+        let pages = size.next_multiple_of(4096) / 4096;
+        let each = (pages * 4096 / size).max(1);
+        let name = format!("attacca-{size}");
+        let slabs = total.div_ceil(each);
+        text += &format!(
+            "{name:<17} {active:>6} {total:>6} {size:>6} {each:>4} {pages:>4} : tunables    0    0    0 : slabdata {slabs:>6} \
+             {slabs:>6}      0\n"
+        );
+    }
+    text
 }
 
 /// /proc/self/net.

@@ -315,15 +315,26 @@ unsafe fn try_lock_robust(mutex: *mut Mutex) -> c_int {
         }
         (*head).pending = list_name(mutex);
         let answer =
-            if seen & TID != 0 && seen & OWNER_DIED == 0 || !swap(&this.lock, seen, me | seen & WAITERS) {
+            if seen & TID != 0 && seen & OWNER_DIED == 0 && !is_lost(seen & TID)
+                || !swap(&this.lock, seen, me | seen & WAITERS)
+            {
                 Errno::EBUSY.0
-            } else if seen & OWNER_DIED != 0 {
+            } else if seen & (TID | OWNER_DIED) != 0 {
                 Errno::EOWNERDEAD.0
             } else {
                 0
             };
         finish_robust(mutex, head, answer)
     }
+}
+
+/// Whether there is no thread with this id: the owner was killed with its process and its list, so that nobody marked
+/// the word. (Who waits for it is told by the personality.)
+fn is_lost(owner: u32) -> bool {
+    let (mut head, mut size) = (0usize, 0usize);
+    // SAFETY: two words of ours.
+    let asked = unsafe { kcall!(get_robust_list, owner, &raw mut head, &raw mut size) };
+    asked == Err(Errno::ESRCH)
 }
 
 /// The word is ours (0, EOWNERDEAD) or not: brings owner, count and list in step.

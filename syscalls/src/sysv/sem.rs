@@ -380,6 +380,10 @@ fn one_value(ctx: &Ctx, set: &Set, id: i32, number: i32, command: i32, value: i3
     set.perm.lock().permits(ctx, if command == SETVAL { 0o222 } else { 0o444 })?;
     let at = usize::try_from(number).ok().filter(|&at| at < set.len()).ok_or(Errno::EINVAL)?;
     let mut state = set.state.lock();
+    if matches!(command, GETNCNT | GETZCNT) {
+        // Those that were killed with their host process have struck out nothing.
+        state.waiting.retain(|waiter| root().task(waiter.0).is_some());
+    }
     let waiting = |zero: bool| state.waiting.iter().filter(|w| w.1 == at && w.2 == zero).count();
     Ok(match command {
         GETPID => state.semaphores[at].pid as usize,

@@ -4,7 +4,7 @@
 //! A terminal that can control a session owns a [`Control`]. The *host's* terminal (descriptors 0 to 2 of
 //! `attacca run`) has one too: sessions and groups exist inside the guest only, and on the host all
 //! processes of a guest stay in one group. So a signal that the host's terminal sends reaches each host
-//! process of the guest, and [`host_signal_is_for`] lets it through where the guest's foreground group is.
+//! process of the guest, and one of them passes it on to the guest's foreground group ([`host_signal`]).
 
 pub mod line;
 pub mod pty;
@@ -393,10 +393,17 @@ fn changes_settings(command: u32) -> bool {
     matches!(command, 0x5402..=0x5404 | 0x5406..=0x540b | 0x5425 | 0x402c_542b..=0x402c_542d)
 }
 
-/// Whether a signal that the host's terminal has sent to this host process is for its guest process.
-pub fn host_signal_is_for(process: &Process, signal: i32, code: i32) -> bool {
+/// Takes a signal that the host's terminal has sent, as it does to every host process of the guest: `false` if it came
+/// from elsewhere.
+///
+/// One process passes it on to the foreground group, the first that has a host process of its own; what the others got
+/// is the same signal. So it also reaches who has none: a vforked child, and one that is just being forked.
+pub fn host_signal(process: &Process, signal: i32, code: i32) -> bool {
     let by_terminal = matches!(signal, SIGHUP | SIGINT | SIGQUIT | SIGTSTP | SIGCONT | SIGWINCH);
     if code != signal::SI_KERNEL || !by_terminal {
+        return false;
+    }
+    if !passes_on(process) {
         return true;
     }
     let job = ipc::all().terminals.host.job();
@@ -404,7 +411,19 @@ pub fn host_signal_is_for(process: &Process, signal: i32, code: i32) -> bool {
     // and it means the first program's group.
     let foreground =
         if job.session == 0 { root().foreground.load(Ordering::Relaxed) } else { job.foreground };
+    signal_group(foreground, signal);
     // A terminal that hangs up tells the session's leader, too.
-    let leads = signal == SIGHUP && job.session == process.pid;
-    leads || foreground == process.group.load(Ordering::Relaxed)
+    if signal == SIGHUP
+        && let Some(leader) = root().process(job.session)
+        && leader.group.load(Ordering::Relaxed) != foreground
+    {
+        let _ = signal::send_process(&leader, Info::from_kernel(signal));
+    }
+    true
+}
+
+/// Whether no process with a lower id runs in a host process that gets what the terminal sends.
+fn passes_on(process: &Process) -> bool {
+    let first = root().processes().into_iter().find(|other| other.host().is_some() && !other.has_ended());
+    first.is_none_or(|first| first.pid >= process.pid)
 }

@@ -650,23 +650,27 @@ pub fn read(ctx: &Ctx, open: &OpenFile, slave: &Slave, into: &mut dyn Sink) -> R
             _ => Err(Errno::EAGAIN),
         }
     };
-    let waited = match ready(enough) {
-        Err(Errno::EAGAIN) if !canonical && min == 0 && tenths == 0 => return Ok(0),
+    let wait = || match ready(enough) {
         Err(Errno::EAGAIN) if open.nonblocking() => slave.available().map(|_| 0).ok_or(Errno::EAGAIN),
         Err(Errno::EAGAIN) if canonical || tenths == 0 => wait::block_on_hub(ctx, hub, how, || ready(enough)),
         Err(Errno::EAGAIN) if min == 0 => {
             match wait::block_on_hub(ctx, hub, how.until(after(tenths)), || ready(1)) {
-                Err(Errno::EAGAIN) => return Ok(0),
+                Err(Errno::EAGAIN) => Ok(0),
                 done => done,
             }
         }
         Err(Errno::EAGAIN) => between(ctx, hub, how, tenths, enough, &ready),
         done => done,
     };
-    match waited {
+    if !canonical && min == 0 && tenths == 0 && ready(enough) == Err(Errno::EAGAIN) {
+        return Ok(0);
+    }
+    match ctx.task.stay.holding(&[open], wait) {
         Err(RESTART_NO_HANDLER) => return Err(RESTART),
         Err(error) => return Err(error),
         Ok(_) if slave.hung_up() => return Ok(0),
+        // VMIN 0: the time was over, and nothing had come.
+        Ok(0) if !canonical && min == 0 => return Ok(0),
         Ok(_) => {}
     }
     slave.take(into)
