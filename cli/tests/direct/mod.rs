@@ -70,11 +70,20 @@ impl Network {
         serde_json::from_str(&words).unwrap()
     }
 
-    /// What the status says of a guest.
+    /// What the status says of a guest, with its counters: one that does not get the processor may be too late with
+    /// them for the first status.
     pub fn guest(&self, name: &str) -> serde_json::Value {
-        let status = self.status();
-        let all = status["guests"].as_array().unwrap();
-        all.iter().find(|guest| guest["name"] == name).unwrap_or_else(|| panic!("{name}: {status}")).clone()
+        let begin = Instant::now();
+        loop {
+            let status = self.status();
+            let all = status["guests"].as_array().unwrap();
+            let guest =
+                all.iter().find(|guest| guest["name"] == name).unwrap_or_else(|| panic!("{name}: {status}"));
+            if !guest["counters"].is_null() || begin.elapsed() > PATIENCE {
+                return guest.clone();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 
@@ -236,6 +245,28 @@ impl Windows {
 pub fn ask(stream: &mut TcpStream, request: &[u8], want: &[u8]) {
     stream.write_all(request).unwrap();
     let mut got = vec![0; want.len()];
-    stream.read_exact(&mut got).unwrap();
+    if let Err(error) = stream.read_exact(&mut got) {
+        panic!("no answer: {error}\n{}", both_ends(stream));
+    }
     assert!(got == want, "{} instead of {}", got.escape_ascii(), want.escape_ascii());
+}
+
+/// What the host's kernel and guest `g` know of a connection that got no answer: whether its data arrived, who waits for
+/// what, which timers run.
+fn both_ends(stream: &TcpStream) -> String {
+    let port = stream.local_addr().map_or(0, |address| address.port());
+    let mut told = String::new();
+    let mut tell = |command: &mut Command| {
+        let output = command.output().map_or_else(
+            |error| error.to_string(),
+            |output| String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
+        );
+        told.push_str(&format!("{command:?}\n{output}\n"));
+    };
+    tell(Command::new("ss").args(["-tinoe", &format!("sport = :{port}")]));
+    tell(attacca().args(["exec", "g", "/bin/cat", "/proc/net/tcp", "/proc/net/netstat", "/proc/net/snmp"]));
+    tell(attacca().args(["switch", "--explain", "g"]));
+    tell(attacca().args(["server", "status", "--net", NET, "--json"]));
+    tell(Command::new("ss").args(["-tinoe", &format!("sport = :{port}")]));
+    told
 }

@@ -423,7 +423,11 @@ impl Tcb {
 
     /// The reordering window of a hole is over.
     pub(super) fn reorder_timeout(&mut self, ctx: &mut Ctx<'_>) -> Act {
-        let Some(mut board) = self.board.take() else { return Act::empty() };
+        let Some(mut board) = self.board.take() else {
+            // Nothing is missing any more; what is in flight still needs its timer.
+            self.arm_resend(ctx.now);
+            return Act::empty();
+        };
         let newly_lost = board.detect(ctx.now.us, self.reorder_window(&board));
         self.board = Some(board);
         if newly_lost > 0 && !self.has(Flags::RECOVERY | Flags::LOSS) && !self.only_probe_lost() {

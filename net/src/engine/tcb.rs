@@ -523,11 +523,20 @@ impl Tcb {
     /// Files the next deadline if the wheel would call too late.
     #[inline]
     pub(super) fn file_timer(&mut self, index: u32, wheel: &mut Wheel) {
+        debug_assert!(self.is_looked_after(), "data in flight, and no timer");
         let at = self.earliest();
         if at < self.filed_at {
             self.filed_at = at;
             wheel.insert(index, at);
         }
+    }
+
+    /// What was sent and not acknowledged has a timer, or is about to be sent again: else a lost segment would be
+    /// lost for ever (RFC 6298 section 5).
+    fn is_looked_after(&self) -> bool {
+        let waits = self.is_synchronized() && self.snd_una != self.snd_nxt;
+        let over = matches!(self.state, TcpState::Closed | TcpState::TimeWait);
+        !waits || over || self.has(Flags::DIRTY) || self.timer_at[T_RESEND] != NEVER
     }
 
     /// Puts the socket on the list of events if there is news for an owner.
