@@ -124,19 +124,26 @@ pub(crate) fn running() -> Result<Vec<Guest>> {
     Ok(guests)
 }
 
-/// A running guest of a network with a name, and the runtime directory.
-pub(crate) fn in_named_network(name: &str) -> Result<(Guest, PathBuf)> {
+/// The name of a guest's own network in its record.
+pub(crate) const OWN: &str = "own";
+
+/// A running guest, its network as `netserver::client` names it, and the runtime directory.
+pub(crate) fn in_network(name: &str) -> Result<(Guest, String, PathBuf)> {
     let guest = running()?.into_iter().find(|guest| guest.name == name);
     let guest =
         guest.ok_or_else(|| crate::Failure::new(format_args!("no guest called '{name}' is running")))?;
     let dir = runtime_dir()?;
-    if !netserver::client::networks(&dir).contains(&guest.network) {
+    let network = match guest.network == OWN {
+        true => netserver::client::own_network(name),
+        false => guest.network.clone(),
+    };
+    if netserver::client::status(&dir, &network).is_err() {
         return Err(crate::Failure::new(format_args!(
-            "guest '{name}' is in no network with a name (it has '{}'): start it with --net",
+            "guest '{name}' is in no network that can be asked (it has '{}'): start it with --net",
             guest.network
         )));
     }
-    Ok((guest, dir))
+    Ok((guest, network, dir))
 }
 
 /// A record that is locked.

@@ -123,6 +123,9 @@ fn open(config: &mut Config, place: &Place) -> Result<(Opened, u32)> {
             }
             Ok((opened, *queue))
         }
+        NicSpec::Xdp(_, direct::ALL_QUEUES) => {
+            Err(Failure::new(format_args!("{what}: a guest drives one queue: write queue=K")))
+        }
         NicSpec::Xdp(interface, queue) => {
             warn_of_queues(&NicSpec::Xdp(interface.clone(), *queue));
             let opened = direct::open_xdp(interface, *queue, place.busy).or_fail(&what)?;
@@ -161,9 +164,8 @@ fn same_network(a: Ipv4Addr, b: Ipv4Addr, length: u8) -> bool {
 /// Says so if a NIC may deliver frames to queues that nobody here reads: they would go to the host, silently.
 pub(crate) fn warn_of_queues(spec: &NicSpec) {
     let NicSpec::Xdp(interface, queue) = spec else { return };
-    let all = std::fs::read_dir(format!("/sys/class/net/{interface}/queues")).into_iter().flatten().flatten();
-    let count = all.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"rx-")).count();
-    if count > 1 {
+    let count = direct::receive_queues(interface).unwrap_or(1);
+    if count > 1 && *queue != direct::ALL_QUEUES {
         eprintln!(
             "attacca: interface '{interface}' receives on {count} queues, of which queue {queue} alone is used here: \
              'ethtool -L {interface} combined 1', or steer to it with 'ethtool -X'"

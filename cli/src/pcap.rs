@@ -42,8 +42,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Captures until the guest ends, the user says so, or a limit is reached.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let (guest, dir) = guests::in_named_network(&args.guest)?;
-    let records = client::capture(&dir, &guest.network, &guest.name).map_err(Failure::new)?;
+    let (guest, network, dir) = guests::in_network(&args.guest)?;
+    let records = client::capture(&dir, &network, &guest.name).map_err(Failure::new)?;
     let output: Box<dyn Write> = if args.output.as_os_str() == "-" {
         Box::new(io::stdout())
     } else {

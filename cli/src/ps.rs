@@ -21,7 +21,7 @@ pub(crate) struct Args {
 /// Prints the running guests.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let mut guests = guests::running()?;
-    let networks = networks();
+    let networks = networks(&guests);
     for guest in &mut guests {
         // The record says how it began; its network knows how it is.
         if let Some(mode) = of(&networks, guest).and_then(|known| known["mode"].as_str()) {
@@ -56,17 +56,22 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What each network with a name says of itself.
-pub(crate) fn networks() -> Vec<Value> {
+/// What each network says of itself: those with a name, then those of one guest.
+pub(crate) fn networks(guests: &[Guest]) -> Vec<Value> {
     let Ok(dir) = guests::runtime_dir() else { return Vec::new() };
-    let names = client::networks(&dir).into_iter();
+    let named = client::networks(&dir).into_iter();
+    let own = guests.iter().filter(|guest| guest.network == guests::OWN);
+    let names = named.chain(own.map(|guest| client::own_network(&guest.name)));
     names.filter_map(|name| serde_json::from_str(&client::status(&dir, &name).ok()?).ok()).collect()
 }
 
 /// What a guest's network says of it.
 pub(crate) fn of<'a>(networks: &'a [Value], guest: &Guest) -> Option<&'a Value> {
-    let network = networks.iter().find(|network| network["name"] == *guest.network)?;
-    network["guests"].as_array()?.iter().find(|known| known["name"] == *guest.name)
+    let has =
+        |network: &'a Value| network["guests"].as_array()?.iter().find(|known| known["name"] == *guest.name);
+    // A guest's own network is called like the guest.
+    let name = if guest.network == guests::OWN { &guest.name } else { &guest.network };
+    networks.iter().filter(|network| network["name"] == **name).find_map(has)
 }
 
 /// The records, with what the networks add: since when and why the mode is what it is, counters.

@@ -545,7 +545,7 @@ fn write_record(args: &Args, name: &str, program: &Program, attached: Option<&At
             .as_ref()
             .map(NicSpec::to_string)
             .or(args.net.clone())
-            .unwrap_or_else(|| "own".into()),
+            .unwrap_or_else(|| guests::OWN.into()),
         mode: match (attached, &args.nic) {
             (Some(_), _) => "server",
             (None, Some(_)) => "direct",

@@ -151,7 +151,8 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
     let fits = (1..=32).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
         && !name.starts_with('.');
-    if fits && name != "none" {
+    // Those two stand for something else in a guest's record.
+    if fits && name != "none" && name != guests::OWN {
         return Ok(());
     }
     Err(Failure::new(format_args!("--net {name}: use up to 32 letters, digits, '-', '_' and '.'")))
@@ -254,7 +255,13 @@ fn print(text: &str) -> Result<()> {
 fn parse_uplink(text: &str) -> std::result::Result<UplinkSpec, String> {
     match text {
         "host" => Ok(UplinkSpec::Host),
-        nic => nic.parse().map(UplinkSpec::Nic),
+        nic => nic.parse().map(|spec| match spec {
+            // Frames come to any queue of an interface.
+            NicSpec::Xdp(name, 0) if !nic.contains(",queue=") => {
+                UplinkSpec::Nic(NicSpec::Xdp(name, netserver::direct::ALL_QUEUES))
+            }
+            spec => UplinkSpec::Nic(spec),
+        }),
     }
 }
 

@@ -24,10 +24,10 @@ pub(crate) struct Args {
 
 /// Does it.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let (guest, dir) = guests::in_named_network(&args.guest)?;
+    let (guest, network, dir) = guests::in_network(&args.guest)?;
     let said = match args.mode.as_deref() {
-        Some(mode) => client::switch(&dir, &guest.network, &guest.name, mode == "direct", args.nic.clone()),
-        None => client::explain(&dir, &guest.network, &guest.name),
+        Some(mode) => client::switch(&dir, &network, &guest.name, mode == "direct", args.nic.clone()),
+        None => client::explain(&dir, &network, &guest.name),
     };
     let said = said.map_err(|error| Failure::new(format_args!("{}: {error}", guest.name)))?;
     if args.explain {

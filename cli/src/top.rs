@@ -102,12 +102,13 @@ struct Known {
 
 impl Sample {
     fn take() -> Result<Sample> {
-        let networks = ps::networks();
+        let guests = guests::running()?;
+        let networks = ps::networks(&guests);
         let known = |guest: &guests::Guest| {
             let found = ps::of(&networks, guest);
             Known::read(guest, found)
         };
-        Ok(Sample { at: Instant::now(), guests: guests::running()?.iter().map(known).collect() })
+        Ok(Sample { at: Instant::now(), guests: guests.iter().map(known).collect() })
     }
 
     /// The table's cells.

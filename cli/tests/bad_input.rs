@@ -39,14 +39,18 @@ fn direct_queues_without_a_device_that_has_them() {
     refused(&["server", "start", "--net", "none-such", "--direct-queues", "2"], 125, &words);
 }
 
-/// A guest's own network has no name to ask for it.
+/// What a guest without a network cannot be asked, and what one behind host sockets cannot do.
 #[test]
-fn a_capture_and_a_switch_in_a_network_without_a_name() {
-    let guest = Guest::start(&["--name", "private", "--cpus", "1", "/bin/sleep", "1000"]);
-    let known = || text(attacca().arg("ps").output().unwrap()).contains("private");
-    assert!(eventually(PATIENCE, known), "{}", guest.output());
-    refused(&["switch", "private", "direct"], 125, &["'private'", "--net"]);
-    refused(&["pcap", "private", "-o", "/dev/null"], 125, &["'private'", "--net"]);
+fn a_capture_and_a_switch_where_there_is_none() {
+    let lonely = Guest::start(&["--name", "lonely", "--net", "none", "--cpus", "1", "/bin/sleep", "1000"]);
+    let own = Guest::start(&["--name", "private", "--cpus", "1", "/bin/sleep", "1000"]);
+    let listed = |name: &str| text(attacca().arg("ps").output().unwrap()).contains(name);
+    assert!(eventually(PATIENCE, || listed("lonely")), "{}", lonely.output());
+    assert!(eventually(PATIENCE, || listed("private")), "{}", own.output());
+    refused(&["switch", "lonely", "direct"], 125, &["'lonely'", "--net"]);
+    refused(&["pcap", "lonely", "-o", "/dev/null"], 125, &["'lonely'", "--net"]);
+    refused(&["switch", "private", "direct"], 125, &["private", "host sockets", "--uplink tap:"]);
+    refused(&["run", "--net", "own", "/bin/true"], 125, &["--net own"]);
 }
 
 /// A file with these bytes, executable.

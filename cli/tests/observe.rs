@@ -162,6 +162,39 @@ fn a_capture_shows_frames_switches_and_crashes() {
     });
 }
 
+/// A guest's own network can be asked as well.
+#[test]
+fn a_guest_of_its_own_network_is_watched() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let publish = format!("127.0.0.1:{port}:7000");
+    let words = ["--name", "alone", "--cpus", "1", "-p", &publish];
+    let guest = Guest::start(&[&words[..], &[peer().to_str().unwrap(), "7000"]].concat());
+    wait_for(&format!("127.0.0.1:{port}"));
+    let file = scratch("pcap").join(format!("alone-{}.pcapng", std::process::id()));
+    let mut capture = attacca();
+    let mut capture = capture.args(["pcap", "alone", "-c", "3", "-o"]).arg(&file).spawn().unwrap();
+    assert!(eventually(PATIENCE, || file.metadata().is_ok_and(|m| m.len() > 0)), "{}", guest.output());
+    let mut stream = connect(&format!("127.0.0.1:{port}"));
+    stream.write_all(b"E").unwrap();
+    ask(&mut stream, b"through host sockets", b"through host sockets");
+    assert!(eventually(PATIENCE, || matches!(capture.try_wait(), Ok(Some(_)))));
+    assert!(capture.wait().unwrap().success());
+    assert_eq!(parse(&file).iter().filter(|block| block.kind == 6).count(), 3);
+    std::fs::remove_file(&file).unwrap();
+    assert!(explain("alone").contains("alone: server"), "{}", explain("alone"));
+    let list = text(attacca().args(["ps", "--json"]).output().unwrap());
+    let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+    let known = list.as_array().unwrap().iter().find(|known| known["name"] == "alone").unwrap();
+    assert!(known["counters"]["server"]["frames_received"].as_u64().unwrap() > 0, "{list}");
+    // The gateway is its only neighbour, and known without a question.
+    let table = text(attacca().args(["run", "--cpus", "1", "/bin/cat", "/proc/net/arp"]).output().unwrap());
+    let lines: Vec<&str> = table.lines().collect();
+    assert!(lines[0].starts_with("IP address       HW type     Flags "), "{table}");
+    let words: Vec<&str> = lines[1].split_whitespace().collect();
+    assert_eq!((words[1], words[2], words[4], words[5]), ("0x1", "0x6", "*", "eth0"), "{table}");
+    assert_eq!((lines.len(), lines[1].find("0x1")), (2, Some(17)), "{table}");
+}
+
 /// A terminal of 30 rows and 140 columns, and a child on its other side.
 fn on_a_terminal(command: &mut Command) -> (File, std::process::Child) {
     let (mut ours, mut theirs) = (0, 0);

@@ -200,21 +200,58 @@ fn ends(stream: &mut TcpStream) {
     }
 }
 
-/// An AF_XDP socket hears one queue; who starts a network over one of several is told.
+/// A network takes all queues of its interface, and its servers' successors take them over; who names one of several is told
+/// what that means.
 #[test]
-fn an_interface_of_several_queues_is_named() {
-    inside("an_interface_of_several_queues_is_named", || {
-        // (For its view of /sys.)
-        let _network = Network::start(&[]);
-        ip("link add v0 numrxqueues 2 numtxqueues 2 type veth peer name v1 numrxqueues 2 numtxqueues 2");
-        ip("link set v0 up");
-        ip("link set v1 up");
-        let words = ["start", "--net", "queues", "--uplink", "xdp:v1", "--ip", "10.8.0.10/24"];
-        let output = attacca().arg("server").args(words).output().unwrap();
+fn an_interface_of_several_queues() {
+    inside("an_interface_of_several_queues", || {
+        let peer = peer();
+        ip("link add v0 numrxqueues 3 numtxqueues 3 type veth peer name v1 numrxqueues 3 numtxqueues 3");
+        ip("address add 10.8.0.1/24 dev v0");
+        for link in ["lo", "v0", "v1"] {
+            ip(&format!("link set {link} up"));
+        }
+        let server = |words: &[&str]| attacca().arg("server").args(words).output().unwrap();
+        let start = ["start", "--net", "queues", "--ip", "10.8.0.10/24", "--gateway", "10.8.0.1", "--uplink"];
+        let output = server(&[&start[..], &["xdp:v1,queue=1"]].concat());
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{said}");
-        assert!(said.contains("'v1' receives on 2 queues") && said.contains("ethtool"), "{said}");
-        text(attacca().args(["server", "stop", "--net", "queues"]).output().unwrap());
+        assert!(said.contains("'v1' receives on 3 queues") && said.contains("ethtool"), "{said}");
+        text(server(&["stop", "--net", "queues"]));
+        let output = server(&[&start[..], &["xdp:v1"]].concat());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.is_empty(), "{said}");
+        let words = ["--name", "q", "--net", "queues", "--cpus", "1", "--ip", "10.8.0.20"];
+        let guest = Guest::start(&[&words[..], &[peer.to_str().unwrap(), "7000"]].concat());
+        wait_for("10.8.0.20:7000");
+        let mut streams: Vec<_> = (0..48).map(|_| connect("10.8.0.20:7000")).collect();
+        streams.iter_mut().for_each(|stream| stream.write_all(b"E").unwrap());
+        for round in 0..8u64 {
+            let status = text(server(&["status", "--json", "--net", "queues"]));
+            let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+            let pid = status["pid"].as_i64().unwrap_or(0) as i32;
+            for (at, stream) in streams.iter_mut().enumerate() {
+                let word = (round << 32 | at as u64).to_le_bytes();
+                stream.write_all(&word).unwrap();
+                if at == 20 && pid != 0 {
+                    // SAFETY: the server of the network that this test started.
+                    unsafe { libc::kill(pid, libc::SIGKILL) };
+                }
+            }
+            for (at, stream) in streams.iter_mut().enumerate() {
+                let (want, mut word) = ((round << 32 | at as u64).to_le_bytes(), [0; 8]);
+                stream
+                    .read_exact(&mut word)
+                    .unwrap_or_else(|error| panic!("{at}: {error}; {}", guest.output()));
+                assert_eq!(word, want);
+            }
+        }
+        let status = text(server(&["status", "--json", "--net", "queues"]));
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        assert!(status["restarts"].as_u64() >= Some(7), "{status}");
+        // (The kernel spreads 48 connections over three queues: had one no socket, some would have had no answer.)
+        drop(streams);
+        text(server(&["stop", "--net", "queues"]));
     });
 }
 

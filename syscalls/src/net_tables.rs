@@ -20,6 +20,7 @@ pub(crate) fn rows(table: Net) -> String {
         Net::Udp => sockets(Kind::Udp, false),
         Net::Udp6 => sockets(Kind::Udp, true),
         Net::Unix => String::new(),
+        Net::Arp => neighbors(),
         Net::Dev => devices(),
         Net::Route => routes(),
         Net::IfInet6 => addresses6(),
@@ -71,6 +72,21 @@ fn devices() -> String {
     let mut text = line("lo", LO);
     if net_interface::has_network() {
         text += &line("eth0", ETH);
+    }
+    text
+}
+
+/// address, hardware type (Ethernet), flags, hardware address, mask (none), name: `arp_format_neigh_entry` of Linux.
+fn neighbors() -> String {
+    let mut text = String::new();
+    for (address, mac, permanent) in access().shard.neighbors_v4() {
+        // ATF_COM 2, ATF_PERM 4
+        let flags = if mac.is_none() { 0 } else { 2 | u32::from(permanent) << 2 };
+        let [a, b, c, d, e, f] = mac.unwrap_or_default();
+        let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
+        // (`Ipv4Addr` pads only as text.)
+        let address = format!("{address}");
+        let _ = writeln!(text, "{address:<16} 0x{:<10x}0x{flags:<10x}{mac:<17}     *        eth0", 1);
     }
     text
 }

@@ -41,16 +41,28 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     if let Some(unknown) = options.only.iter().find(|name| workloads.iter().all(|(n, _)| n != name)) {
         return Err(format!("no workload is called '{unknown}'"));
     }
-    let mut rows = Vec::new();
+    let (mut rows, mut failures) = (Vec::new(), Vec::new());
     for (name, workload) in workloads {
         if options.only.is_empty() || options.only.iter().any(|o| o == name) {
             eprintln!("bench: {name}");
-            rows.extend(workload(&bench, &options).map_err(|why| format!("{name}: {why}"))?);
+            // Each tells what it has when it has it, and one that fails does not keep the others.
+            match workload(&bench, &options) {
+                Ok(done) => {
+                    println!("{}", report::table(&done));
+                    rows.extend(done);
+                }
+                Err(why) => {
+                    eprintln!("bench: {name}: {why}");
+                    failures.push(name);
+                }
+            }
         }
     }
-    println!("{}", report::table(&rows));
     if let Some(path) = &options.plot {
         fs::write(path, crate::plot::draw(&rows)).map_err(|error| format!("{path}: {error}"))?;
+    }
+    if !failures.is_empty() {
+        return Err(format!("not measured: {}", failures.join(", ")));
     }
     if options.only.is_empty() {
         report::record(&rows, options.rounds, options.seconds)?;

@@ -165,11 +165,32 @@ pub(crate) struct Measured {
     pub(crate) cpu: f64,
 }
 
-/// Runs a client to its end.
+/// A client that runs longer hangs.
+const LONGEST_CLIENT: Duration = Duration::from_secs(180);
+
+/// Runs a client to its end, or to the end of our patience.
 pub(crate) fn measured(command: &mut Command) -> Result<Measured> {
     let before = children_cpu();
-    let output = command.output().map_err(|e| e.to_string())?;
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().map_err(|e| format!("{command:?}: {e}"))?;
+    let pid = child.id() as libc::pid_t;
+    let (done, ended) = std::sync::mpsc::channel();
+    let waiting = std::thread::spawn(move || {
+        let output = child.wait_with_output();
+        let _ = done.send(());
+        output
+    });
+    let hangs = ended.recv_timeout(LONGEST_CLIENT).is_err();
+    if hangs {
+        // SAFETY: a child of ours that has not been waited for: `ended` would have told.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+    }
+    let output = waiting.join().map_err(|_| "nobody waited for the client")?.map_err(|e| e.to_string())?;
     let words = [output.stdout, output.stderr].map(|s| String::from_utf8_lossy(&s).into_owned()).concat();
+    if hangs {
+        let seconds = LONGEST_CLIENT.as_secs();
+        return Err(format!("the client did not end in {seconds} s: {command:?}\n{words}"));
+    }
     if !output.status.success() {
         return Err(words);
     }

@@ -93,8 +93,8 @@ fn measure(
     let native = bench.start(spaces.inside(&spaces.server, native), None)?;
     let folder = format!("{0}:{0}", bench.dir.display());
     let what = format!("debian:{}:{}", load.server.0, load.server.1);
-    let mut guest =
-        bench.guest(load.server.1, &["--net", &network.name, "--cpus", "1", "-v", &folder, &what]);
+    let mut guest = bench
+        .guest(load.server.1, &["--net", &network.name, "--ip", GUEST, "--cpus", "1", "-v", &folder, &what]);
     guest.args(&words);
     let guest = bench.start(spaces.inside(&spaces.clients, guest), Some(load.server.1))?;
     std::thread::sleep(Duration::from_millis(2000));

@@ -133,6 +133,7 @@ pub enum Target {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Net {
+    Arp,
     Tcp,
     Tcp6,
     Udp,

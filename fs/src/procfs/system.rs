@@ -103,6 +103,7 @@ pub(crate) fn net(proc: &Proc) -> Arc<dyn Vnode> {
     const UDP6: &str = "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops";
     const UNIX: &str = "Num       RefCount Protocol Flags    Type St Inode Path";
     const DEV: &str = "Inter-|   Receive                                                |  Transmit\n face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed";
+    const ARP: &str = "IP address       HW type     Flags       HW address            Mask     Device";
     const ROUTE: &str = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT";
     let table = |name: &'static [u8], head: &'static str, table: Net| {
         let file = proc.text(name, 0o444, move |provider| {
@@ -115,6 +116,7 @@ pub(crate) fn net(proc: &Proc) -> Arc<dyn Vnode> {
         proc.kind,
         b"/proc/net",
         vec![
+            table(b"arp", ARP, Net::Arp),
             table(b"dev", DEV, Net::Dev),
             table(b"if_inet6", "", Net::IfInet6),
             table(b"ipv6_route", "", Net::Ipv6Route),

@@ -4,7 +4,7 @@
 //! Both programs ask one hash map of [`Rule`]s who owns a frame: first by destination address, protocol and
 //! port, then by the address alone.
 //!
-//! * XDP: a frame whose owner has *this* receive queue goes to the AF_XDP socket there; all else goes on to the kernel.
+//! * XDP: a frame whose owner has *this* receive queue, or all of them, goes to the AF_XDP socket there; all else goes on to the kernel.
 //! * TAP: the frame's queue is the owner's; all else goes to queue 0.
 //!
 //! Looked at: ARP (by the address asked for), IPv4 and IPv6 with TCP or UDP directly behind, neighbour
@@ -53,6 +53,9 @@ const MOST_RULES: u32 = 65_536;
 /// Queues of one interface.
 const MOST_QUEUES: u32 = 64;
 
+/// Instead of a queue's number: whichever it is. (Below 2^31: the program compares with a signed immediate.)
+pub const ANY_QUEUE: u32 = 0x7fff_ffff;
+
 /// The map of rules: `Rule` -> queue.
 pub struct Rules(OwnedFd);
 
@@ -62,7 +65,8 @@ impl Rules {
         map_create(MAP_HASH, KEY as u32, 4, MOST_RULES).map(Rules)
     }
 
-    /// From now on frames under `rule` go to `queue`. One store: each frame meets the old queue or the new one.
+    /// From now on frames under `rule` go to `queue` ([`ANY_QUEUE`] for XDP: to the socket of the queue that they come
+    /// to). One store: each frame meets the old queue or the new one.
     pub fn set(&self, rule: Rule, queue: u32) -> io::Result<()> {
         map_update(&self.0, &rule.key(), &queue.to_ne_bytes())
     }
@@ -193,7 +197,9 @@ fn xdp_program(rules: RawFd, sockets: RawFd) -> Vec<u64> {
     p.label("found");
     p.load(W, 1, 0, 0);
     p.load(W, 2, CTX, 16);
+    p.jump_if(EQ, 1, ANY_QUEUE as i32, "redirect");
     p.jump_unless_same(1, 2, "pass");
+    p.label("redirect");
     p.load_map(1, sockets);
     p.set(3, XDP_PASS); // no socket there (any more): as if there were no rule
     p.call(HELPER_REDIRECT_MAP);

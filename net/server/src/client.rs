@@ -12,9 +12,10 @@ use std::path::{Path, PathBuf};
 pub fn private_network(runtime_dir: &Path, name: &str, request: &GuestRequest) -> Result<Attached, Error> {
     let (ours, theirs) = sys::seqpacket_pair()?;
     let log = runtime_dir.join(format!("{name}.net.log"));
+    let dir = network_dir(runtime_dir, &own_network(name));
     as_daemon(|| {
         sys::close_others(&[std::os::fd::AsRawFd::as_raw_fd(&theirs)]);
-        supervisor::run_private(sys::duplicate(&theirs), name, &log)
+        supervisor::run_private(sys::duplicate(&theirs), name, &log, &dir)
     })?;
     drop(theirs);
     attach(ours, request)
@@ -32,6 +33,11 @@ fn as_daemon(run: impl FnOnce()) -> io::Result<()> {
         }
         sys::Fork::Parent(child) => sys::wait(child, true).map(drop),
     }
+}
+
+/// By which name a guest's own network can be asked. (No other network's begins with a dot.)
+pub fn own_network(guest: &str) -> String {
+    format!(".own/{guest}")
 }
 
 /// The folder of a network with a name.
@@ -153,6 +159,9 @@ pub fn networks(runtime_dir: &Path) -> Vec<String> {
 fn knock(runtime_dir: &Path, network: &str) -> io::Result<OwnedFd> {
     let path = control_path(&network_dir(runtime_dir, network));
     sys::connect_to(&path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused if network.starts_with('.') => {
+            io::Error::new(error.kind(), "the guest's network does not answer")
+        }
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => io::Error::new(
             error.kind(),
             format!("no network is called '{network}' (start it: attacca server start --net {network})"),

@@ -10,7 +10,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 /// Version of the messages between supervisor and server, which may be of two builds of Attacca.
-pub(crate) const ORDERS_VERSION: u32 = 2;
+pub(crate) const ORDERS_VERSION: u32 = 3;
 
 /// To the supervisor.
 #[derive(Debug, Serialize, Deserialize)]

@@ -8,8 +8,10 @@
 //! * `wire:NAME`: memory shared with another guest of the same user; a lock on each end's doorbell says whether it is
 //!   taken, so that a guest that died leaves its end free.
 //!
-//! Left out: ntuple rules that move flows between a NIC's receive queues (`ETHTOOL_SRXCLSRLINS`). On a NIC of
-//! several queues the user must steer, or give the guest's traffic one queue (`ethtool -X`).
+//! A network's server takes all queues that an interface receives on, unless told otherwise; a guest drives one.
+//!
+//! Left out: ntuple rules that move flows between a NIC's receive queues (`ETHTOOL_SRXCLSRLINS`). Who gives a guest one
+//! queue of several must steer to it (`ethtool -X`, `ethtool -N`).
 
 use crate::bpf::{self, Rule, Rules, Sockets};
 use crate::sys::{self, check};
@@ -25,6 +27,9 @@ use std::net::{IpAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+
+/// Instead of a queue's number: all that the interface receives on. For a network's uplink alone.
+pub const ALL_QUEUES: u32 = u32::MAX;
 
 /// What the user names: `xdp:IF[,queue=K]`, `tap:NAME[,queue=K]`, `wire:NAME`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -46,8 +51,12 @@ impl std::str::FromStr for NicSpec {
         let (name, queue) = match rest.split_once(',') {
             None => (rest, 0),
             Some((name, option)) => {
-                let queue = option.strip_prefix("queue=").and_then(|k| k.parse().ok());
-                (name, queue.filter(|k| *k < 64).ok_or_else(usage)?)
+                let number = |k: &str| k.parse().ok().filter(|k| *k < 64);
+                let queue = match option.strip_prefix("queue=") {
+                    Some("all") if kind == "xdp" => Some(ALL_QUEUES),
+                    other => other.and_then(number),
+                };
+                (name, queue.ok_or_else(usage)?)
             }
         };
         let interface = || {
@@ -72,6 +81,7 @@ impl std::str::FromStr for NicSpec {
 impl std::fmt::Display for NicSpec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            NicSpec::Xdp(name, ALL_QUEUES) => write!(f, "xdp:{name},queue=all"),
             NicSpec::Xdp(name, 0) => write!(f, "xdp:{name}"),
             NicSpec::Xdp(name, queue) => write!(f, "xdp:{name},queue={queue}"),
             NicSpec::Tap(name, 0) => write!(f, "tap:{name}"),
@@ -536,8 +546,23 @@ pub fn hardware_address(name: &str) -> io::Result<[u8; 6]> {
 }
 
 /// The name of the interface's driver (ethtool), or nothing.
+const SIOCETHTOOL: libc::c_ulong = 0x8946;
+
+/// How many queues an interface receives on; one if its driver does not say.
+pub fn receive_queues(name: &str) -> io::Result<u32> {
+    const ETHTOOL_GCHANNELS: u32 = 0x3c;
+    // struct ethtool_channels: a command; the most of rx, tx, other, combined; as many as are in use.
+    let mut channels = [0u32; 9];
+    channels[0] = ETHTOOL_GCHANNELS;
+    let mut request = named(name)?;
+    request.ifr_ifru.ifru_data = channels.as_mut_ptr().cast();
+    if ask(name, SIOCETHTOOL, request).is_err() {
+        return Ok(1);
+    }
+    Ok((channels[5] + channels[8]).max(1))
+}
+
 fn driver(name: &str) -> io::Result<String> {
-    const SIOCETHTOOL: libc::c_ulong = 0x8946;
     const ETHTOOL_GDRVINFO: u32 = 3;
     // struct ethtool_drvinfo: a command, then texts of 32 bytes of which the first is the driver.
     let mut info = [0u32; 49];

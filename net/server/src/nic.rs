@@ -3,6 +3,8 @@
 
 use crate::direct::{Opened, Queue};
 use crate::sys::Mapping;
+use crate::uplink::inbox::Inbox;
+use crate::uplink::tap::TapUplink;
 use net::device::host::{Areas, FrameFile, IoError, Kick, RingArea, Tap, Xdp, XdpConfig};
 use net::device::{Capabilities, Device, Full, Nic, RxFrame, TxMeta};
 use net::ring::{Link, RingDevice, Role};
@@ -24,7 +26,8 @@ impl HostNic {
     pub fn new(opened: Opened) -> io::Result<HostNic> {
         let Opened { queue, fds, mac } = opened;
         let (needs, which) = match queue {
-            Queue::Tap { .. } => (1, 0),
+            // With the memory for frames that a server has taken, if it is a network's uplink.
+            Queue::Tap { .. } => (fds.len().clamp(1, 2), 0),
             Queue::Xdp { .. } => (2, 0),
             Queue::Wire { .. } => (3, 2),
         };
@@ -35,13 +38,20 @@ impl HostNic {
         let raw = fds[0].as_raw_fd();
         let device: Box<dyn Nic> = match queue {
             Queue::Tap { mtu, segmentation } => {
-                Box::new(Tap::new(Box::new(HostFile(raw)), mtu as usize, segmentation, Some(mac)))
+                let tap = Tap::new(Box::new(HostFile(raw)), mtu as usize, segmentation, Some(mac));
+                match fds.get(1) {
+                    Some(memory) => {
+                        Box::new(TapUplink::new(tap, Box::new(HostFile(raw)), Inbox::open(memory)?))
+                    }
+                    None => Box::new(tap),
+                }
             }
             Queue::Xdp { mtu, frames, entries, offsets, partial, busy, .. } => {
                 let areas = map_xdp(&fds, entries, &offsets, &mut mappings)?;
                 let config = XdpConfig { frames, entries, mtu: mtu as usize, mac: Some(mac), partial, busy };
                 // SAFETY: mapped just now with these sizes; unmapped after the device (field order).
-                let device = unsafe { Xdp::attach(areas, config, Box::new(HostKick(raw))) };
+                // Another server may have used it before us.
+                let device = unsafe { Xdp::resume(areas, config, Box::new(HostKick(raw))) };
                 Box::new(device.map_err(|error| io::Error::other(error.to_string()))?)
             }
             Queue::Wire { end, mtu } => {

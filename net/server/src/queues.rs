@@ -89,6 +89,11 @@ impl Queues {
 
     fn open_own(&mut self, guest: u32, nic: &NicSpec) -> io::Result<(Opened, u32)> {
         let (opened, steering, queue) = match nic {
+            NicSpec::Xdp(interface, direct::ALL_QUEUES) => {
+                return Err(io::Error::other(format!(
+                    "a guest drives one queue: write xdp:{interface},queue=K (all of them go to a network's server)"
+                )));
+            }
             NicSpec::Xdp(interface, queue) => {
                 let opened = direct::open_xdp(interface, *queue, false)?;
                 let steering = XdpSteering::attach(interface)?;

@@ -107,7 +107,8 @@ struct Server {
     life: Life,
     ports: Vec<Port>,
     plane: Plane,
-    nic: Option<HostNic>,
+    /// The NIC's queues that are ours; behind host sockets none.
+    nics: Vec<HostNic>,
     nic_stall: Stall,
     /// Asking the NIC costs a host call that epoll's answer makes needless.
     nic_is_file: bool,
@@ -167,11 +168,11 @@ impl Server {
         let epoll = Rc::new(Epoll::new()?);
         epoll.add(orders.as_raw_fd(), sys::IN, Token::Orders.pack())?;
         let nic_is_file = matches!(&uplink, Uplink::Nic(Queue::Tap { .. }, _));
-        let (gateway_mac, nic) = match uplink {
-            Uplink::Host(mac) => (Some(mac), None),
-            Uplink::Nic(queue, mac) => (None, Some(HostNic::new(Opened { queue, fds: uplink_fds, mac })?)),
+        let (gateway_mac, nics) = match uplink {
+            Uplink::Host(mac) => (Some(mac), Vec::new()),
+            Uplink::Nic(queue, mac) => (None, open_queues(&queue, mac, uplink_fds)?),
         };
-        if let Some(nic) = &nic {
+        for nic in &nics {
             epoll.add(nic.wake_fd(), sys::IN, Token::Nic.pack())?;
         }
         let plane = Plane {
@@ -189,7 +190,7 @@ impl Server {
             life: Life::Serving,
             ports: Vec::new(),
             plane,
-            nic,
+            nics,
             nic_stall: Stall::default(),
             nic_is_file,
             nic_quiet: false,
@@ -262,8 +263,8 @@ impl Server {
     }
 
     fn announce_sleep(&mut self) -> bool {
-        let asleep = self.ports.iter_mut().all(Port::announce_sleep)
-            && self.nic.as_mut().is_none_or(|nic| nic.announce_sleep());
+        let asleep =
+            self.ports.iter_mut().all(Port::announce_sleep) && self.nics.iter_mut().all(Nic::announce_sleep);
         if asleep {
             for port in &self.ports {
                 port.note_waiting(self.board.slot(port.place.slot));
@@ -302,9 +303,7 @@ impl Server {
             worked |= port.run_proxy(time);
         }
         self.ports.iter_mut().for_each(Port::publish);
-        if let Some(nic) = &mut self.nic {
-            nic.flush();
-        }
+        self.nics.iter_mut().for_each(Device::flush);
         for port in &mut self.ports {
             worked |= port.release();
         }
@@ -360,10 +359,11 @@ impl Server {
                     let _ = self.give(to, frame, Some(mac), time);
                 }
                 // What a guest in direct mode asks the others, it asks on the NIC itself, by the address it has there.
-                if self.nic.is_some() && !frame.meta.local { self.send_on_nic(frame, time) } else { Ok(true) }
+                let leaves = !self.nics.is_empty() && !frame.meta.local;
+                if leaves { self.send_on_nic(from, frame, time) } else { Ok(true) }
             }
             To::Uplink if frame.meta.local => Err(Reason::NoOwner),
-            To::Uplink if self.nic.is_some() => self.send_on_nic(frame, time),
+            To::Uplink if !self.nics.is_empty() => self.send_on_nic(from, frame, time),
             To::Uplink => {
                 self.ports[from].give_proxy(frame);
                 Ok(true)
@@ -394,8 +394,10 @@ impl Server {
         Ok(true)
     }
 
-    fn send_on_nic(&mut self, frame: &Passing<'_>, time: Instant) -> Result<bool, Reason> {
-        let Some(nic) = &mut self.nic else { return Err(Reason::NoOwner) };
+    /// A guest's frames all leave by one queue, in their order.
+    fn send_on_nic(&mut self, from: usize, frame: &Passing<'_>, time: Instant) -> Result<bool, Reason> {
+        let queue = self.ports[from].id as usize % self.nics.len().max(1);
+        let Some(nic) = self.nics.get_mut(queue) else { return Err(Reason::NoOwner) };
         match segment::transmit(nic, frame) {
             Ok(()) => {
                 let counts = self.board.uplink();
@@ -412,23 +414,25 @@ impl Server {
 
     /// Passes frames on that came over the NIC.
     fn take_from_nic(&mut self, time: Instant) -> bool {
-        let Some(mut nic) = self.nic.take() else { return false };
-        let mut bytes = 0;
-        let count = nic.receive(BURST, &mut |frames| {
-            for frame in frames {
-                bytes += frame.bytes.len() as u64;
-                let head = &frame.bytes[..frame.bytes.len().min(HEAD)];
-                let meta = Meta { checksum_done: frame.checksum_ok, ..Meta::default() };
-                let (len, rest) = (frame.bytes.len(), Rest::Bytes(frame.bytes));
-                self.pass_from_nic(&Passing { head, len, meta, rest }, time);
-            }
-        });
+        let (mut nics, mut bytes, mut count) = (std::mem::take(&mut self.nics), 0, 0);
+        for nic in &mut nics {
+            self.board.beat();
+            count += nic.receive(BURST, &mut |frames| {
+                for frame in frames {
+                    bytes += frame.bytes.len() as u64;
+                    let head = &frame.bytes[..frame.bytes.len().min(HEAD)];
+                    let meta = Meta { checksum_done: frame.checksum_ok, ..Meta::default() };
+                    let (len, rest) = (frame.bytes.len(), Rest::Bytes(frame.bytes));
+                    self.pass_from_nic(&Passing { head, len, meta, rest }, time);
+                }
+            });
+        }
         if count != 0 {
             let counts = self.board.uplink();
             crate::board::add(&counts[0], count as u64);
             crate::board::add(&counts[1], bytes);
         }
-        self.nic = Some(nic);
+        self.nics = nics;
         count != 0
     }
 
@@ -685,6 +689,17 @@ impl Plane {
             Transport::Plain => Some(first),
         }
     }
+}
+
+/// The uplink's queues: of an AF_XDP interface there may be several, with two descriptors each.
+fn open_queues(queue: &Queue, mac: Mac, fds: Vec<OwnedFd>) -> io::Result<Vec<HostNic>> {
+    let each = if matches!(queue, Queue::Xdp { .. }) { 2 } else { fds.len() };
+    let (mut fds, mut nics) = (fds.into_iter().peekable(), Vec::new());
+    while fds.peek().is_some() {
+        let fds = fds.by_ref().take(each).collect();
+        nics.push(HostNic::new(Opened { queue: queue.clone(), fds, mac })?);
+    }
+    Ok(nics)
 }
 
 /// Whether an address says where somebody is without naming an interface.

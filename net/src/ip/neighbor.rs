@@ -250,6 +250,21 @@ impl Neighbors {
     }
 }
 
+impl crate::Shard {
+    /// IPv4 neighbours that are known or asked for, with their hardware addresses; the last says that nobody was asked.
+    pub fn neighbors_v4(&self) -> Vec<(core::net::Ipv4Addr, Option<[u8; 6]>, bool)> {
+        if let (Some(mac), Some(IpAddr::V4(gateway))) = (self.config.peer_mac, self.config.gateway) {
+            return alloc::vec![(gateway, Some(mac), true)];
+        }
+        let v4 = |addr: Option<IpAddr>| match addr {
+            Some(IpAddr::V4(v4)) => Some(v4),
+            _ => None,
+        };
+        let known = |neighbor: &Neighbor| Some((v4(neighbor.addr)?, neighbor.mac, false));
+        self.neighbors.slots.iter().filter_map(known).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

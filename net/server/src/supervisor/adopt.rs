@@ -59,7 +59,7 @@ pub(super) fn forget_record(dir: &Path) {
 impl Supervisor {
     /// Writes down what a successor must know. Aside first: a record is whole or the one before.
     pub(super) fn keep_record(&self) {
-        let Some(door) = &self.door else { return };
+        let Some(door) = self.door.as_ref().filter(|door| door.named) else { return };
         if self.adoption.is_some() || self.stopping {
             return;
         }

@@ -4,7 +4,8 @@
 //! the port map. It looks into no frame. [`servers`] has the lives of servers, [`guests`] those of guests.
 //!
 //! Two kinds of network: a guest's own, which begins with `attacca run` and ends with the guest, and one
-//! with a name, which has a folder, takes visitors at a socket there, and ends when it is told to.
+//! with a name, which has a folder, takes visitors at a socket there, and ends when it is told to. (A guest's own has
+//! such a socket too, for questions: status, captures.)
 
 mod adopt;
 mod ask;
@@ -19,7 +20,8 @@ use crate::control::{self, Reply, Request, Uplink};
 use crate::direct::{self, NicSpec, Opened, XdpSteering};
 use crate::plan::{GATEWAY_MAC, Plan};
 use crate::port_map::PortMap;
-use crate::{NetworkConfig, UplinkSpec, sys};
+use crate::uplink::inbox::Inbox;
+use crate::{NetworkConfig, UplinkSpec, bpf, sys};
 use ask::{Asked, Question};
 use guests::Guest;
 use net::control::ToGuest;
@@ -46,7 +48,6 @@ pub(crate) struct Supervisor {
     held: Held,
     servers: Servers,
     switching: Switching,
-    /// Named networks.
     door: Option<Door>,
     adoption: Option<adopt::Adoption>,
     /// Visitors whose answers wait for guests' counters.
@@ -70,15 +71,17 @@ pub(crate) struct Held {
 /// Where visitors come in.
 struct Door {
     dir: PathBuf,
+    /// Of a network with a name: it stays without guests, and others may join. A guest's own takes questions only.
+    named: bool,
     listener: OwnedFd,
     visitors: Vec<OwnedFd>,
 }
 
 /// Serves one guest's own network until the guest is gone.
-pub(crate) fn run_private(control: OwnedFd, name: &str, log: &Path) -> ! {
+pub(crate) fn run_private(control: OwnedFd, name: &str, log: &Path, dir: &Path) -> ! {
     sys::become_daemon(c"attacca-net", Some(log));
     let config = NetworkConfig { name: name.into(), ..NetworkConfig::default() };
-    let outcome = Supervisor::new(config).and_then(|mut s| s.run_for(control));
+    let outcome = Supervisor::new(config).and_then(|mut s| s.run_for(control, dir));
     finish(outcome, log)
 }
 
@@ -156,13 +159,14 @@ impl Supervisor {
         })
     }
 
-    fn run_for(&mut self, first: OwnedFd) -> io::Result<()> {
+    fn run_for(&mut self, first: OwnedFd, dir: &Path) -> io::Result<()> {
         let Ok(Some((Request::Attach(request), _))) = control::receive(first.as_fd()) else {
             return Ok(());
         };
         // The server begins its life while the guest begins its own.
         if self.admit(first, &request) {
             self.servers.start(&self.held, &self.guests)?;
+            self.open_own_door(dir);
             self.serve()?;
         }
         Ok(())
@@ -180,7 +184,7 @@ impl Supervisor {
 
     /// The loop: until the only guest has gone, or somebody says stop.
     fn serve(&mut self) -> io::Result<()> {
-        while !self.stopping && (self.door.is_some() || !self.guests.is_empty()) {
+        while !self.stopping && (self.is_named() || !self.guests.is_empty()) {
             let sources = self.sources();
             let fds: Vec<_> = sources.iter().map(|(fd, _)| *fd).collect();
             let adoption = self.adoption.as_ref().map(|a| a.until);
@@ -241,8 +245,22 @@ impl Supervisor {
 
     fn open_door(&mut self, dir: &Path) -> io::Result<()> {
         let listener = sys::listen_at(&control_path(dir))?;
-        self.door = Some(Door { dir: dir.into(), listener, visitors: Vec::new() });
+        self.door = Some(Door { dir: dir.into(), named: true, listener, visitors: Vec::new() });
         Ok(())
+    }
+
+    /// The same for a guest's own network. It can do without.
+    fn open_own_door(&mut self, dir: &Path) {
+        let opened = std::fs::create_dir_all(dir).and_then(|()| self.open_door(dir));
+        match (opened, &mut self.door) {
+            (Ok(()), Some(door)) => door.named = false,
+            (Err(error), _) => eprintln!("attacca: network supervisor: nobody can ask: {error}"),
+            _ => {}
+        }
+    }
+
+    fn is_named(&self) -> bool {
+        self.door.as_ref().is_some_and(|door| door.named)
     }
 
     fn let_in(&mut self) {
@@ -258,9 +276,13 @@ impl Supervisor {
         let request = match serde_json::from_slice(&bytes) {
             Ok(request) => request,
             // A guest that lost its supervisor speaks its own language.
-            Err(_) => return self.rejoin(visitor, &bytes, fds),
+            Err(_) if self.is_named() => return self.rejoin(visitor, &bytes, fds),
+            Err(_) => return,
         };
         let outcome = match request {
+            Request::Attach(_) if !self.is_named() => {
+                Err(io::Error::other("a guest's own network is for it alone"))
+            }
             Request::Attach(request) => {
                 self.admit(visitor, &request);
                 return;
@@ -296,7 +318,12 @@ impl Supervisor {
             guest.tell(0, ToGuest::Shutdown);
         }
         self.guests.clear();
-        self.servers.stop(self.door.is_none());
+        let named = self.is_named();
+        if let Some(door) = self.door.take_if(|door| !door.named) {
+            let _ = std::fs::remove_file(control_path(&door.dir));
+            let _ = std::fs::remove_dir(&door.dir);
+        }
+        self.servers.stop(!named);
         if let Some(door) = self.door.take() {
             let _ = std::fs::remove_file(control_path(&door.dir));
             adopt::forget_record(&door.dir);
@@ -322,7 +349,20 @@ fn open_uplink(config: &NetworkConfig) -> io::Result<OpenUplink> {
     let (opened, steering) = match spec {
         NicSpec::Tap(name, _) => {
             // Several queues only if some are for guests in direct mode.
-            (direct::open_tap(name, config.direct_queues > 0, [0; 6])?, None)
+            let mut opened = direct::open_tap(name, config.direct_queues > 0, [0; 6])?;
+            opened.fds.push(Inbox::create()?);
+            (opened, None)
+        }
+        NicSpec::Xdp(name, direct::ALL_QUEUES) => {
+            let mut opened = direct::open_xdp(name, 0, false)?;
+            let steering = XdpSteering::attach(name)?;
+            steering.add_socket(0, opened.fds[0].as_fd())?;
+            for queue in 1..direct::receive_queues(name)? {
+                let other = direct::open_xdp(name, queue, false)?;
+                steering.add_socket(queue, other.fds[0].as_fd())?;
+                opened.fds.extend(other.fds);
+            }
+            (opened, Some((steering, bpf::ANY_QUEUE)))
         }
         NicSpec::Xdp(name, queue) => {
             let opened = direct::open_xdp(name, *queue, false)?;

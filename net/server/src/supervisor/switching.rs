@@ -10,7 +10,7 @@
 use super::Supervisor;
 use super::guests::Guest;
 use crate::bpf::Rule;
-use crate::control::{self, Reply};
+use crate::control::{self, Reply, Uplink};
 use crate::direct::NicSpec;
 use crate::policy::{Policy, Sample, Tuning};
 use crate::port_map::Owned;
@@ -161,6 +161,13 @@ impl Supervisor {
             let _ = control::post(visitor.as_fd(), &Reply::Failed(words), &[]);
             return;
         };
+        if direct && matches!(self.held.uplink, Uplink::Host(_)) {
+            let words = "its connections go through host sockets and end in the network server, which no NIC queue \
+                         can stand in for: put the guest on a network behind a NIC ('attacca server start --net NAME \
+                         --uplink tap:T --direct-queues N', then 'attacca run --net NAME')";
+            let _ = control::post(visitor.as_fd(), &Reply::Failed(words.into()), &[]);
+            return;
+        }
         let id = self.guests[at].id;
         self.switching.state(id).pinned = true;
         self.switch(at, direct, nic.as_ref(), "the user said so".into(), Some(visitor));

@@ -14,7 +14,8 @@ mod offload;
 mod tap;
 mod xdp;
 
-pub use tap::{HEADER as TAP_HEADER, Tap};
+pub use offload::checksum_ok;
+pub use tap::{HEADER as TAP_HEADER, MAX as TAP_MAX, Tap};
 pub use xdp::{Areas, FRAME_BYTES, RingArea, Xdp, XdpConfig, XdpError};
 
 use super::Device;

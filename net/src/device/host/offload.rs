@@ -114,7 +114,7 @@ pub(super) fn prepare(header: &mut [u8], frame: &mut [u8], meta: TxMeta) {
 
 /// Whether the kernel vouches for a received frame's checksum: it verified it, or it left it to be filled
 /// by hardware that the frame never met.
-pub(super) fn checksum_ok(header: &[u8]) -> bool {
+pub fn checksum_ok(header: &[u8]) -> bool {
     header[0] & (NEEDS_CSUM | DATA_VALID) != 0
 }
 

@@ -13,7 +13,7 @@ use crate::device::{Capabilities, Device, Full, RxFrame, TxMeta};
 pub const HEADER: usize = VNET;
 
 /// Longest frame with its header: a 64 KiB super-segment behind an Ethernet header.
-const MAX: usize = HEADER + 14 + 65_536;
+pub const MAX: usize = HEADER + 14 + 65_536;
 /// Memory for one batch: whole frames as long as one of the longest still fits.
 const BUFFER: usize = MAX + 64 * 1024;
 /// Frames handed over at once.

@@ -7,6 +7,12 @@
 //! business in this memory (the opener that made it is trusted, as the kernel is). Indices and lengths are
 //! checked nevertheless: a slip must not become a wild read.
 //!
+//! **A socket outlives its user** (a network server that dies; its successor calls [`Xdp::resume`]): all that must be
+//! known is in the rings. Received frames stand in *rx* until the owner's next `receive` or `flush`, when what they
+//! caused is published; then they are put into *fill*, and only then *rx* lets them go. So a successor finds them
+//! again, or, where the end came between those two stores, sees by the counts how many of them are in *fill* already.
+//! Frames under way are the last ones of *tx*, as many as are not completed.
+//!
 //! Left out: frames of several buffers (so an MTU above one buffer), transmit metadata (checksum and
 //! segmentation in the NIC), shared frame memory of several sockets.
 #![allow(unsafe_code)]
@@ -106,6 +112,13 @@ struct Ring {
     theirs: u32,
 }
 
+/// Which end of a ring is ours.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Producer,
+    Consumer,
+}
+
 /// `struct xdp_desc`
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -125,8 +138,11 @@ pub struct Xdp {
     config: XdpConfig,
     kick: Box<dyn Kick>,
     free: Vec<u64>,
-    /// Frames between `transmit` and their completion.
+    /// Of each sending frame, whether it is between `transmit` and its completion; and how many are.
+    out: Vec<bool>,
     under_way: u32,
+    /// Received frames that were handed over and not given back yet.
+    taken: Vec<u64>,
     /// Frames in *tx* that the kernel has not taken although it was asked.
     unsent: bool,
     alive: bool,
@@ -143,6 +159,33 @@ impl Xdp {
     /// The areas are mappings of one AF_XDP socket with the sizes of `config` (`frames` of `config.frames *
     /// FRAME_BYTES` bytes), valid for the life of the device, and nobody else uses the socket.
     pub unsafe fn attach(areas: Areas, config: XdpConfig, kick: Box<dyn Kick>) -> Result<Xdp, XdpError> {
+        // SAFETY: the caller's promise.
+        let mut device = unsafe { Xdp::over(areas, config, kick)? };
+        if device.is_used() {
+            return Err(XdpError::Used);
+        }
+        device.begin();
+        Ok(device)
+    }
+
+    /// Takes over a socket that another process may have used, which is gone.
+    ///
+    /// # Safety
+    /// As [`Xdp::attach`].
+    pub unsafe fn resume(areas: Areas, config: XdpConfig, kick: Box<dyn Kick>) -> Result<Xdp, XdpError> {
+        // SAFETY: the caller's promise.
+        let mut device = unsafe { Xdp::over(areas, config, kick)? };
+        if device.is_used() {
+            device.go_on();
+        } else {
+            device.begin();
+        }
+        Ok(device)
+    }
+
+    /// # Safety
+    /// As [`Xdp::attach`].
+    unsafe fn over(areas: Areas, config: XdpConfig, kick: Box<dyn Kick>) -> Result<Xdp, XdpError> {
         let sizes = [config.frames, config.entries];
         if sizes.iter().any(|n| !n.is_power_of_two() || *n > 1 << 20)
             || config.frames < 4
@@ -152,32 +195,75 @@ impl Xdp {
             return Err(XdpError::BadSizes);
         }
         // SAFETY: the caller's promise.
-        let ring = |area: RingArea| unsafe { Ring::attach(area, config.entries) };
-        let (rx, tx, fill, completion) =
-            (ring(areas.rx), ring(areas.tx), ring(areas.fill), ring(areas.completion));
-        if [&rx, &tx, &fill, &completion].iter().any(|ring| ring.is_used()) {
-            return Err(XdpError::Used);
-        }
-        let half = u64::from(config.frames / 2);
-        let at = |index: u64| index * FRAME_BYTES as u64;
-        let mut device = Xdp {
-            rx,
-            tx,
-            fill,
-            completion,
+        let ring = |area: RingArea, ours: End| unsafe { Ring::attach(area, config.entries, ours) };
+        Ok(Xdp {
+            rx: ring(areas.rx, End::Consumer),
+            tx: ring(areas.tx, End::Producer),
+            fill: ring(areas.fill, End::Producer),
+            completion: ring(areas.completion, End::Consumer),
             frames: areas.frames,
             config,
             kick,
-            free: (half..2 * half).map(at).collect(),
+            free: Vec::new(),
+            out: alloc::vec![false; config.frames as usize / 2],
             under_way: 0,
+            taken: Vec::new(),
             unsent: false,
             alive: true,
-        };
+        })
+    }
+
+    fn is_used(&self) -> bool {
+        [&self.rx, &self.tx, &self.fill, &self.completion].iter().any(|ring| ring.is_used())
+    }
+
+    /// A fresh socket: the first half of the frames is for receiving.
+    fn begin(&mut self) {
+        let half = u64::from(self.half());
         for index in 0..half {
-            device.fill.put(at(index));
+            self.fill.put(index * FRAME_BYTES as u64);
         }
-        device.refill();
-        Ok(device)
+        self.refill();
+        self.free = (half..2 * half).map(|index| index * FRAME_BYTES as u64).collect();
+    }
+
+    /// Where the one before us stood.
+    fn go_on(&mut self) {
+        // Each entry of *fill* behind the first half was once one of *rx*.
+        let again = self.fill.ours.wrapping_sub(self.half()).wrapping_sub(self.rx.ours);
+        if again <= self.rx.ready() {
+            self.rx.ours = self.rx.ours.wrapping_add(again);
+            self.rx.release();
+        }
+        self.refill();
+        let under_way = self.tx.ours.wrapping_sub(self.completion.ours).min(self.half());
+        for back in 1..=under_way {
+            let address = self.tx.peek::<Descriptor>(self.tx.ours.wrapping_sub(back)).address;
+            if let Some(index) = self.sending(address) {
+                self.out[index] = true;
+            }
+        }
+        self.note_out();
+        self.push_out();
+    }
+
+    /// Counts what is under way; all else is free.
+    fn note_out(&mut self) {
+        let half = u64::from(self.half());
+        let free = (0..half).filter(|index| !self.out[*index as usize]);
+        self.free = free.map(|index| (half + index) * FRAME_BYTES as u64).collect();
+        self.under_way = self.half() - self.free.len() as u32;
+    }
+
+    /// Frames for each direction.
+    fn half(&self) -> u32 {
+        self.config.frames / 2
+    }
+
+    /// Which of the sending frames an address lies in.
+    fn sending(&self, address: u64) -> Option<usize> {
+        let index = (address / FRAME_BYTES as u64).checked_sub(self.half().into())?;
+        (index < u64::from(self.half())).then_some(index as usize)
     }
 
     fn area(&self) -> u64 {
@@ -196,15 +282,41 @@ impl Xdp {
     /// Takes back frames that were sent.
     fn reclaim(&mut self) {
         while self.completion.ready() != 0 {
-            let address = self.completion.get::<u64>();
             // A frame is whole whatever offset the kernel names inside it.
-            let start = address - address % FRAME_BYTES as u64;
-            if start < self.area() && self.under_way > 0 {
+            let address = self.completion.get::<u64>();
+            let known = self.sending(address).filter(|index| core::mem::take(&mut self.out[*index]));
+            if known.is_some() {
                 self.under_way -= 1;
-                self.free.push(start);
+                self.free.push(address - address % FRAME_BYTES as u64);
             }
         }
         self.completion.release();
+        // Which ones were under way is a guess after `go_on`, if the kernel completed them out of order; this is none.
+        if self.under_way != 0 && self.completion.ours == self.tx.ours {
+            self.out.fill(false);
+            self.note_out();
+        }
+    }
+
+    /// Lets the kernel have the frames again that were handed over: what they caused is published.
+    fn give_back(&mut self) {
+        if self.taken.is_empty() {
+            return;
+        }
+        let mut taken = core::mem::take(&mut self.taken);
+        for start in taken.drain(..) {
+            self.fill.put(start);
+        }
+        self.taken = taken;
+        self.refill();
+        // Last (see the module).
+        self.rx.release();
+    }
+
+    fn send(&mut self) {
+        self.tx.publish();
+        self.push_out();
+        self.reclaim();
     }
 
     /// Has the kernel take what stands in *tx*.
@@ -238,40 +350,31 @@ impl Xdp {
     }
 
     fn receive_batch(&mut self, budget: usize, sink: &mut dyn FnMut(&[RxFrame<'_>])) -> usize {
-        let mut starts = [0u64; BATCH];
         let mut frames = [RxFrame { bytes: &[], in_place: &[], checksum_ok: false }; BATCH];
         let ready = (self.rx.ready() as usize).min(budget).min(BATCH);
-        let (mut count, mut taken) = (0, 0);
+        let mut count = 0;
         for _ in 0..ready {
             let descriptor = self.rx.get::<Descriptor>();
             let (address, len) = (descriptor.address, u64::from(descriptor.len));
             let start = address - address % FRAME_BYTES as u64;
-            if start >= self.area() {
-                continue;
+            if start >= self.area() || address + len > start + FRAME_BYTES as u64 {
+                // No kernel does that.
+                self.alive = false;
+                break;
             }
-            starts[taken] = start;
-            taken += 1;
-            if address + len > start + FRAME_BYTES as u64 {
-                continue;
-            }
-            // SAFETY: inside one frame (just checked), which is ours until it stands in *fill* again: below,
-            // after the last use.
+            self.taken.push(start);
+            // SAFETY: inside one frame (just checked), which is ours until it stands in *fill* again: in
+            // `give_back`, which nobody calls while the sink has the frames.
             let bytes =
                 unsafe { core::slice::from_raw_parts(self.frames.add(address as usize), len as usize) };
             frames[count] =
                 RxFrame { bytes, in_place: &[], checksum_ok: self.config.partial && is_partial(bytes) };
             count += 1;
         }
-        self.rx.release();
-        if taken == 0 {
-            return 0;
+        if count != 0 {
+            sink(&frames[..count]);
         }
-        sink(&frames[..count]);
-        for &start in &starts[..taken] {
-            self.fill.put(start);
-        }
-        self.refill();
-        taken
+        count
     }
 }
 
@@ -288,6 +391,7 @@ impl Device for Xdp {
         if self.unsent {
             self.push_out();
         }
+        self.give_back();
         let mut total = 0;
         while total < budget && self.alive {
             match self.receive_batch(budget - total, sink) {
@@ -303,10 +407,12 @@ impl Device for Xdp {
             return Err(Full);
         }
         if self.free.is_empty() {
-            self.flush();
-            self.reclaim();
+            self.send();
         }
         let Some(address) = self.free.pop() else { return Err(Full) };
+        if let Some(index) = self.sending(address) {
+            self.out[index] = true;
+        }
         // SAFETY: a frame of ours (`free` holds starts inside the area), in nobody's hands.
         let frame = unsafe { core::slice::from_raw_parts_mut(self.frames.add(address as usize), len) };
         fill(frame);
@@ -316,9 +422,8 @@ impl Device for Xdp {
     }
 
     fn flush(&mut self) {
-        self.tx.publish();
-        self.push_out();
-        self.reclaim();
+        self.give_back();
+        self.send();
     }
 }
 
@@ -336,7 +441,7 @@ impl Nic for Xdp {
     }
 
     fn is_sent(&mut self) -> bool {
-        self.flush();
+        self.send();
         self.under_way == 0 || !self.alive
     }
 }
@@ -344,9 +449,9 @@ impl Nic for Xdp {
 impl Ring {
     /// # Safety
     /// See [`Xdp::attach`].
-    unsafe fn attach(area: RingArea, entries: u32) -> Ring {
+    unsafe fn attach(area: RingArea, entries: u32, end: End) -> Ring {
         // SAFETY: offsets inside the mapping, told by the kernel.
-        unsafe {
+        let mut ring = unsafe {
             Ring {
                 producer: area.base.add(area.producer).cast(),
                 consumer: area.base.add(area.consumer).cast(),
@@ -356,7 +461,12 @@ impl Ring {
                 ours: 0,
                 theirs: 0,
             }
-        }
+        };
+        let ours = if end == End::Producer { ring.producer } else { ring.consumer };
+        ring.ours = ring.at(ours).load(Ordering::Acquire);
+        // Not looked at yet: of a consumer nothing is ready, of a producer all may be untaken.
+        ring.theirs = ring.ours;
+        ring
     }
 
     fn is_used(&self) -> bool {
@@ -409,6 +519,12 @@ impl Ring {
         self.ours = self.ours.wrapping_add(1);
         // SAFETY: inside the ring by the mask; published by the kernel (`ready` has loaded with Acquire).
         unsafe { self.entries.cast::<T>().add(index).read() }
+    }
+
+    /// The entry at a position, taken or not.
+    fn peek<T: Copy>(&self, position: u32) -> T {
+        // SAFETY: inside the ring by the mask. Whoever wrote it did so before us.
+        unsafe { self.entries.cast::<T>().add((position & self.mask) as usize).read() }
     }
 
     fn release(&mut self) {
