@@ -33,9 +33,18 @@ fn self_tests_pass() {
     let _alone = alone();
     for cpus in [1, 2, 4] {
         let words = text(selftest("all", cpus));
-        for name in
-            ["preempt", "registers", "migrate", "stress", "fault", "syscall", "signal", "idle", "heap", "killed"]
-        {
+        for name in [
+            "preempt",
+            "registers",
+            "migrate",
+            "stress",
+            "fault",
+            "syscall",
+            "signal",
+            "idle",
+            "heap",
+            "killed",
+        ] {
             assert!(
                 words.lines().any(|l| l.starts_with(&format!("ok {name} "))),
                 "{cpus} vCPUs, {name}:\n{words}"

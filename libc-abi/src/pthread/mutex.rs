@@ -314,16 +314,15 @@ unsafe fn try_lock_robust(mutex: *mut Mutex) -> c_int {
             return relock(this);
         }
         (*head).pending = list_name(mutex);
-        let answer =
-            if seen & TID != 0 && seen & OWNER_DIED == 0 && !is_lost(seen & TID)
-                || !swap(&this.lock, seen, me | seen & WAITERS)
-            {
-                Errno::EBUSY.0
-            } else if seen & (TID | OWNER_DIED) != 0 {
-                Errno::EOWNERDEAD.0
-            } else {
-                0
-            };
+        let answer = if seen & TID != 0 && seen & OWNER_DIED == 0 && !is_lost(seen & TID)
+            || !swap(&this.lock, seen, me | seen & WAITERS)
+        {
+            Errno::EBUSY.0
+        } else if seen & (TID | OWNER_DIED) != 0 {
+            Errno::EOWNERDEAD.0
+        } else {
+            0
+        };
         finish_robust(mutex, head, answer)
     }
 }

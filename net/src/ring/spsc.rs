@@ -511,7 +511,8 @@ mod tests {
             if next(&mut seed).is_multiple_of(2) {
                 let len = (next(&mut seed) % 1500) as usize;
                 let frame = vec![step as u8; len];
-                let meta = Meta { checksum_done: true, segment_size: len as u16, local: len.is_multiple_of(2) };
+                let meta =
+                    Meta { checksum_done: true, segment_size: len as u16, local: len.is_multiple_of(2) };
                 if producer.push(len, meta, |b| b.copy_from_slice(&frame)).unwrap() {
                     model.push_back(frame);
                 }
