@@ -55,8 +55,9 @@ struct Which {
 struct Start {
     #[command(flatten)]
     which: Which,
-    /// What the network uses as its NIC: host sockets (no privileges), a TAP device, an interface by AF_XDP
-    #[arg(long, value_name = "host|tap:NAME|xdp:IF", default_value = "host", value_parser = parse_uplink)]
+    /// What the network uses as its NIC: host sockets (no privileges), a TAP device, an interface by AF_XDP (all
+    /// queues that it receives on, or one)
+    #[arg(long, value_name = "host|tap:NAME|xdp:IF[,queue=K]", default_value = "host", value_parser = parse_uplink)]
     uplink: UplinkSpec,
     /// First address for guests and the network's length (for example 10.9.0.10/24)
     #[arg(long, value_name = "ADDR/LEN", value_parser = parse_prefix)]

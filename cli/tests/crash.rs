@@ -25,6 +25,8 @@ use talk::{Talk, run};
 
 /// How long the client talks before anything happens.
 const QUIET_MS: u64 = 1000;
+/// A client that talks until it is told to end: how long the blows take is the machine's.
+const UNTIL_TOLD_MS: u64 = 3_600_000;
 
 fn long() -> bool {
     std::env::var_os("ATTACCA_LONG").is_some_and(|v| v == "1")
@@ -38,12 +40,12 @@ fn under_blows(name: &str, kind: &'static str, blows: &[(Blow, usize)]) {
     let _alone = alone();
     let network = Network::start(name);
     let total: usize = blows.iter().map(|(_, count)| count).sum();
-    let talk = Talk::start(&network, kind, QUIET_MS + total as u64 * scaled(150, 110) as u64);
+    let mut talk = Talk::start(&network, kind, UNTIL_TOLD_MS);
     let mut random = Random(0x5eed ^ total as u64);
     let calm = quiet(QUIET_MS, &mut random);
     let dealt: Vec<_> =
         blows.iter().map(|&(blow, count)| (blow, deal(&network, blow, count, &mut random))).collect();
-    let silences = talk.end();
+    let silences = talk.end_now();
     silences.report(&format!("{kind}, nothing happens"), &calm);
     for (blow, times) in dealt {
         silences.report(&format!("{kind}, {}", blow.name()), &times);
@@ -178,8 +180,7 @@ fn applications(name: &str, apps: &'static [Application], crashes: usize, hangs:
     let servers: Vec<Guest> = apps.iter().map(|app| app.start(&network)).collect();
     let stop = Arc::new(AtomicBool::new(false));
     let loads: Vec<_> = apps.iter().map(|app| app.load(&network, &stop)).collect();
-    let ms = QUIET_MS + (crashes + hangs) as u64 * 150;
-    let talk = Talk::start(&network, "ping", ms);
+    let mut talk = Talk::start(&network, "ping", UNTIL_TOLD_MS);
     let mut random = Random(crashes as u64);
     let calm = quiet(QUIET_MS, &mut random);
     let killed = deal(&network, Blow::Kill, crashes, &mut random);
@@ -189,7 +190,7 @@ fn applications(name: &str, apps: &'static [Application], crashes: usize, hangs:
         let runs = load.join().unwrap_or_else(|_| panic!("{} was disturbed; {}", app.name, network.status()));
         println!("{}: {runs} runs of its load generator without an error", app.name);
     }
-    let silences = talk.end();
+    let silences = talk.end_now();
     silences.report(&format!("ping beside {name}, nothing happens"), &calm);
     silences.report(&format!("ping beside {name}, crashes"), &killed);
     silences.report(&format!("ping beside {name}, hangs"), &stopped);

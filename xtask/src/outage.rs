@@ -175,7 +175,8 @@ fn start_servers(bench: &Bench) -> Result<[Running; 2]> {
     Ok(servers)
 }
 
-type Answers = Vec<Vec<u64>>;
+/// Of each application, of each connection.
+type Answers = Vec<Vec<Vec<u64>>>;
 type Events = Vec<(u64, Event)>;
 
 /// The times of all answers of each application, and of the events, in nanoseconds since the start.
@@ -221,12 +222,8 @@ fn measure(
     stop.store(true, Ordering::Relaxed);
     let mut answers = Vec::new();
     for clients in clients {
-        let mut times = Vec::new();
-        for client in clients {
-            times.extend(client.join().map_err(|_| "a client panicked")??);
-        }
-        times.sort_unstable();
-        answers.push(times);
+        let times = clients.into_iter().map(|client| client.join().map_err(|_| "a client panicked")?);
+        answers.push(times.collect::<Result<_>>()?);
     }
     servers.iter_mut().try_for_each(Running::still_runs)?;
     Ok((answers, events))
@@ -274,12 +271,25 @@ fn silence(times: &[u64], event: u64) -> f64 {
     near.map(|pair| pair[1] - pair[0]).max().unwrap_or(0) as f64 / 1e6
 }
 
+/// The answers of all connections, in their order.
+fn together(connections: &[Vec<u64>]) -> Vec<u64> {
+    let mut times = connections.concat();
+    times.sort_unstable();
+    times
+}
+
 fn report(answers: &Answers, events: &Events) {
-    for (application, times) in APPLICATIONS.iter().zip(answers) {
-        println!("{}: {} answers, all right, on {CONNECTIONS} connections", application.name, times.len());
+    for (application, connections) in APPLICATIONS.iter().zip(answers) {
+        let all = together(connections);
+        println!("{}: {} answers, all right, on {CONNECTIONS} connections", application.name, all.len());
         for (at, event) in events {
-            let ms = silence(times, *at);
-            println!("  {:6.2} s  {:24} longest silence {ms:.2} ms", *at as f64 / 1e9, event.name());
+            let ms = silence(&all, *at);
+            let one = connections.iter().map(|times| silence(times, *at)).fold(0.0, f64::max);
+            println!(
+                "  {:6.2} s  {:24} longest silence {ms:.2} ms, of one connection {one:.2} ms",
+                *at as f64 / 1e9,
+                event.name()
+            );
         }
     }
 }
@@ -312,8 +322,8 @@ fn draw(answers: &Answers, events: &Events) -> String {
             event.name()
         );
     }
-    for (at, (application, times)) in APPLICATIONS.iter().zip(answers).enumerate() {
-        panel(&mut svg, TOP + PANEL * at as f64, application.name, times, events);
+    for (at, (application, connections)) in APPLICATIONS.iter().zip(answers).enumerate() {
+        panel(&mut svg, TOP + PANEL * at as f64, application.name, &together(connections), events);
     }
     svg.push_str("</svg>\n");
     svg
@@ -386,7 +396,7 @@ mod tests {
     fn the_picture_has_both_applications_and_every_event() {
         let times: Vec<u64> = (0..5000).map(|i| i * 1_000_000).collect();
         let events: Events = EVENTS.iter().map(|(at, event)| (at * 1_000_000, *event)).collect();
-        let svg = draw(&vec![times.clone(), times], &events);
+        let svg = draw(&vec![vec![times.clone()], vec![times]], &events);
         assert!(svg.contains("nginx") && svg.contains("redis") && svg.ends_with("</svg>\n"));
         assert_eq!(svg.matches("<polyline").count(), 2);
     }

@@ -179,13 +179,15 @@ impl Silences {
         near.map(|(begin, end)| end - begin).max().unwrap_or(100_000) as f64 / 1e6
     }
 
-    /// One line: median, 99th percentile, longest.
+    /// One line: median, 90th and 99th percentile, longest.
     pub(crate) fn report(&self, what: &str, times: &[Moment]) {
         let mut all: Vec<f64> = times.iter().map(|&time| self.around(time)).collect();
         all.sort_by(f64::total_cmp);
         let at = |part: f64| all[((all.len() - 1) as f64 * part).round() as usize];
-        let (count, median, p99, longest) = (all.len(), at(0.5), at(0.99), at(1.0));
-        println!("{what}: {count}; silence median {median:.1} ms, p99 {p99:.1} ms, longest {longest:.1} ms");
+        let (count, median, p90, p99, longest) = (all.len(), at(0.5), at(0.9), at(0.99), at(1.0));
+        println!(
+            "{what}: {count}; silence median {median:.1} ms, p90 {p90:.1} ms, p99 {p99:.1} ms, longest {longest:.1} ms"
+        );
     }
 }
 

@@ -35,7 +35,6 @@ impl Talk {
     }
 
     /// Tells it to end, and [`Talk::end`].
-    #[allow(dead_code)] // for tests that know when they have seen enough
     pub(crate) fn end_now(&mut self) -> Silences {
         self.client.signal(libc::SIGTERM);
         self.finish()

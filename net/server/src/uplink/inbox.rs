@@ -89,27 +89,33 @@ impl Inbox {
             return None;
         }
         // SAFETY: inside the mapping (just checked); nobody else uses this memory (promise to `open`).
-        let room = unsafe { std::slice::from_raw_parts_mut(self.at(self.used), TAP_MAX) };
-        room[..HEAD].fill(0);
-        Some(room)
+        Some(unsafe { std::slice::from_raw_parts_mut(self.at(self.used), TAP_MAX) })
     }
 
     /// It has been read.
     pub(crate) fn filled(&mut self, len: usize) {
+        let next = (self.used + len).next_multiple_of(64);
+        self.empty(next);
         let list = self.list();
         list.spans[self.count].store((self.used as u64) << 32 | len as u64, Ordering::Relaxed);
         list.count.store(self.count as u32 + 1, Ordering::Release);
         self.count += 1;
-        self.used = (self.used + len).next_multiple_of(64);
+        self.used = next;
     }
 
     /// All that is listed has been published.
     pub(crate) fn clear(&mut self) {
-        // First, so that the place of the next frame is never one of an old one that is not listed.
-        // SAFETY: inside the mapping; nobody else uses this memory.
-        unsafe { std::ptr::write_bytes(self.at(0), 0, HEAD) };
+        self.empty(0);
         self.list().count.store(0, Ordering::Release);
         (self.count, self.used) = (0, 0);
+    }
+
+    /// The next frame's place shows no old one, before the list says that it is the next.
+    fn empty(&mut self, place: usize) {
+        if place + TAP_MAX <= DATA {
+            // SAFETY: inside the mapping (just checked); nobody else uses this memory.
+            unsafe { std::ptr::write_bytes(self.at(place), 0, HEAD) };
+        }
     }
 
     fn span(&self, index: usize) -> (usize, usize) {
@@ -184,7 +190,12 @@ mod tests {
         assert_eq!(listed(&second), [frame(2, 1400), frame(3, 60_000), last]);
         second.clear();
         drop(second);
-        assert_eq!(Inbox::open(&memory).unwrap().count(), 0);
+        // What lies behind the list from earlier rounds is not taken for news.
+        let mut third = Inbox::open(&memory).unwrap();
+        assert_eq!(third.count(), 0);
+        take(&mut third, &frame(5, 1400));
+        drop(third);
+        assert_eq!(listed(&Inbox::open(&memory).unwrap()), [frame(5, 1400)]);
     }
 
     #[test]
