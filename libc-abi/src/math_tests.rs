@@ -188,9 +188,9 @@ macro_rules! long {
         // SAFETY: the argument is on the stack where the psABI has it, the result comes in st(0).
         unsafe {
             core::arch::asm!(
-                "push rbp", "mov rbp, rsp", "and rsp, -16", "sub rsp, 16", "fld tbyte ptr [{x}]", "fstp tbyte ptr [rsp]",
-                "call {f}", "mov rsp, rbp", "pop rbp", "fstp tbyte ptr [r12]",
-                x = in(reg) &x, in("r12") &mut result, f = in(reg) $function as *const (),
+                "push rbp", "mov rbp, rsp", "and rsp, -16", "sub rsp, 16", "fld tbyte ptr [r13]", "fstp tbyte ptr [rsp]",
+                "call rax", "mov rsp, rbp", "pop rbp", "fstp tbyte ptr [r12]",
+                in("r13") &x, in("r12") &mut result, in("rax") $function as *const (),
                 clobber_abi("C")
             );
         }

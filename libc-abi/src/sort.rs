@@ -22,6 +22,10 @@ const SMALL: usize = 1024;
 /// Elements that are sorted by insertion.
 const FEW: usize = 5;
 
+/// Elements that are merged by branches. Up to here each step's wait for the comparison before costs more than a branch
+/// that was guessed wrong now and then; above, guessing is what costs.
+const BRANCHES: usize = 16;
+
 /// A comparison of two elements: the order of the first against the second.
 trait Order {
     unsafe fn after(&self, a: *const u8, b: *const u8) -> bool;
@@ -97,6 +101,16 @@ unsafe fn merge_sort<O: Order, S: Size>(base: *mut u8, count: usize, scratch: *m
     }
     let (mut left, mut right, mut to) = (base.cast_const(), middle.cast_const(), scratch);
     let end = base.add(count * bytes).cast_const();
+    while count <= BRANCHES && left < middle.cast_const() && right < end {
+        if order.after(left, right) {
+            size.copy(to, right);
+            right = right.add(bytes);
+        } else {
+            size.copy(to, left);
+            left = left.add(bytes);
+        }
+        to = to.add(bytes);
+    }
     while left < middle.cast_const() && right < end {
         // Equal elements: the left one first, which makes the sort stable. Without a branch: which side is next
         // is a coin's toss to the processor.

@@ -2,13 +2,14 @@
 //!
 //! Assembly, because the guest's own compiler-made calls to these functions end here: a Rust loop
 //! could be lowered into a call of itself. Baseline SSE2 up to 128 bytes, then AVX if the processor has it
-//! ([`crate::string_wide`]); from [`REP_THRESHOLD`] bytes on `rep movsb`/`rep stosb` if the processor
+//! ([`crate::string_wide`]), or AVX-512 ([`crate::string_evex`], where programs are bound to at once); from [`REP_THRESHOLD`] bytes on `rep movsb`/`rep stosb` if the processor
 //! says that they are fast (ERMS), decided once.
 //!
 //! Copies of up to 128 bytes (256 with AVX) load everything before they store anything; longer ones load the head
 //! and tail first and walk in the direction that overlap allows. So one body serves both `memcpy`
 //! and `memmove` (as in glibc, whose old `memcpy@GLIBC_2.2.5` is a `memmove` too).
 
+use crate::string_evex;
 use crate::string_wide::{STATE as WIDE, THERE};
 use crate::types::{c_int, c_void};
 use core::arch::naked_asm;
@@ -110,6 +111,9 @@ pub unsafe extern "C" fn memmove(to: *mut c_void, from: *const c_void, size: usi
         "5:",
         "cmp byte ptr [rip + {wide}], {there}",
         "je 70f",
+        "jb 51f",
+        "cmp rdx, {evex_below}",
+        "jb {evex}",
         // Longer: backwards if the target starts inside the source.
         "51:",
         "mov rcx, rdi",
@@ -314,6 +318,8 @@ pub unsafe extern "C" fn memmove(to: *mut c_void, from: *const c_void, size: usi
         ".cfi_endproc",
         wide = sym WIDE,
         there = const THERE,
+        evex_below = const string_evex::LONG_COPY,
+        evex = sym string_evex::memmove,
         threshold = const REP_THRESHOLD,
         rep = sym REP,
         decide = sym decide,
@@ -366,6 +372,9 @@ pub unsafe extern "C" fn memset(to: *mut c_void, byte: c_int, size: usize) -> *m
         "4:",
         "cmp byte ptr [rip + {wide}], {there}",
         "je 70f",
+        "jb 41f",
+        "cmp rdx, {evex_below}",
+        "jb {evex}",
         "41:",
         "cmp rdx, {threshold}",
         "jb 6f",
@@ -459,6 +468,8 @@ pub unsafe extern "C" fn memset(to: *mut c_void, byte: c_int, size: usize) -> *m
         ".cfi_endproc",
         wide = sym WIDE,
         there = const THERE,
+        evex_below = const string_evex::LONG_FILL,
+        evex = sym string_evex::memset,
         threshold = const REP_THRESHOLD,
         rep = sym REP,
         decide = sym decide,

@@ -18,18 +18,20 @@ use core::sync::atomic::{AtomicU8, Ordering};
 const BLOCK: usize = 32;
 const PAGE: usize = 4096;
 
-/// Undecided, absent, there. Racing first callers write the same value. `string_mem`'s assembly reads it, too.
+/// Undecided, absent, there, there with [`crate::string_evex`]. Racing first callers write the same value. `string_mem`'s
+/// assembly reads it, too.
 pub(crate) static STATE: AtomicU8 = AtomicU8::new(0);
 const ABSENT: u8 = 1;
 pub(crate) const THERE: u8 = 2;
+const EVEX: u8 = 3;
 
 /// Whether this file's functions may be called.
 #[inline(always)]
 pub fn there() -> bool {
     match STATE.load(Ordering::Relaxed) {
-        THERE => true,
+        THERE.. => true,
         ABSENT => false,
-        _ => decide(),
+        0 => decide(),
     }
 }
 
@@ -50,7 +52,12 @@ pub fn decide() -> bool {
     const LEAF7: u32 = 1 << 5 | 1 << 3 | 1 << 8;
     let has =
         leaf1 & LEAF1 == LEAF1 && saved() && __cpuid(0).eax >= 7 && __cpuid_count(7, 0).ebx & LEAF7 == LEAF7;
-    STATE.store(if has { THERE } else { ABSENT }, Ordering::Relaxed);
+    let state = match has {
+        true if crate::string_evex::there() => EVEX,
+        true => THERE,
+        false => ABSENT,
+    };
+    STATE.store(state, Ordering::Relaxed);
     has
 }
 

@@ -43,7 +43,7 @@ unsafe fn substring(haystack: *const c_char, needle: *const c_char) -> *mut c_ch
     let mut budget = 256usize;
     let mut at = haystack;
     loop {
-        at = strchr(at, *needle as c_int);
+        at = crate::string_evex::find_char(at, *needle as u8);
         if at.is_null() {
             return null_mut();
         }

@@ -340,8 +340,36 @@ pub(crate) struct Parsed<T> {
     pub(crate) range: bool,
 }
 
+/// Of a decimal text whose value was rounded to a number no larger than the least normal one: whether it is certain, without
+/// more than its digits, that it was tiny and inexact (`subnormal`) or that it was not tiny at all. False: somebody has to look.
+///
+/// A subnormal number is an integer over 2^1074 (2^149). A text of up to 19 digits that is d over 10^k with k above 27 is
+/// never that, because 5^k would have to divide d, which is less than 5^28. What was rounded to a subnormal number is less than the least
+/// normal one by more than half a unit of unbounded exponents, so it is tiny after rounding, too. What was rounded to the least normal
+/// number was not tiny if it is no less than that (`least`: its first 19 digits, rounded up).
+fn edge_is_clear(text: Text, value: Value, subnormal: bool, least: u64) -> bool {
+    let Value::Decimal { start, end, exponent } = value else { return false };
+    let (mut digits, mut count, mut places, mut point) = (0u64, 0, 0i64, false);
+    for byte in text.slice(start, end) {
+        if *byte == b'.' {
+            point = true;
+            continue;
+        }
+        places += i64::from(point);
+        if *byte == b'0' && count == 0 {
+            continue;
+        }
+        count += 1;
+        if count > 19 {
+            return false;
+        }
+        digits = digits * 10 + u64::from(byte - b'0');
+    }
+    if subnormal { places - exponent > 27 } else { digits * 10u64.pow(19 - count) >= least }
+}
+
 macro_rules! binary_format {
-    ($name:ident, $float:ty, $bits:ty, $format:expr) => {
+    ($name:ident, $float:ty, $bits:ty, $format:expr, $least:expr) => {
         /// Converts the number at the start of a C string.
         ///
         /// # Safety
@@ -363,6 +391,19 @@ macro_rules! binary_format {
                         .and_then(|digits| digits.parse::<$float>().ok());
                     match fast {
                         Some(value) if value > <$float>::MIN_POSITIVE && value.is_finite() => (value, false),
+                        // Below the normal range something is lost of almost every text.
+                        Some(value)
+                            if value > 0.0
+                                && value <= <$float>::MIN_POSITIVE
+                                && edge_is_clear(
+                                    text,
+                                    found.value,
+                                    value < <$float>::MIN_POSITIVE,
+                                    $least,
+                                ) =>
+                        {
+                            (value, value < <$float>::MIN_POSITIVE)
+                        }
                         // At the edges of the range ERANGE depends on what was lost.
                         _ => assemble(rounded(text, found.value, $format)),
                     }
@@ -388,8 +429,9 @@ macro_rules! binary_format {
     };
 }
 
-binary_format!(parse_f32, f32, u32, SINGLE);
-binary_format!(parse_f64, f64, u64, DOUBLE);
+// 19 digits of 2^-126 and of 2^-1022, rounded up.
+binary_format!(parse_f32, f32, u32, SINGLE, 1_175_494_350_822_287_508);
+binary_format!(parse_f64, f64, u64, DOUBLE, 2_225_073_858_507_201_384);
 
 /// As the others, for the x87 `long double`.
 ///

@@ -19,7 +19,9 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 #[repr(C)]
 pub struct Bin {
     head: *mut Block,
-    count: u32,
+    /// Blocks that may come back before somebody counts what is here: with what is here, twice a batch at most. There
+    /// is no count: it would be read, changed and written by each `malloc` and each `free`, and the next would wait for it.
+    room: u32,
     /// Blocks that the next refill asks for: grows from refill to refill, so that a thread that
     /// needs one block of a class does not touch a page full of them.
     want: u32,
@@ -59,8 +61,25 @@ pub fn pop(class: usize) -> *mut u8 {
             return refill(bin, class);
         }
         bin.head = (*head).next;
-        bin.count -= 1;
         (*head).key = 0;
+        head.cast()
+    }
+}
+
+/// A block for `size` bytes if one of a small class is at hand; else null, and [`pop`] or others may have one.
+#[inline(always)]
+pub fn pop_fine(size: usize) -> *mut u8 {
+    if size > class::FINE_MOST {
+        return core::ptr::null_mut();
+    }
+    // SAFETY: as in `pop`; the class of such a size is one of the bins.
+    unsafe {
+        let bin = (&raw mut (*thread::current()).cache.bins).cast::<Bin>().add(class::of_fine(size));
+        let head = (*bin).head;
+        if !head.is_null() {
+            (*bin).head = (*head).next;
+            (*head).key = 0;
+        }
         head.cast()
     }
 }
@@ -82,11 +101,36 @@ pub unsafe fn push(class: usize, block: *mut u8) {
         (*block).next = bin.head;
         (*block).key = key;
         bin.head = block;
-        bin.count += 1;
-        if bin.count >= 2 * class::batch(class) {
-            flush(bin, class, class::batch(class));
+        if bin.room == 0 {
+            return count_again(bin, class);
         }
+        bin.room -= 1;
     }
+}
+
+/// Finds out how many blocks there are, and gives a batch back if there are more than one. Either way there is room for a
+/// batch then, so that a block is counted twice at most for each that comes back.
+#[cold]
+#[inline(never)]
+fn count_again(bin: &mut Bin, class: usize) {
+    let batch = class::batch(class);
+    let mut count = length(bin);
+    if count > batch {
+        flush(bin, class, batch);
+        count -= batch;
+    }
+    bin.room = 2 * batch - count;
+}
+
+/// Blocks of a bin.
+fn length(bin: &Bin) -> u32 {
+    let (mut count, mut block) = (0, bin.head);
+    while !block.is_null() {
+        count += 1;
+        // SAFETY: a chain of free blocks, the calling thread's own.
+        block = unsafe { (*block).next };
+    }
+    count
 }
 
 #[cold]
@@ -101,9 +145,9 @@ fn refill(bin: &mut Bin, class: usize) -> *mut u8 {
     // SAFETY: `fetch` hands over a chain of `count` free blocks.
     unsafe {
         bin.head = (*head).next;
-        bin.count = count - 1;
         (*head).key = 0;
     }
+    bin.room = 2 * class::batch(class) - count;
     head.cast()
 }
 
@@ -123,7 +167,6 @@ fn flush(bin: &mut Bin, class: usize, count: u32) {
         bin.head = (*last).next;
         (*last).next = core::ptr::null_mut();
     }
-    bin.count -= count;
     central::give(class, head, count);
 }
 
@@ -139,10 +182,35 @@ pub(super) fn pop_span(pages: usize) -> *mut Span {
         {
             *slot = core::ptr::null_mut();
             span.used = 1;
+            span.asked(pages, false);
             return span;
         }
     }
     core::ptr::null_mut()
+}
+
+/// A kept span in which a block grew before, or null: who grows a buffer step by step does so again with the next one, and
+/// grows it in the same place then. The longest, of at most eight times `pages`: it may stay as short as it is now.
+#[inline]
+pub(super) fn pop_grown(pages: usize) -> *mut Span {
+    // SAFETY: as in `pop_span`.
+    let cache = unsafe { &mut (*thread::current()).cache };
+    let fits = |span: &Span| span.grew() && (pages..=8 * pages).contains(&(span.pages as usize));
+    let length = |slot: &*mut Span| {
+        // SAFETY: as above.
+        unsafe { slot.as_ref() }.filter(|span| fits(span)).map_or(0, |span| span.pages)
+    };
+    let Some(slot) = cache.spans.iter_mut().max_by_key(|slot| length(slot)).filter(|slot| length(slot) > 0)
+    else {
+        return core::ptr::null_mut();
+    };
+    let span = core::mem::replace(slot, core::ptr::null_mut());
+    // SAFETY: as above; it was not null.
+    unsafe {
+        (*span).used = 1;
+        (*span).asked(pages, true);
+    }
+    span
 }
 
 /// Keeps a span that is given up, in the place of the one that was kept longest. False if it is too long.
@@ -184,9 +252,11 @@ pub fn flush_all() {
     for class in 0..class::COUNT {
         // SAFETY: the calling thread's own cache.
         let bin = unsafe { &mut (*thread::current()).cache.bins[class] };
-        while bin.count > 0 {
-            let some = bin.count.min(class::batch(class));
+        let mut left = length(bin);
+        while left > 0 {
+            let some = left.min(class::batch(class));
             flush(bin, class, some);
+            left -= some;
         }
         bin.want = 0;
     }
@@ -198,6 +268,6 @@ pub fn cached_bytes() -> usize {
     let cache = unsafe { &(*thread::current()).cache };
     // SAFETY: spans that are kept stay.
     let spans = cache.spans.iter().filter_map(|span| unsafe { span.as_ref() }).map(Span::bytes);
-    let blocks = cache.bins.iter().enumerate().map(|(class, bin)| bin.count as usize * class::size(class));
+    let blocks = cache.bins.iter().enumerate().map(|(class, bin)| length(bin) as usize * class::size(class));
     blocks.chain(spans).sum()
 }

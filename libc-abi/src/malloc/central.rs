@@ -10,7 +10,7 @@ use crate::futex::{Lock, RawLock};
 use core::ptr::null_mut;
 
 /// Batches kept whole for each class.
-const READY: usize = 8;
+const READY: usize = 16;
 
 struct Central {
     ready: [*mut Block; READY],

@@ -22,6 +22,17 @@ pub(super) fn of(size: usize) -> usize {
     if size <= 1024 { FINE[(size + 15) >> 4] as usize } else { COARSE[(size + 255) >> 8] as usize }
 }
 
+/// Largest size of [`of_fine`].
+pub(super) const FINE_MOST: usize = 1024;
+
+/// The class of a size, `size <= FINE_MOST`: one look.
+#[inline(always)]
+pub(super) fn of_fine(size: usize) -> usize {
+    debug_assert!(size <= FINE_MOST);
+    // SAFETY: the table has an entry for each sixteen bytes up to there.
+    unsafe { *FINE.get_unchecked((size + 15) >> 4) as usize }
+}
+
 /// Block size of a class.
 #[inline(always)]
 pub(super) fn size(class: usize) -> usize {

@@ -13,9 +13,18 @@ const MAX_LARGE: usize = 32 << 20;
 /// not bytes. Below, a copy is cheaper than the page faults of fresh memory.
 const REMAP: usize = 1 << 20;
 
+/// From here on a block that realloc moves to grow gets pages of its own, which can become more where they are.
+const GROW: usize = class::PAGE;
+
 /// malloc(3).
 #[inline]
 pub fn malloc(size: usize) -> *mut c_void {
+    let block = cache::pop_fine(size);
+    if block.is_null() { malloc_slow(size) } else { block.cast() }
+}
+
+#[inline(never)]
+fn malloc_slow(size: usize) -> *mut c_void {
     if size <= class::MAX_SMALL {
         let block = cache::pop(class::of(size));
         if block.is_null() {
@@ -79,6 +88,10 @@ pub unsafe fn realloc(old: *mut c_void, size: usize) -> *mut c_void {
     if old.is_null() {
         return malloc(size);
     }
+    // SAFETY: the caller's block.
+    if let Some(block) = unsafe { realloc_small(old, size) } {
+        return block;
+    }
     if size == 0 {
         // SAFETY: forwarded. glibc frees and answers null.
         unsafe { free(old) };
@@ -92,7 +105,11 @@ pub unsafe fn realloc(old: *mut c_void, size: usize) -> *mut c_void {
         let moved = huge::resize(old as usize, size);
         return if moved.is_null() { out_of_memory() } else { moved.cast() };
     }
-    let new = if size >= REMAP && size > have { huge::allocate(size, 1).cast() } else { malloc(size) };
+    let new = match size {
+        REMAP.. if size > have => huge::allocate(size, 1).cast(),
+        GROW..REMAP if size > have => allocate_to_grow(size),
+        _ => malloc(size),
+    };
     if !new.is_null() {
         // SAFETY: two live blocks; the shorter length is copied.
         unsafe {
@@ -103,19 +120,67 @@ pub unsafe fn realloc(old: *mut c_void, size: usize) -> *mut c_void {
     new
 }
 
+/// Small blocks that stay where they are or get a little larger: one look at the page map, nobody else asked.
+///
+/// # Safety
+/// As [`free`] for `old`, if the answer is a block.
+#[inline(always)]
+unsafe fn realloc_small(old: *mut c_void, size: usize) -> Option<*mut c_void> {
+    let class = pages::class_in(pages::lookup(old as usize)).filter(|_| old as usize & 15 == 0)?;
+    let have = class::size(class);
+    if size <= have {
+        return (size > 0 && stays(have, size)).then_some(old);
+    }
+    let new = cache::pop_fine(size);
+    if new.is_null() {
+        return None;
+    }
+    // SAFETY: two live blocks, of which the new one is longer; the page map says of which class the old one is.
+    unsafe {
+        core::ptr::copy_nonoverlapping(old.cast::<u8>(), new, have);
+        cache::push(class, old.cast());
+    }
+    Some(new.cast())
+}
+
+/// Whether a small block that becomes shorter keeps its place: not half empty.
+fn stays(have: usize, size: usize) -> bool {
+    size > have / 2 || have <= 64
+}
+
+/// A large block that is likely to grow.
+fn allocate_to_grow(size: usize) -> *mut c_void {
+    let kept = cache::pop_grown(size.div_ceil(class::PAGE));
+    if !kept.is_null() {
+        // SAFETY: the span is ours.
+        return unsafe { (*kept).start } as *mut c_void;
+    }
+    match pages::allocate_large(size, 1) {
+        // SAFETY: the span is fresh.
+        Some((span, _)) => unsafe {
+            (*span).asked(size.div_ceil(class::PAGE), true);
+            (*span).start as *mut c_void
+        },
+        None => malloc(size),
+    }
+}
+
 /// Whether the block may stay where it is: its class is right (or, shrinking, not half empty), or its
 /// span could be made longer or shorter.
 fn fits_in_place(old: usize, have: usize, size: usize) -> bool {
-    if have <= class::MAX_SMALL {
-        return size <= have && (size > have / 2 || have <= 64);
-    }
     let word = pages::lookup(old);
+    if pages::class_in(word).is_some() {
+        return size <= have && stays(have, size);
+    }
     let span = pages::span_in(word);
-    if span.is_null() || size <= class::MAX_SMALL || size > MAX_LARGE {
+    if span.is_null() || size > MAX_LARGE {
         return false;
     }
     // SAFETY: `usable` found it to be a large block in use.
-    unsafe { pages::resize(span, size) }
+    unsafe {
+        let becomes_small = size <= class::MAX_SMALL && size.div_ceil(class::PAGE) < (*span).pages_asked();
+        !becomes_small && pages::resize(span, size)
+    }
 }
 
 /// memalign(3); `align` is a power of two.

@@ -49,13 +49,15 @@ pub(super) struct Span {
     /// Heap pages.
     pub(super) pages: u32,
     pub(super) state: State,
+    /// Small: its class. Large: whether its block grew ([`Span::grew`]).
     class: u8,
     arena: u16,
     /// Small: blocks handed out. Large: 0 while a thread keeps it (`cache.rs`).
     pub(super) used: u32,
     /// Small: blocks in all.
     pub(super) capacity: u32,
-    /// Small: blocks never handed out start here.
+    /// Small: blocks never handed out start here. Large: heap pages that were asked for last; a span that a thread had
+    /// kept may have more.
     bump: u32,
     /// Small: blocks that came back.
     free: *mut Block,
@@ -67,6 +69,25 @@ impl Span {
     /// Bytes.
     pub(super) fn bytes(&self) -> usize {
         self.pages as usize * PAGE
+    }
+
+    /// Large: how many pages were asked for, and whether by `realloc`, to grow.
+    #[inline]
+    pub(super) fn asked(&mut self, pages: usize, to_grow: bool) {
+        self.bump = pages as u32;
+        self.class = u8::from(to_grow);
+    }
+
+    /// Large: the pages that were asked for last.
+    #[inline]
+    pub(super) fn pages_asked(&self) -> usize {
+        self.bump as usize
+    }
+
+    /// Large: whether the block that is or was here came to grow.
+    #[inline]
+    pub(super) fn grew(&self) -> bool {
+        self.class != 0
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -259,6 +280,7 @@ pub(super) fn allocate_large(bytes: usize, align: usize) -> Option<(*mut Span, b
     unsafe {
         (*span).state = State::Large;
         (*span).used = 1;
+        (*span).asked(pages, false);
         heap.stats.large += (*span).pages as usize;
         mark_ends(span);
     }
@@ -313,11 +335,20 @@ pub(super) fn release_large(span: *mut Span, start: usize) -> bool {
 /// `span` is a large span in use by the caller.
 pub(super) unsafe fn resize(span: *mut Span, bytes: usize) -> bool {
     let wanted = bytes.div_ceil(PAGE).max(1);
+    // SAFETY: the caller's span.
+    unsafe {
+        // Growing within what it has already.
+        if (*span).bump as usize <= wanted && wanted <= (*span).pages as usize {
+            (*span).bump = wanted as u32;
+            return true;
+        }
+    }
     let mut heap = HEAP.lock();
     // SAFETY: the caller's span; its neighbour belongs to the lock's holder.
     unsafe {
         let have = (*span).pages as usize;
         if wanted < have {
+            (*span).bump = wanted as u32;
             let Some(tail) = heap.split(span, wanted) else { return true };
             heap.stats.in_use -= have - wanted;
             heap.stats.large -= have - wanted;
@@ -338,6 +369,7 @@ pub(super) unsafe fn resize(span: *mut Span, bytes: usize) -> bool {
                 heap.insert(rest, state);
             }
             (*span).pages += (*next).pages;
+            (*span).asked(wanted, true);
             heap.stats.in_use += (*next).pages as usize;
             heap.stats.large += (*next).pages as usize;
             heap.stats.peak = heap.stats.peak.max(heap.stats.in_use);

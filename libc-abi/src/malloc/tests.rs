@@ -338,3 +338,63 @@ fn large_blocks_are_kept_for_a_while() {
     .join()
     .unwrap();
 }
+
+/// Who grows a block step by step gets, the next time, the place where one grew before; the contents come along.
+#[test]
+fn growing_again_stays_where_it_grew() {
+    std::thread::spawn(|| {
+        let grow = || {
+            let (mut block, mut places) = (core::ptr::null_mut::<u8>(), Vec::new());
+            for step in 4..17 {
+                // SAFETY: a block of ours, of 2^(step - 1) bytes that were written.
+                unsafe {
+                    block = imp::realloc(block.cast(), 1 << step).cast();
+                    let bytes = core::slice::from_raw_parts_mut(block, 1 << step);
+                    if step > 4 {
+                        assert!(bytes[..1 << (step - 1)].iter().all(|byte| *byte == step - 1));
+                    }
+                    bytes.fill(step);
+                }
+                assert!(imp::usable(block as usize).unwrap() >= 1 << step);
+                places.push(block as usize);
+            }
+            // SAFETY: given up once.
+            unsafe { imp::free(block.cast()) };
+            places
+        };
+        let first = grow();
+        let again = grow();
+        // 8 KiB to 64 KiB.
+        assert!(again[9..].iter().all(|place| *place == first[12]), "{first:x?} {again:x?}");
+        // And it becomes shorter when it is made so.
+        // SAFETY: as above.
+        unsafe {
+            let block = imp::realloc(core::ptr::null_mut(), 4096);
+            let block = imp::realloc(block, 60_000);
+            let block = imp::realloc(block, 40_000);
+            assert!(imp::usable(block as usize).unwrap() < 50_000);
+            imp::free(block);
+        }
+        super::cache::flush_all();
+        assert_eq!(super::cache::cached_bytes(), 0);
+    })
+    .join()
+    .unwrap();
+}
+
+/// A thread's bins hold two batches of a class at most, however many blocks come back.
+#[test]
+fn what_comes_back_is_passed_on() {
+    std::thread::spawn(|| {
+        let blocks: Vec<_> = (0..5000).map(|_| imp::malloc(64)).collect();
+        for block in blocks {
+            // SAFETY: a block of ours, given up once.
+            unsafe { imp::free(block) };
+            assert!(super::cache::cached_bytes() <= 128 * 64 + 16384, "{}", super::cache::cached_bytes());
+        }
+        super::cache::flush_all();
+        assert_eq!(super::cache::cached_bytes(), 0);
+    })
+    .join()
+    .unwrap();
+}

@@ -8,6 +8,7 @@ use super::fortify::chk_fail;
 use crate::errno;
 use crate::malloc;
 use crate::stdio::c_bytes;
+use crate::string_evex;
 use crate::types::*;
 use core::ffi::CStr;
 use core::ptr::null_mut;
@@ -41,6 +42,15 @@ fn get_line(f: &mut FILE, into: *mut c_char, size: c_int) -> *mut c_char {
     }
     let into = into.cast::<u8>();
     let (room, mut len) = (size as usize - 1, 0);
+    if let Some(line) = whole_line(f, room) {
+        // SAFETY: the line is at most `room` bytes long, its end the last of `size`.
+        unsafe {
+            core::ptr::copy_nonoverlapping(f.read_ptr, into, line);
+            *into.add(line) = 0;
+            f.read_ptr = f.read_ptr.add(line);
+        }
+        return into.cast();
+    }
     let old_error = f.flags & flag::ERR_SEEN;
     f.flags &= !flag::ERR_SEEN;
     if room > 0 {
@@ -62,6 +72,19 @@ fn get_line(f: &mut FILE, into: *mut c_char, size: c_int) -> *mut c_char {
     // SAFETY: as above; the NUL is the last of `size` bytes at most.
     unsafe { *into.add(len) = 0 };
     into.cast()
+}
+
+/// The length of the next line, if all of it is in the buffer and in `room` bytes: most are.
+#[inline]
+fn whole_line(f: &mut FILE, room: usize) -> Option<usize> {
+    f.orient_bytes();
+    if f.has(flag::CURRENTLY_PUTTING) {
+        return None;
+    }
+    let at = f.read_ptr.cast_const().cast();
+    // SAFETY: as many bytes can be read there.
+    let end = unsafe { string_evex::find_byte(at, b'\n', f.readable().min(room)) };
+    (!end.is_null()).then(|| end as usize - at as usize + 1)
 }
 
 /// `getdelim`: a line of any length in memory that grows.

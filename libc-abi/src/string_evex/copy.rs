@@ -5,6 +5,11 @@ use crate::string_mem;
 use crate::types::*;
 use core::arch::naked_asm;
 
+/// From here on [`string_mem`] does it, which comes here below that.
+pub(crate) const LONG_COPY: usize = 8193;
+/// As [`LONG_COPY`], of memset.
+pub(crate) const LONG_FILL: usize = 2049;
+
 /// memmove(3); also memcpy(3).
 #[unsafe(naked)]
 pub unsafe extern "C" fn memmove(to: *mut c_void, from: *const c_void, size: usize) -> *mut c_void {
@@ -90,8 +95,8 @@ pub unsafe extern "C" fn memmove(to: *mut c_void, from: *const c_void, size: usi
         "vmovdqu64 [rdi+rdx-64], zmm17",
         "ret",
         "6:",
-        "cmp rdx, 8192",
-        "ja 9f",
+        "cmp rdx, {most}",
+        "jae 9f",
         "mov rcx, rdi",
         "sub rcx, rsi",
         "je 20b",
@@ -165,6 +170,7 @@ pub unsafe extern "C" fn memmove(to: *mut c_void, from: *const c_void, size: usi
         "9:",
         "jmp {long}",
         ".cfi_endproc",
+        most = const LONG_COPY,
         long = sym string_mem::memmove,
     )
 }
@@ -212,8 +218,8 @@ pub unsafe extern "C" fn memset(to: *mut c_void, byte: c_int, size: usize) -> *m
         "vmovdqu64 [rdi+rdx-16], xmm16",
         "ret",
         "3:",
-        "cmp rdx, 2048",
-        "ja 9f",
+        "cmp rdx, {most}",
+        "jae 9f",
         "vmovdqu64 [rdi], zmm16",
         "cmp edx, 128",
         "ja 4f",
@@ -249,6 +255,7 @@ pub unsafe extern "C" fn memset(to: *mut c_void, byte: c_int, size: usize) -> *m
         "9:",
         "jmp {long}",
         ".cfi_endproc",
+        most = const LONG_FILL,
         long = sym string_mem::memset,
     )
 }

@@ -19,9 +19,11 @@ mod copy;
 mod scan;
 
 pub use compare::{memcmp, strcmp, strncmp};
+pub(crate) use copy::{LONG_COPY, LONG_FILL};
 pub use copy::{memmove, memset, stpcpy, strcpy};
 pub use scan::{memchr, strchr, strchrnul, strlen, strnlen};
 
+use crate::types::{c_char, c_void};
 use crate::{string, string_mem};
 use core::arch::x86_64::{__cpuid, __cpuid_count};
 use core::sync::atomic::{AtomicU8, Ordering};
@@ -57,14 +59,46 @@ pub fn bound(address: *const ()) -> *const () {
     }
 }
 
+/// memchr(3) for this crate's own short searches: the best there is.
+///
+/// # Safety
+/// As for memchr.
+#[inline]
+pub unsafe fn find_byte(from: *const c_void, byte: u8, size: usize) -> *mut c_void {
+    // SAFETY: the caller's.
+    unsafe { if there() { memchr(from, byte.into(), size) } else { string::memchr(from, byte.into(), size) } }
+}
+
+/// strchr(3) for this crate's own searches.
+///
+/// # Safety
+/// As for strchr.
+#[inline]
+pub unsafe fn find_char(s: *const c_char, byte: u8) -> *mut c_char {
+    // SAFETY: the caller's.
+    unsafe { if there() { strchr(s, byte.into()) } else { string::strchr(s, byte.into()) } }
+}
+
 /// Whether this module's functions may be called.
+#[inline]
 pub fn there() -> bool {
-    // Undecided, absent, there. Racing first callers write the same value.
-    static STATE: AtomicU8 = AtomicU8::new(0);
-    if STATE.load(Ordering::Relaxed) == 0 {
-        STATE.store(if supported() { 2 } else { 1 }, Ordering::Relaxed);
+    match STATE.load(Ordering::Relaxed) {
+        THERE => true,
+        ABSENT => false,
+        _ => decide(),
     }
-    STATE.load(Ordering::Relaxed) == 2
+}
+
+/// Undecided, absent, there. Racing first callers write the same value.
+static STATE: AtomicU8 = AtomicU8::new(0);
+const ABSENT: u8 = 1;
+const THERE: u8 = 2;
+
+#[cold]
+fn decide() -> bool {
+    let there = supported();
+    STATE.store(if there { THERE } else { ABSENT }, Ordering::Relaxed);
+    there
 }
 
 /// Asks the processor, and whether the host's kernel saves the registers.
