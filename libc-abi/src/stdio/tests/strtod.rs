@@ -165,6 +165,35 @@ fn agrees_on_a_table() {
     }
 }
 
+/// What `ERANGE` depends on where results become subnormal: texts of 1 to 22 digits around both formats' least normal number,
+/// and below it.
+#[test]
+fn agrees_at_the_edge_of_the_range() {
+    let mut random = Random(7);
+    for edge in [f64::MIN_POSITIVE, f64::from(f32::MIN_POSITIVE)] {
+        for _ in 0..20_000 {
+            let near = f64::from_bits(edge.to_bits() - 3 + random.below(7));
+            let value = if random.below(2) == 0 { near } else { edge / (1 + random.below(1 << 20)) as f64 };
+            check(&format!("{:.*e}", random.below(22) as usize, value));
+        }
+        let digits = format!("{edge:.800e}");
+        let (digits, exponent) = digits.split_once('e').unwrap();
+        for length in 1..40 {
+            let cut = &digits[..length + 1];
+            for text in
+                [format!("{cut}e{exponent}"), format!("{cut}1e{exponent}"), format!("{cut}9e{exponent}")]
+            {
+                check(&text);
+                check(&format!(
+                    "000.0{}e{}",
+                    text.split_once('e').unwrap().0.replace('.', ""),
+                    exponent.parse::<i32>().unwrap() + 2
+                ));
+            }
+        }
+    }
+}
+
 #[test]
 fn agrees_on_random_numbers() {
     let mut random = Random(42);
