@@ -438,7 +438,9 @@ fn an_xdp_socket_outlives_its_users() {
             let mut count = 0;
             nic.receive(4096, &mut |_| ());
             nic.flush();
-            (0..1000u32).for_each(|at| drop(socket.send_to(&at.to_be_bytes(), (ENGINE, 700)).unwrap()));
+            for at in 0..1000u32 {
+                socket.send_to(&at.to_be_bytes(), (ENGINE, 700)).unwrap();
+            }
             std::thread::sleep(std::time::Duration::from_millis(5));
             nic.receive(4096, &mut |frames| count += frames.iter().filter_map(number).count());
             nic.flush();
