@@ -86,7 +86,7 @@ impl<T: Copy> DataCell<T> {
 pub fn address(row: &crate::Export) -> *const () {
     match row.cell.map(|place| place.load(Ordering::Relaxed)) {
         Some(place) if !place.is_null() => place.cast_const().cast(),
-        _ => crate::string_evex::bound(row.address.0),
+        _ => crate::string_evex::bound(row.name, row.address.0),
     }
 }
 

@@ -23,40 +23,30 @@ pub(crate) use copy::{LONG_COPY, LONG_FILL};
 pub use copy::{memmove, memset, stpcpy, strcpy};
 pub use scan::{memchr, strchr, strchrnul, strlen, strnlen};
 
+use crate::string;
 use crate::types::{c_char, c_void};
-use crate::{string, string_mem};
 use core::arch::x86_64::{__cpuid, __cpuid_count};
 use core::sync::atomic::{AtomicU8, Ordering};
 
-/// The exported functions that have a body here, and that body.
-static BODIES: [(Body, Body); 13] = [
-    (Body(string_mem::memmove as *const ()), Body(memmove as *const ())),
-    (Body(string_mem::memset as *const ()), Body(memset as *const ())),
-    (Body(string::memcmp as *const ()), Body(memcmp as *const ())),
-    (Body(string::memchr as *const ()), Body(memchr as *const ())),
-    (Body(string::strlen as *const ()), Body(strlen as *const ())),
-    (Body(string::strnlen as *const ()), Body(strnlen as *const ())),
-    (Body(string::strchr as *const ()), Body(strchr as *const ())),
-    (Body(string::strchrnul as *const ()), Body(strchrnul as *const ())),
-    (Body(string::strcmp as *const ()), Body(strcmp as *const ())),
-    (Body(string::strcoll as *const ()), Body(strcmp as *const ())),
-    (Body(string::strncmp as *const ()), Body(strncmp as *const ())),
-    (Body(string::strcpy as *const ()), Body(strcpy as *const ())),
-    (Body(string::stpcpy as *const ()), Body(stpcpy as *const ())),
-];
-
-#[derive(Clone, Copy)]
-struct Body(*const ());
-// SAFETY: the address of a function, a number here.
-unsafe impl Sync for Body {}
-
-/// What a program's reference to the exported function at `address` is bound to: glibc's IFUNC, decided by the loader.
-pub fn bound(address: *const ()) -> *const () {
-    let body = BODIES.iter().find(|(plain, _)| core::ptr::eq(plain.0, address));
-    match body {
-        Some((_, evex)) if there() => evex.0,
-        _ => address,
-    }
+/// What a program's reference to the exported `name`, whose plain body is at `address`, is bound to: glibc's IFUNC,
+/// decided by the loader. By name, since a function's address is not one: each part of the crate may have a copy of its own.
+pub fn bound(name: &str, address: *const ()) -> *const () {
+    let body = match name {
+        "memmove" | "memcpy" => memmove as *const (),
+        "memset" => memset as *const (),
+        "memcmp" | "bcmp" | "__memcmpeq" => memcmp as *const (),
+        "memchr" => memchr as *const (),
+        "strlen" => strlen as *const (),
+        "strnlen" => strnlen as *const (),
+        "strchr" | "index" => strchr as *const (),
+        "strchrnul" => strchrnul as *const (),
+        "strcmp" | "strcoll" => strcmp as *const (),
+        "strncmp" => strncmp as *const (),
+        "strcpy" => strcpy as *const (),
+        "stpcpy" | "__stpcpy" => stpcpy as *const (),
+        _ => return address,
+    };
+    if there() { body } else { address }
 }
 
 /// memchr(3) for this crate's own short searches: the best there is.
