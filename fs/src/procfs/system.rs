@@ -82,7 +82,7 @@ fn slabinfo(slabs: &[Slab]) -> String {
          tunables <limit> <batchcount> <sharedfactor> : slabdata <active_slabs> <num_slabs> <sharedavail>\n",
     );
     for Slab { active, total, size } in slabs.iter().filter(|slab| slab.total != 0) {
-        let pages = size.next_multiple_of(4096) / 4096;
+        let pages = size.div_ceil(4096);
         let each = (pages * 4096 / size).max(1);
         let name = format!("attacca-{size}");
         let slabs = total.div_ceil(each);
