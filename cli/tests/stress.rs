@@ -1,7 +1,7 @@
 //! Hundreds of processes that fork, execute, talk over pipes and sockets, share memory and locks, and are killed at
 //! random: by each other, and by the host, in whatever they are doing, inside the kernel too. A guest's kernel state
 //! is shared memory, so what a killed process held must be recovered by the others; at the end nothing may be left:
-//! no process, no descriptor, no name, no kernel memory.
+//! no process, no descriptor, no name, no socket, no kernel memory but what the killed had just then in their hands.
 //!
 //! 25 seconds; `ATTACCA_LONG=1` makes it 30 minutes, as do `ATTACCA_STRESS_SECONDS` with any number:
 //! `ATTACCA_LONG=1 cargo test --release -p attacca --test stress -- --nocapture`.
@@ -58,11 +58,19 @@ impl Outside {
         Outside { processes: group(first).len(), descriptors: descriptors(first), network }
     }
 
+    /// A host descriptor or two may be lost with a process that is killed between opening and noting it: not many.
     fn no_more_than(&self, before: &Outside) -> bool {
+        const SPARE: usize = 8;
         self.processes <= before.processes
-            && self.descriptors <= before.descriptors
+            && self.descriptors <= before.descriptors + SPARE
             && self.network <= before.network
     }
+}
+
+/// How much more kernel memory is in use than before, as the program says.
+fn kernel_memory(said: &str) -> i64 {
+    let words = said.rsplit_once("kernel memory ").expect("it says so").1;
+    words.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number")
 }
 
 /// Small and repeatable.
@@ -94,7 +102,7 @@ fn processes_come_and_go_and_nothing_leaks() {
     let word = |feed: &mut ChildStdin| feed.write_all(b"\n").expect("the guest reads");
     word(&mut feed);
     let mut random = Random(seed);
-    let mut killed = 0;
+    let mut killed = 0i64;
     let end = Instant::now() + Duration::from_secs(seconds());
     while Instant::now() < end {
         std::thread::sleep(Duration::from_millis(1 + random.below(30) as u64));
@@ -116,6 +124,11 @@ fn processes_come_and_go_and_nothing_leaks() {
     word(&mut feed);
     let told = eventually(PATIENCE * 2, || guest.output().contains("left: "));
     assert!(told, "seed {seed}, after {killed} kills, the guest hangs:\n{}", guest.output());
+    // What a host process has in its hands when it is killed inside the kernel is lost: little, and in proportion to the
+    // kills. What is left of connections for late segments, and room that tables grew to, is there once.
+    let grown = kernel_memory(&guest.output());
+    let most = (2 << 20) + 4096 * killed;
+    assert!(grown < most, "seed {seed}, {killed} kills: {grown} bytes of kernel memory\n{}", guest.output());
     // The server closes what clients left when it next looks.
     let settled = eventually(PATIENCE, || Outside::of(first).no_more_than(&outside));
     assert!(settled, "seed {seed}: {outside:?} became {:?}", Outside::of(first));

@@ -560,7 +560,7 @@ int main(int argc, char **argv)
     /* What late segments and acknowledgements are awaited for ends by itself. */
     for (unsigned round = 0; round < 3000; round++) {
         look(&now);
-        if (now.tcp == before.tcp)
+        if (now.tcp <= before.tcp)
             break;
         struct timespec some = {.tv_nsec = 10000000};
         nanosleep(&some, NULL);
@@ -576,5 +576,5 @@ int main(int argc, char **argv)
     fflush(stdout);
     /* Until the test has looked at us from outside. */
     (void)word();
-    return left != 0 || names != 0 || processes() != 1 || entries("/dev/shm") != 0;
+    return left != 0 || names > 0 || processes() != 1 || entries("/dev/shm") != 0;
 }
