@@ -40,7 +40,7 @@ impl Rng {
         }
     }
     fn size(&mut self, round: usize) -> usize {
-        if round % 8 == 0 { self.below(9000) } else { round % 300 }
+        if round.is_multiple_of(8) { self.below(9000) } else { round % 300 }
     }
 }
 
