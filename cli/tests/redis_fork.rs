@@ -201,7 +201,8 @@ fn address(name: &str) -> String {
 fn a_replica_is_resynchronised_under_load() {
     let _alone = alone();
     let network = Network::start("replication");
-    let primary = network.redis("primary", &[]);
+    // The backlog must cover what a replica that has just loaded its snapshot is behind by, on the slowest machine.
+    let primary = network.redis("primary", &["--repl-backlog-size", "1gb"]);
     primary.populate();
     let load = primary.load();
     let replica = network.redis("replica", &["--replicaof", "primary", "6379"]);

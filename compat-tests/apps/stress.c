@@ -483,6 +483,14 @@ static void compare(const struct holding *before, const struct holding *now)
     }
     printf("\nsockets: tcp %u %u, udp %u %u, unix %u %u\n", before->tcp, now->tcp, before->udp, now->udp,
            before->local, now->local);
+    if (now->tcp > before->tcp) {
+        FILE *file = fopen("/proc/net/tcp", "re");
+        char line[512];
+        while (file != NULL && fgets(line, sizeof line, file) != NULL)
+            fputs(line, stdout);
+        if (file != NULL)
+            fclose(file);
+    }
 }
 
 static void forget_names(void)

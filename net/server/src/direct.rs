@@ -27,6 +27,7 @@ use std::net::{IpAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Instead of a queue's number: all that the interface receives on. For a network's uplink alone.
 pub const ALL_QUEUES: u32 = u32::MAX;
@@ -267,7 +268,7 @@ impl XdpSteering {
     /// Puts the program on the interface. All frames go to the kernel until there are rules.
     pub fn attach(interface: &str) -> io::Result<XdpSteering> {
         let (rules, sockets) = (Rules::new()?, Sockets::new()?);
-        let link = bpf::attach_xdp(index(interface)?, &rules, &sockets).map_err(|error| {
+        let link = attach_when_free(index(interface)?, &rules, &sockets).map_err(|error| {
             let words = match error.raw_os_error() {
                 Some(libc::EBUSY | libc::EEXIST) => "another XDP program is there".into(),
                 Some(libc::EPERM) => "not allowed: needs CAP_NET_ADMIN and CAP_BPF".into(),
@@ -302,6 +303,24 @@ impl XdpSteering {
     /// The same, and the map of rules for who changes them.
     pub fn into_fds(self) -> (OwnedFd, OwnedFd) {
         (self.link, self.rules.into_fd())
+    }
+}
+
+/// Attaches once the interface has no other program. The kernel takes one off a moment after its last holder has ended, and
+/// `attacca server stop` does not wait for that.
+fn attach_when_free(interface: u32, rules: &Rules, sockets: &Sockets) -> io::Result<OwnedFd> {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let begin = Instant::now();
+    loop {
+        match bpf::attach_xdp(interface, rules, sockets) {
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST))
+                    && begin.elapsed() < PATIENCE =>
+            {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            outcome => return outcome,
+        }
     }
 }
 
