@@ -67,10 +67,10 @@ impl Outside {
     }
 }
 
-/// How much more kernel memory is in use than before, as the program says.
-fn kernel_memory(said: &str) -> i64 {
-    let words = said.rsplit_once("kernel memory ").expect("it says so").1;
-    words.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number")
+/// How much more of something there is than before, as the program says.
+fn left(said: &str, what: &str) -> i64 {
+    let words = said.rsplit_once("left: ").and_then(|(_, rest)| rest.split_once(what)).expect("it says so").1;
+    words.split([',', ' ', '\n']).next().and_then(|number| number.parse().ok()).expect("a number")
 }
 
 /// Small and repeatable.
@@ -126,9 +126,12 @@ fn processes_come_and_go_and_nothing_leaks() {
     assert!(told, "seed {seed}, after {killed} kills, the guest hangs:\n{}", guest.output());
     // What a host process has in its hands when it is killed inside the kernel is lost: little, and in proportion to the
     // kills. What is left of connections for late segments, and room that tables grew to, is there once.
-    let grown = kernel_memory(&guest.output());
+    let grown = left(&guest.output(), "kernel memory ");
     let most = (2 << 20) + 4096 * killed;
     assert!(grown < most, "seed {seed}, {killed} kills: {grown} bytes of kernel memory\n{}", guest.output());
+    // A call that is killed between two steps keeps its socket. Rare, and known (ARCHITECTURE.md, section 3).
+    let sockets = left(&guest.output(), "sockets ");
+    assert!(sockets <= 2 + killed / 20, "seed {seed}, {killed} kills: {sockets} sockets\n{}", guest.output());
     // The server closes what clients left when it next looks.
     let settled = eventually(PATIENCE, || Outside::of(first).no_more_than(&outside));
     assert!(settled, "seed {seed}: {outside:?} became {:?}", Outside::of(first));

@@ -1,4 +1,4 @@
-//! What a sleeping call holds, told to the rest of the family: places in hubs, open files, and other counts.
+//! What a sleeping call holds, told to the rest of the family: places in hubs, and open files.
 //!
 //! A call that is killed with its host process (SIGKILL from the host) never comes back to let go of them: its stack
 //! was private memory. A blocked reader would keep its pipe open for ever, and a dead thread in accept(2) would be
@@ -24,31 +24,10 @@ pub struct Stay(Lock<Notes>);
 #[derive(Default)]
 struct Notes {
     hubs: Vec<*const Hub>,
-    counts: Vec<Count>,
+    files: Vec<*const OpenFile>,
 }
 
-/// A count of something in an `Arc`, and how it is given back.
-#[derive(Clone, Copy)]
-struct Count {
-    of: *const (),
-    drop: unsafe fn(*const ()),
-}
-
-impl Count {
-    fn new<T>(of: &T) -> Count {
-        /// Gives a count back.
-        ///
-        /// # Safety
-        /// `of` is in an `Arc<T>`, of which the caller has a count.
-        unsafe fn give_back<T>(of: *const ()) {
-            // SAFETY: the caller's promise.
-            drop(unsafe { Arc::from_raw(of.cast::<T>()) });
-        }
-        Count { of: core::ptr::from_ref(of).cast(), drop: give_back::<T> }
-    }
-}
-
-// SAFETY: hubs and what is counted are Sync and lie in the arena. They live while they are noted (`Stay::registered`,
+// SAFETY: hubs and open files are Sync and lie in the arena. They live while they are noted (`Stay::registered`,
 // `Stay::holds`), and are used under the lock or by whoever buries the thread.
 unsafe impl Send for Notes {}
 
@@ -60,7 +39,7 @@ impl Stay {
     /// The notes up to now, for [`Stay::strike`].
     pub fn mark(&self) -> Mark {
         let notes = self.0.lock();
-        Mark(notes.hubs.len(), notes.counts.len())
+        Mark(notes.hubs.len(), notes.files.len())
     }
 
     /// The thread's waiter is in a hub now, which something keeps alive that the call holds, or that is never freed.
@@ -70,12 +49,7 @@ impl Stay {
 
     /// The call has a count of its own of this open file, and will have it until the note is struck out.
     pub fn holds(&self, open: &OpenFile) {
-        self.0.lock().counts.push(Count::new(open));
-    }
-
-    /// The same of anything.
-    pub(crate) fn holds_count<T: Send + Sync>(&self, of: &Arc<T>) {
-        self.0.lock().counts.push(Count::new(&**of));
+        self.0.lock().files.push(open);
     }
 
     /// Runs a call that may sleep and that has a count of its own of each of these all the while.
@@ -85,9 +59,8 @@ impl Stay {
             let mut notes = self.0.lock();
             for &open in files {
                 // Once: who called us may have noted it already, for the same count.
-                let count = Count::new(open);
-                if !notes.counts.iter().any(|noted| noted.of == count.of) {
-                    notes.counts.push(count);
+                if !notes.files.iter().any(|&noted| core::ptr::eq(noted, open)) {
+                    notes.files.push(open);
                 }
             }
         }
@@ -97,17 +70,17 @@ impl Stay {
     }
 
     /// Forgets what was noted since.
-    pub fn strike(&self, Mark(hubs, counts): Mark) {
+    pub fn strike(&self, Mark(hubs, files): Mark) {
         let mut notes = self.0.lock();
         notes.hubs.truncate(hubs);
-        notes.counts.truncate(counts);
+        notes.files.truncate(files);
     }
 }
 
 /// Lets go of what a call held in a host process that is gone. Can be done again, if who does it is killed too.
 pub(crate) fn abandon(task: &Task) {
     let key = task.waiter.key();
-    // All hubs before any count: it may be what keeps a hub.
+    // All hubs before any file: a file may be what keeps a hub.
     loop {
         let hub = task.stay.0.lock().hubs.last().copied();
         // SAFETY: noted, and what keeps it has not been let go of.
@@ -116,9 +89,9 @@ pub(crate) fn abandon(task: &Task) {
         task.stay.0.lock().hubs.pop();
     }
     loop {
-        let count = task.stay.0.lock().counts.pop();
-        let Some(count) = count else { break };
-        // SAFETY: the count that the dead call had; nobody else gives it back.
-        unsafe { (count.drop)(count.of) };
+        let open = task.stay.0.lock().files.pop();
+        let Some(open) = open else { break };
+        // SAFETY: the count that the dead call had (`holds`); nobody else gives it back.
+        drop(unsafe { Arc::from_raw(open) });
     }
 }
