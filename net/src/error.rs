@@ -86,5 +86,4 @@ impl fmt::Display for Error {
 impl core::error::Error for Error {}
 
 /// A result in the engine's words.
-/// What an operation gives.
-pub type Result<T> = core::result::Result<T, Error>;
+pub(crate) type Result<T> = core::result::Result<T, Error>;

@@ -31,8 +31,6 @@ pub(crate) struct Secrets {
     fast_open: Key,
     /// Of IPv6 addresses in tables, and of interface identifiers.
     pub(crate) addresses: Key,
-    /// Which shard a flow belongs to.
-    pub(crate) steering: [Key; 2],
 }
 
 impl Secrets {
@@ -53,7 +51,6 @@ impl Secrets {
             cookie: derive(5),
             addresses: derive(6),
             fast_open: derive(7),
-            steering: [derive(8), derive(9)],
         }
     }
 
