@@ -1,7 +1,7 @@
 //! Copying and filling: memmove (and memcpy), memset, strcpy, stpcpy. Long blocks are left to [`crate::string_mem`], whose
 //! `rep movsb` and `rep stosb` are as fast as anything there.
 
-use crate::string_mem;
+use crate::string_mem::{self, copy_below_16};
 use crate::types::*;
 use core::arch::naked_asm;
 
@@ -28,32 +28,7 @@ pub unsafe extern "C" fn memmove(to: *mut c_void, from: *const c_void, size: usi
         "51:",
         "cmp edx, 16",
         "jae 23f",
-        "cmp edx, 8",
-        "jae 22f",
-        "cmp edx, 4",
-        "jae 21f",
-        "cmp edx, 1",
-        "jb 20f",
-        "movzx ecx, byte ptr [rsi]",
-        "je 24f",
-        "movzx r8d, word ptr [rsi+rdx-2]",
-        "mov [rdi+rdx-2], r8w",
-        "24:",
-        "mov [rdi], cl",
-        "20:",
-        "ret",
-        "21:",
-        "mov ecx, [rsi]",
-        "mov r8d, [rsi+rdx-4]",
-        "mov [rdi], ecx",
-        "mov [rdi+rdx-4], r8d",
-        "ret",
-        "22:",
-        "mov rcx, [rsi]",
-        "mov r8, [rsi+rdx-8]",
-        "mov [rdi], rcx",
-        "mov [rdi+rdx-8], r8",
-        "ret",
+        copy_below_16!(),
         "23:",
         "vmovdqu64 xmm16, [rsi]",
         "vmovdqu64 xmm17, [rsi+rdx-16]",
@@ -260,6 +235,20 @@ pub unsafe extern "C" fn memset(to: *mut c_void, byte: c_int, size: usize) -> *m
     )
 }
 
+/// Copies the block at `rdx` if it has no NUL; on to 6 with the bits of those that it has in `rcx`.
+macro_rules! copy_block {
+    () => {
+        concat!(
+            "vmovdqa64 zmm16, [rdx]\n",
+            "vptestnmb k0, zmm16, zmm16\n",
+            "kmovq rcx, k0\n",
+            "test rcx, rcx\n",
+            "jnz 6f\n",
+            "vmovdqu64 [rdi+rdx], zmm16",
+        )
+    };
+}
+
 /// strcpy and stpcpy: what they answer, known at the beginning or at the end of a short or a long string.
 macro_rules! copy_string {
     ($(#[$meta:meta])* $name:ident, $begin:literal, $short:literal, $long:literal) => {
@@ -351,12 +340,7 @@ macro_rules! copy_string {
                 "mov r8d, 4",
                 "2:",
                 "add rdx, 64",
-                "vmovdqa64 zmm16, [rdx]",
-                "vptestnmb k0, zmm16, zmm16",
-                "kmovq rcx, k0",
-                "test rcx, rcx",
-                "jnz 6f",
-                "vmovdqu64 [rdi+rdx], zmm16",
+                copy_block!(),
                 "dec r8d",
                 "jnz 2b",
                 "add rdx, 64",
@@ -364,12 +348,7 @@ macro_rules! copy_string {
                 "62:",
                 "test edx, 255",
                 "jz 63f",
-                "vmovdqa64 zmm16, [rdx]",
-                "vptestnmb k0, zmm16, zmm16",
-                "kmovq rcx, k0",
-                "test rcx, rcx",
-                "jnz 6f",
-                "vmovdqu64 [rdi+rdx], zmm16",
+                copy_block!(),
                 "add rdx, 64",
                 "jmp 62b",
                 "63:",
@@ -390,12 +369,7 @@ macro_rules! copy_string {
                 "add rdx, 256",
                 "jmp 63b",
                 "64:",
-                "vmovdqa64 zmm16, [rdx]",
-                "vptestnmb k0, zmm16, zmm16",
-                "kmovq rcx, k0",
-                "test rcx, rcx",
-                "jnz 6f",
-                "vmovdqu64 [rdi+rdx], zmm16",
+                copy_block!(),
                 "add rdx, 64",
                 "jmp 64b",
                 // The last 64 bytes up to the NUL.
