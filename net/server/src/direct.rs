@@ -564,35 +564,31 @@ pub fn hardware_address(name: &str) -> io::Result<[u8; 6]> {
     Ok(std::array::from_fn(|i| data[i] as u8))
 }
 
-/// The name of the interface's driver (ethtool), or nothing.
-const SIOCETHTOOL: libc::c_ulong = 0x8946;
-
 /// How many queues an interface receives on; one if its driver does not say.
 pub fn receive_queues(name: &str) -> io::Result<u32> {
     const ETHTOOL_GCHANNELS: u32 = 0x3c;
     // struct ethtool_channels: a command; the most of rx, tx, other, combined; as many as are in use.
-    let mut channels = [0u32; 9];
-    channels[0] = ETHTOOL_GCHANNELS;
-    let mut request = named(name)?;
-    request.ifr_ifru.ifru_data = channels.as_mut_ptr().cast();
-    if ask(name, SIOCETHTOOL, request).is_err() {
-        return Ok(1);
-    }
-    Ok((channels[5] + channels[8]).max(1))
+    let channels = ethtool::<9>(name, ETHTOOL_GCHANNELS)?;
+    Ok(channels.map_or(1, |channels| (channels[5] + channels[8]).max(1)))
 }
 
+/// The name of the interface's driver, or nothing.
 fn driver(name: &str) -> io::Result<String> {
     const ETHTOOL_GDRVINFO: u32 = 3;
     // struct ethtool_drvinfo: a command, then texts of 32 bytes of which the first is the driver.
-    let mut info = [0u32; 49];
-    info[0] = ETHTOOL_GDRVINFO;
-    let mut request = named(name)?;
-    request.ifr_ifru.ifru_data = info.as_mut_ptr().cast();
-    if ask(name, SIOCETHTOOL, request).is_err() {
-        return Ok(String::new());
-    }
+    let Some(info) = ethtool::<49>(name, ETHTOOL_GDRVINFO)? else { return Ok(String::new()) };
     let text: Vec<u8> = info[1..9].iter().flat_map(|word| word.to_ne_bytes()).collect();
     Ok(String::from_utf8_lossy(text.split(|&b| b == 0).next().unwrap_or_default()).into_owned())
+}
+
+/// Asks the interface's driver: a structure of words, of which the first is the command. `None` if it has no answer.
+fn ethtool<const WORDS: usize>(name: &str, command: u32) -> io::Result<Option<[u32; WORDS]>> {
+    const SIOCETHTOOL: libc::c_ulong = 0x8946;
+    let mut words = [0; WORDS];
+    words[0] = command;
+    let mut request = named(name)?;
+    request.ifr_ifru.ifru_data = words.as_mut_ptr().cast();
+    Ok(ask(name, SIOCETHTOOL, request).is_ok().then_some(words))
 }
 
 /// A hardware address for a guest with this address: locally administered, the same at each start.
