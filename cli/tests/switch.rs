@@ -12,7 +12,7 @@ use direct::namespace::inside;
 use direct::*;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -64,10 +64,6 @@ fn check(load: Load, exchange: impl FnMut(&mut TcpStream, u64) + Send + 'static)
     assert!(frames("direct") > 0 && frames("server") > 0, "{known}");
     let log = network.log();
     assert!(!log.contains("error") && !log.contains("lost its direct"), "{log}");
-}
-
-fn said(output: &Output) -> String {
-    [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat()
 }
 
 fn words(list: &[&str]) -> Vec<String> {

@@ -10,7 +10,7 @@ use namespace::unavailable;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -73,17 +73,15 @@ impl Network {
     /// What the status says of a guest, with its counters: one that does not get the processor may be too late with
     /// them for the first status.
     pub fn guest(&self, name: &str) -> serde_json::Value {
-        let begin = Instant::now();
-        loop {
+        let mut known = serde_json::Value::Null;
+        eventually(PATIENCE, || {
             let status = self.status();
             let all = status["guests"].as_array().unwrap();
-            let guest =
-                all.iter().find(|guest| guest["name"] == name).unwrap_or_else(|| panic!("{name}: {status}"));
-            if !guest["counters"].is_null() || begin.elapsed() > PATIENCE {
-                return guest.clone();
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+            let guest = all.iter().find(|guest| guest["name"] == name);
+            known = guest.unwrap_or_else(|| panic!("{name}: {status}")).clone();
+            !known["counters"].is_null()
+        });
+        known
     }
 }
 
@@ -108,6 +106,11 @@ pub fn ip(arguments: &str) -> String {
     let output = output.unwrap_or_else(|error| unavailable(&format!("ip: {error}")));
     assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// What a program wrote, to both of its streams.
+pub fn said(output: &Output) -> String {
+    [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat()
 }
 
 /// `attacca switch`, without a process of its own: that would be load on the processors that clients wait for.
@@ -257,10 +260,7 @@ fn both_ends(stream: &TcpStream) -> String {
     let port = stream.local_addr().map_or(0, |address| address.port());
     let mut told = String::new();
     let mut tell = |command: &mut Command| {
-        let output = command.output().map_or_else(
-            |error| error.to_string(),
-            |output| String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
-        );
+        let output = command.output().map_or_else(|error| error.to_string(), |output| said(&output));
         told.push_str(&format!("{command:?}\n{output}\n"));
     };
     tell(Command::new("ss").args(["-tinoe", &format!("sport = :{port}")]));
