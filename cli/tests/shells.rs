@@ -364,9 +364,10 @@ fn bash_opens_dev_tcp() {
     let port = listener.local_addr().unwrap().port();
     let server = std::thread::spawn(move || {
         let mut lines = Vec::new();
-        for _ in 0..2 {
+        for greeting in ["welcome\n", ""] {
             let (mut stream, _) = listener.accept().unwrap();
-            stream.write_all(b"welcome\n").unwrap();
+            // Only who reads is greeted: a close with something unread resets the connection (RFC 2525, 2.17).
+            stream.write_all(greeting.as_bytes()).unwrap();
             let mut line = String::new();
             stream.read_to_string(&mut line).unwrap();
             lines.push(line);

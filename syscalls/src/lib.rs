@@ -45,6 +45,7 @@ pub mod info;
 pub mod inotify;
 pub mod ioctl;
 pub mod ipc;
+mod lost;
 pub mod maps;
 pub mod memory;
 pub mod memory_limit;

@@ -21,8 +21,8 @@ pub struct Stack {
     pub shard: Shard,
     /// The device below it.
     pub backend: Backend,
-    /// Hubs by the cookie of their socket, less 1.
-    hubs: Vec<Option<Arc<Hub>>>,
+    /// Sockets that somebody has, and their hubs, by the socket's cookie, less 1.
+    hubs: Vec<Option<(SocketId, Arc<Hub>)>>,
     free: Vec<usize>,
     /// Told when the device was changed; under the lock.
     report: fn(Notice),
@@ -84,8 +84,14 @@ pub struct Access {
 /// Before [`init`]; the guest brings the network up before its first thread.
 #[inline]
 pub fn access() -> Access {
-    let net = net().expect("the network is up");
-    Access { guard: net.lock(), net }
+    try_access().expect("the network is up")
+}
+
+/// The same; `None` before [`init`].
+#[inline]
+pub fn try_access() -> Option<Access> {
+    let net = net()?;
+    Some(Access { guard: net.lock(), net })
 }
 
 impl core::ops::Deref for Access {
@@ -117,18 +123,28 @@ impl Stack {
             self.hubs.push(None);
             self.hubs.len() - 1
         });
-        self.hubs[index] = Some(hub);
+        self.hubs[index] = Some((id, hub));
         let cookie = index as u64 + 1;
         self.shard.set_cookie(id, cookie);
         cookie
     }
 
-    /// Forgets a socket's hub.
-    pub fn unregister(&mut self, id: SocketId, cookie: u64) {
-        self.shard.set_cookie(id, 0);
+    /// Closes a socket and forgets its hub. Last of all that it is registered: whoever does this may be killed in the
+    /// middle, and then somebody else does it again (`lost.rs`).
+    fn close(&mut self, id: SocketId, cookie: u64) {
         let index = cookie as usize - 1;
-        self.hubs[index] = None;
-        self.free.push(index);
+        if self.hubs.get(index).is_some_and(|entry| entry.as_ref().is_some_and(|(there, _)| *there == id)) {
+            self.shard.set_cookie(id, 0);
+            self.shard.close(id);
+            self.hubs[index] = None;
+            self.free.push(index);
+        }
+    }
+
+    /// The sockets that are registered, with their cookies.
+    pub fn registered(&self) -> Vec<(SocketId, u64)> {
+        let named = self.hubs.iter().zip(1..);
+        named.filter_map(|(entry, cookie)| Some((entry.as_ref()?.0, cookie))).collect()
     }
 
     fn flush(&mut self, now: Instant) {
@@ -181,8 +197,8 @@ impl Stack {
     /// Tells the hubs what changed, and the vCPUs when to poll at the latest.
     fn tell(&mut self, net: &Net) {
         while let Some(event) = self.shard.next_event() {
-            let hub = (event.cookie as usize).checked_sub(1).and_then(|at| self.hubs.get(at)?.as_ref());
-            if let Some(hub) = hub {
+            let entry = (event.cookie as usize).checked_sub(1).and_then(|at| self.hubs.get(at)?.as_ref());
+            if let Some((_, hub)) = entry {
                 hub.notify(events(event.ready | event.news));
             }
         }
@@ -325,9 +341,7 @@ impl Access {
     }
 }
 
-/// Closes an engine socket and forgets its hub.
+/// Closes an engine socket, if that has not been done, and forgets its hub.
 pub(crate) fn close(id: SocketId, cookie: u64) {
-    let mut stack = access();
-    stack.unregister(id, cookie);
-    stack.shard.close(id);
+    access().close(id, cookie);
 }

@@ -310,7 +310,7 @@ fn describe(process: &Process) -> Info {
         gids: [credentials.gid, credentials.egid, credentials.sgid, credentials.fsgid],
         groups: credentials.groups,
         umask: process.umask.load(Ordering::Relaxed),
-        threads: process.tasks().iter().map(thread).collect(),
+        threads: threads(process),
         started_ticks: process.started.0 / TICK,
         caught_signals: caught,
         ignored_signals: ignored,
@@ -331,13 +331,32 @@ fn describe(process: &Process) -> Info {
     info
 }
 
+/// Its threads, all in the state of the process where that is stopped; a zombie counts as one.
+fn threads(process: &Process) -> Vec<Thread> {
+    let letter = process.life.lock().letter();
+    let mut threads: Vec<Thread> = process.tasks().iter().map(thread).collect();
+    if threads.is_empty() {
+        let name = text(&*process.last_name.lock());
+        threads.push(Thread { tid: process.pid, name, state: 'S', ..Thread::default() });
+    }
+    if let Some(letter) = letter {
+        threads.iter_mut().for_each(|thread| thread.state = letter);
+    }
+    threads
+}
+
+/// A name that ends at the first NUL.
+fn text(name: &[u8]) -> String {
+    let len = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
+    String::from_utf8_lossy(&name[..len]).into_owned()
+}
+
 fn thread(task: &Arc<Task>) -> Thread {
     let name = *task.name.lock();
-    let len = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
     let looking = Ctx::try_current().is_some_and(|ctx| core::ptr::eq(ctx.task, &**task));
     Thread {
         tid: task.tid,
-        name: String::from_utf8_lossy(&name[..len]).into_owned(),
+        name: text(&name),
         state: if looking { 'R' } else { 'S' },
         pending: task.pending.bits(),
         blocked: task.blocked.load(Ordering::Relaxed),

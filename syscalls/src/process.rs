@@ -69,6 +69,8 @@ pub struct Root {
     pub unix: crate::unix_socket::Names,
     /// AF_UNIX sockets that are under way in messages.
     pub in_flight: crate::unix_garbage::InFlight,
+    /// Looks for sockets of the killed.
+    pub(crate) lost: Arc<crate::lost::Search>,
     /// Message queues, System V objects, terminals and the like.
     pub ipc: crate::ipc::Ipc,
     /// What uname(2) calls `nodename` (sethostname(2) changes it).
@@ -121,6 +123,7 @@ pub fn start(config: &Config) -> Arc<Process> {
         futexes: futex::Table::new(),
         unix: crate::unix_socket::Names::new(),
         in_flight: crate::unix_garbage::InFlight::new(),
+        lost: Arc::default(),
         ipc: crate::ipc::Ipc::default(),
         hostname: Lock::new(String::from(config.hostname)),
         epoll_nesting: Lock::new(()),
@@ -291,6 +294,8 @@ pub struct Process {
     pub(crate) lent_by: Lock<Option<rt::HostRef>>,
     /// The thread that ended it, until its host process is gone.
     pub(crate) last: Lock<Option<Arc<Task>>>,
+    /// That thread's name: a zombie's.
+    pub(crate) last_name: Lock<[u8; 16]>,
     limits: Lock<[Limit; LIMITS]>,
     tasks: Lock<Vec<Arc<Task>>>,
 }
@@ -335,6 +340,7 @@ impl Process {
             counted_out: AtomicBool::new(false),
             lent_by: Lock::new(None),
             last: Lock::new(None),
+            last_name: Lock::default(),
             limits: Lock::new(host_limits()),
             tasks: Lock::new(Vec::new()),
         }
@@ -380,6 +386,7 @@ impl Process {
             counted_out: AtomicBool::new(true),
             lent_by: Lock::new(None),
             last: Lock::new(None),
+            last_name: Lock::default(),
             limits: Lock::new(*self.limits.lock()),
             tasks: Lock::new(Vec::new()),
         })
@@ -511,7 +518,9 @@ impl Process {
         let gone = tasks.iter().position(|task| task.tid == tid).map(|at| tasks.swap_remove(at));
         let left = tasks.len();
         drop(tasks);
-        drop(gone);
+        if let Some(last) = gone.filter(|_| left == 0) {
+            *self.last_name.lock() = *last.name.lock();
+        }
         left
     }
 

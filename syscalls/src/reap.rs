@@ -328,6 +328,7 @@ pub(crate) fn host_gone(host: &rt::HostRef) {
         // Now nobody finds them any more: see `futex::wait_on`.
         tasks.iter().for_each(|task| futex::owner_lost(task.tid));
         process.fds.break_locks();
+        root().lost.begin();
         leave(&process, process.ending().unwrap_or(SIGKILL as u32), Usage::default());
     }
     end_borrowers(host);

@@ -7,8 +7,8 @@
 //!
 //! Notes are taken just before a sleep and struck out just after, as on a stack: calls nest, they do not overlap.
 //!
-//! Left out: what a call holds while it runs. It lasts microseconds, and is lost if the host kills it just then;
-//! memory that a killed call had allocated is lost, too.
+//! Left out: what a call holds while it runs. It lasts microseconds, and is lost if the host kills it just then: sockets
+//! are found and closed later (`lost.rs`), memory that a killed call had allocated is not.
 
 use crate::file::OpenFile;
 use crate::hub::Hub;
@@ -67,6 +67,13 @@ impl Stay {
         let done = call();
         self.strike(mark);
         done
+    }
+
+    /// Calls `look` with every open file that is noted.
+    pub(crate) fn each_file(&self, mut look: impl FnMut(&OpenFile)) {
+        let notes = self.0.lock();
+        // SAFETY: a count of it is held as long as it is noted, and it cannot be struck out under the lock.
+        notes.files.iter().filter_map(|open| unsafe { open.as_ref() }).for_each(&mut look);
     }
 
     /// Forgets what was noted since.

@@ -15,12 +15,12 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use platform::sync::Lock;
 
-/// AF_UNIX sockets in messages.
+/// Descriptions in messages.
 #[derive(Default)]
 pub struct InFlight {
-    /// Mirror of the number: mostly none.
-    count: AtomicUsize,
-    /// By the description's address, with the number of messages that hold it.
+    /// How many of them are AF_UNIX sockets: mostly none.
+    sockets: AtomicUsize,
+    /// All, by the description's address, with the number of messages that hold it.
     files: Lock<BTreeMap<usize, (usize, Weak<OpenFile>)>>,
     collecting: AtomicBool,
 }
@@ -33,7 +33,7 @@ impl InFlight {
     /// None.
     pub const fn new() -> InFlight {
         InFlight {
-            count: AtomicUsize::new(0),
+            sockets: AtomicUsize::new(0),
             files: Lock::new(BTreeMap::new()),
             collecting: AtomicBool::new(false),
         }
@@ -41,23 +41,29 @@ impl InFlight {
 
     /// A message takes or gives up a description.
     pub fn note(&self, open: &Arc<OpenFile>, comes: bool) {
-        if open.downcast::<UnixSocket>().is_none() {
-            return;
-        }
+        let is_socket = usize::from(socket(open).is_some());
         let mut files = self.files.lock();
-        let (held, _) = files.entry(address(open)).or_insert_with(|| (0, Arc::downgrade(open)));
+        let (held, _) = files.entry(address(open)).or_insert_with(|| {
+            self.sockets.fetch_add(is_socket, Ordering::Release);
+            (0, Arc::downgrade(open))
+        });
         *held = if comes { *held + 1 } else { held.saturating_sub(1) };
         if *held == 0 {
             files.remove(&address(open));
+            self.sockets.fetch_sub(is_socket, Ordering::Release);
         }
-        self.count.store(files.len(), Ordering::Release);
+    }
+
+    /// All of them.
+    pub fn files(&self) -> Vec<Arc<OpenFile>> {
+        self.files.lock().values().filter_map(|(_, open)| open.upgrade()).collect()
     }
 }
 
 /// A socket's descriptor was closed: looks for circles, if any socket is under way at all.
 pub(crate) fn collect() {
     let flight = &root().in_flight;
-    if flight.count.load(Ordering::Acquire) == 0 || flight.collecting.swap(true, Ordering::AcqRel) {
+    if flight.sockets.load(Ordering::Acquire) == 0 || flight.collecting.swap(true, Ordering::AcqRel) {
         return;
     }
     // What is dropped may close more sockets, which come here and go away again; the loop sees them.
@@ -83,7 +89,7 @@ fn find() -> Vec<Arc<OpenFile>> {
     let mut held: BTreeMap<usize, usize> = BTreeMap::new();
     let mut candidates: BTreeMap<usize, Arc<OpenFile>> = BTreeMap::new();
     for (at, (messages, open)) in under_way {
-        let Some(open) = open.upgrade() else { continue };
+        let Some(open) = open.upgrade().filter(|open| socket(open).is_some()) else { continue };
         if open.descriptors.load(Ordering::Acquire) == messages {
             held.insert(at, messages);
             candidates.insert(at, open);

@@ -93,6 +93,40 @@ static void stop_and_continue(void)
     assert(waitpid(child, &status, 0) == child && status == SIGKILL);
 }
 
+/* What proc(5) says of a child: its state, and the name that it keeps as a zombie. */
+static char state_of(pid_t child)
+{
+    char path[64], line[256], name[32], state;
+    snprintf(path, sizeof path, "/proc/%d/stat", child);
+    FILE *file = fopen(path, "re");
+    assert(file != NULL && fgets(line, sizeof line, file) != NULL);
+    fclose(file);
+    assert(sscanf(line, "%*d (%31[^)]) %c", name, &state) == 2 && strcmp(name, "a-child") == 0);
+    snprintf(path, sizeof path, "/proc/%d/status", child);
+    file = fopen(path, "re");
+    char word = '?';
+    while (file != NULL && fgets(line, sizeof line, file) != NULL)
+        (void)sscanf(line, "State:\t%c", &word);
+    fclose(file);
+    assert(word == state);
+    return state;
+}
+
+static void named(void) { prctl(PR_SET_NAME, "a-child"); raise(SIGSTOP); }
+
+static void states(void)
+{
+    int status;
+    siginfo_t info;
+    pid_t child = child_that(named);
+    assert(waitpid(child, &status, WUNTRACED) == child && WIFSTOPPED(status));
+    assert(state_of(child) == 'T');
+    kill(child, SIGCONT);
+    assert(waitid(P_PID, child, &info, WEXITED | WNOWAIT) == 0);
+    assert(state_of(child) == 'Z');
+    assert(waitpid(child, &status, 0) == child && status == 0);
+}
+
 static volatile sig_atomic_t told, told_pid, told_code, told_status;
 static void on_child(int signal, siginfo_t *info, void *unused)
 {
@@ -227,6 +261,7 @@ int main(void)
     statuses();
     waitid_tells_more();
     stop_and_continue();
+    states();
     sigchld();
     orphans();
     groups();

@@ -56,7 +56,7 @@ pub struct Info {
 pub struct Thread {
     pub tid: u32,
     pub name: String,
-    /// `R` running or ready, `S` sleeping.
+    /// `R` running or ready, `S` sleeping, `T` stopped, `Z` a zombie, `X` one that its parent knows of.
     pub state: char,
     pub pending: u64,
     pub blocked: u64,
@@ -289,7 +289,13 @@ pub fn statm(info: &Info) -> String {
 /// proc(5), /proc/pid/status.
 pub fn status(info: &Info, tid: u32) -> String {
     let thread = thread(info, tid);
-    let state = if thread.state == 'S' { "S (sleeping)" } else { "R (running)" };
+    let state = match thread.state {
+        'S' => "S (sleeping)",
+        'T' => "T (stopped)",
+        'Z' => "Z (zombie)",
+        'X' => "X (dead)",
+        _ => "R (running)",
+    };
     let ids = |ids: [u32; 4]| format!("{}\t{}\t{}\t{}", ids[0], ids[1], ids[2], ids[3]);
     let mut groups = String::new();
     for group in &info.groups {

@@ -1,0 +1,98 @@
+//! Sockets that nobody has any more, though the engine keeps them for somebody.
+//!
+//! A process that the host kills in the middle of a call keeps the counts that the call had in its frame (`stay.rs`
+//! tells those of calls that sleep). A socket that was being used or closed just then would stay open for ever, and
+//! its peer would wait. So after such a death the engine's sockets are compared with what descriptors, messages and
+//! sleeping calls refer to: what nothing refers to, and a second later still nothing, is closed.
+//!
+//! One look would not do: living calls, too, have sockets in their hands that are in no table, while they make them or
+//! after another thread has closed them. They have them for microseconds, and if one did for longer (its host process
+//! was stopped), it would meet a closed socket, not freed memory: objects are left alone here.
+//!
+//! Left out: those objects (some hundred bytes each), ports that were claimed at the supervisor (`net_claim.rs`), and
+//! what else can be in a call's hands: ends of pipes and AF_UNIX sockets are there for a few instructions, where the
+//! engine's sockets are for as long as its lock is waited for.
+
+use crate::file::OpenFile;
+use crate::inet_socket::InetSocket;
+use crate::net_poll::{self, try_access};
+use crate::process::root;
+use crate::rt;
+use alloc::collections::BTreeSet;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use net::SocketId;
+use platform::sync::Lock;
+use platform::time::{self, Instant, SECOND};
+
+/// Between two looks.
+const APART_NS: u64 = SECOND;
+
+/// The search for them.
+#[derive(Default)]
+pub(crate) struct Search(Lock<State>);
+
+#[derive(Default)]
+struct State {
+    /// When the next look is, if one is to be.
+    due: Option<Instant>,
+    /// What nothing referred to at the last look.
+    suspects: Vec<(SocketId, u64)>,
+}
+
+impl Search {
+    /// A process was killed from outside: looks soon.
+    pub(crate) fn begin(self: &Arc<Search>) {
+        let now = time::now();
+        let due = {
+            let mut state = self.0.lock();
+            // Long past: who was to look was killed before it had said so.
+            if state.due.is_some_and(|due| now < due.after(APART_NS)) {
+                return;
+            }
+            *state.due.insert(now.after(APART_NS))
+        };
+        rt::timer_add(due, self.clone());
+    }
+}
+
+impl rt::Expire for Search {
+    fn expire(&self, now: Instant) {
+        let unreferred = unreferred();
+        let mut lost = Vec::new();
+        let again = {
+            let mut state = self.0.lock();
+            let before = core::mem::take(&mut state.suspects);
+            for socket in unreferred {
+                if before.contains(&socket) { lost.push(socket) } else { state.suspects.push(socket) }
+            }
+            state.due = (!state.suspects.is_empty()).then(|| now.after(APART_NS));
+            state.due
+        };
+        lost.into_iter().for_each(|(id, cookie)| net_poll::close(id, cookie));
+        if let Some(due) = again {
+            rt::timer_add(due, root().lost.clone());
+        }
+    }
+}
+
+/// Sockets that the engine keeps for somebody and that nothing refers to. They are asked for first: one that is made
+/// meanwhile is not among them.
+fn unreferred() -> Vec<(SocketId, u64)> {
+    let Some(mut registered) = try_access().map(|stack| stack.registered()) else { return Vec::new() };
+    let mut seen = BTreeSet::new();
+    let mut see = |open: &OpenFile| {
+        if let Some(socket) = open.downcast::<InetSocket>() {
+            seen.insert(socket.id);
+        }
+    };
+    for process in root().processes() {
+        for fd in process.fds.numbers() {
+            process.fds.get(fd).iter().for_each(|open| see(open));
+        }
+        process.tasks().iter().for_each(|task| task.stay.each_file(&mut see));
+    }
+    root().in_flight.files().iter().for_each(|open| see(open));
+    registered.retain(|(id, _)| !seen.contains(id));
+    registered
+}
