@@ -80,6 +80,10 @@ pub struct Config {
     pub fast_open: FastOpen,
     /// Bounds.
     pub limits: Limits,
+    /// Of how many shards this is one, and which ([`crate::Shard::group`]). One alone is number 0 of 1.
+    pub shards: u8,
+    /// Its number.
+    pub shard: u8,
 }
 
 /// Explicit congestion notification, as Linux's tcp_ecn.
@@ -169,6 +173,8 @@ impl Config {
             syn_cookies: true,
             fast_open: FastOpen::empty(),
             limits: Limits::default(),
+            shards: 1,
+            shard: 0,
         }
     }
 

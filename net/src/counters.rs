@@ -107,7 +107,7 @@ pub struct Usage {
     pub udp_buffers: usize,
     /// Raw sockets.
     pub raw: usize,
-    /// Datagrams being put together, and their bytes.
+    /// Datagrams being put together, and their bytes: the home shard's, so a sum keeps those of its first part.
     pub fragments: (usize, usize),
 }
 
@@ -120,6 +120,31 @@ pub struct Counters {
     pub tcp: TcpCounters,
     /// UDP.
     pub udp: UdpCounters,
+}
+
+/// Sums of shards: field by field.
+macro_rules! sums {
+    ($name:ident: $($field:ident)*; $($list:ident)*) => {
+        impl core::ops::AddAssign<&$name> for $name {
+            fn add_assign(&mut self, other: &$name) {
+                $(self.$field += other.$field;)*
+                $(self.$list.iter_mut().zip(other.$list).for_each(|(sum, more)| *sum += more);)*
+            }
+        }
+    };
+}
+
+sums! { IpCounters: in_receives in_hdr_errors in_addr_errors in_unknown_protos in_delivers out_requests out_discards out_no_routes reasm_reqds reasm_oks reasm_fails frag_oks frag_fails frag_creates icmp_in_msgs icmp_out_msgs icmp_in_csum_errors; icmp_in icmp_out }
+sums! { TcpCounters: active_opens passive_opens attempt_fails estab_resets curr_estab in_segs out_segs retrans_segs in_errs out_rsts in_csum_errors syncookies_sent syncookies_recv syncookies_failed time_waits paws_estab delayed_acks listen_overflows listen_drops recoveries timeouts loss_probes dsacks_sent dsacks_received undone abort_on_data abort_on_close abort_on_timeout out_of_order challenges fast_open_active fast_open_active_fail fast_open_passive fast_open_passive_fail fast_open_overflow fast_open_cookies syn_retrans data_sent win_probes keep_alives mtup_fail mtup_success;  }
+sums! { UdpCounters: in_datagrams no_ports in_errors out_datagrams rcvbuf_errors in_csum_errors;  }
+sums! { Usage: orphans time_wait allocated buffers udp_buffers raw; tcp udp }
+
+impl core::ops::AddAssign<&Counters> for Counters {
+    fn add_assign(&mut self, other: &Counters) {
+        self.ip += &other.ip;
+        self.tcp += &other.tcp;
+        self.udp += &other.udp;
+    }
 }
 
 impl IpCounters {

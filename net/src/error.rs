@@ -86,4 +86,5 @@ impl fmt::Display for Error {
 impl core::error::Error for Error {}
 
 /// A result in the engine's words.
-pub(crate) type Result<T> = core::result::Result<T, Error>;
+/// What an operation gives.
+pub type Result<T> = core::result::Result<T, Error>;

@@ -13,6 +13,7 @@
 //! device/   the trait a NIC or ring implements; switch, fault injection, in-memory pair
 //! ports.rs  who owns which local port
 //! shard.rs  the façade over all of it
+//! group.rs  several shards of one guest; steer.rs: which of them a flow belongs to
 //! ```
 //!
 //! `smoltcp::wire` gives the packet formats and checksums; smoltcp's own sockets are a peer in the tests.
@@ -34,17 +35,20 @@ mod engine;
 mod error;
 mod fuzz;
 mod fuzz_segments;
+mod group;
 mod ip;
 mod ports;
 pub mod ring;
 mod shard;
 mod socket;
+mod steer;
 
 pub use config::{Cidr, Config, Ecn, FastOpen, Ipv6Mode, Limits};
 pub use counters::{Counters, IpCounters, TcpCounters, UdpCounters, Usage};
-pub use error::Error;
+pub use error::{Error, Result};
 pub use fuzz::fuzz_frames;
 pub use fuzz_segments::fuzz_segments;
+pub use group::{Control, Detached, ListenerCopy, Stray};
 pub use ip::dhcp::Lease;
 pub use ip::route::{Own6, RouteEntry};
 pub use shard::{Event, Incoming, Ready, Refusal, Row, Shard};
@@ -52,6 +56,8 @@ pub use socket::raw::{RawOption, RawProtocol};
 pub use socket::tcp::{CongestionState, Shutdown, TcpFlags, TcpInfo, TcpOption, TcpOptions, TcpState};
 pub use socket::udp::{Datagram, MtuDiscover, QueuedError, SendOptions, UdpOption};
 pub use socket::{Bind, Endpoint, Kind, SocketId};
+pub use steer::{HOME, Place, Steering};
 
 pub use engine::congestion::Algorithm;
 pub use engine::fast_open::EarlyFailure;
+pub use engine::tcb::Backlog;

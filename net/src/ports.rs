@@ -1,6 +1,7 @@
 //! Who owns which local port, and which port somebody gets who does not care.
 //!
-//! One table for each protocol. An entry knows the bound sockets (few) and counts the connections that use
+//! One table for each protocol, TCP's for all shards together (behind a lock: it is asked when connections come and
+//! go, not for their segments). An entry knows the bound sockets (few) and counts the connections that use
 //! the port besides (accepted ones, those whose port `connect` chose, TIME-WAIT), as the buckets of Linux's
 //! inet_hashtables do.
 
@@ -10,25 +11,6 @@ use core::net::IpAddr;
 use hashbrown::HashMap;
 
 use crate::engine::isn::{Key, sip};
-use crate::ip::addr::Addr;
-
-/// An address as a table of ports keeps it: the engine's short form for TCP, the plain one for UDP.
-pub(crate) trait Address: Copy + Eq {
-    /// It means all addresses.
-    fn is_any(self) -> bool;
-}
-
-impl Address for Addr {
-    fn is_any(self) -> bool {
-        self.is_unspecified()
-    }
-}
-
-impl Address for IpAddr {
-    fn is_any(self) -> bool {
-        self.is_unspecified()
-    }
-}
 
 /// The families whose packets a bound socket takes: `::` takes both unless IPV6_V6ONLY was set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,44 +42,45 @@ impl Families {
 
 /// A bound socket.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Owner<A> {
-    pub(crate) socket: u32,
-    pub(crate) addr: A,
+pub(crate) struct Owner<S> {
+    /// Its name: as the protocol's own.
+    pub(crate) socket: S,
+    pub(crate) addr: IpAddr,
     pub(crate) families: Families,
     pub(crate) reuse_addr: bool,
     pub(crate) reuse_port: bool,
     pub(crate) listening: bool,
 }
 
-struct Entry<A> {
-    owners: Vec<Owner<A>>,
+struct Entry<S> {
+    owners: Vec<Owner<S>>,
     /// Other users of the port, and how many of them did not say SO_REUSEADDR.
     users: u32,
     strict_users: u32,
 }
 
-impl<A> Default for Entry<A> {
-    fn default() -> Entry<A> {
+impl<S> Default for Entry<S> {
+    fn default() -> Entry<S> {
         Entry { owners: Vec::new(), users: 0, strict_users: 0 }
     }
 }
 
 /// The ports of one protocol.
-pub(crate) struct Ports<A> {
-    entries: HashMap<u16, Entry<A>>,
+pub(crate) struct Ports<S> {
+    entries: HashMap<u16, Entry<S>>,
     range: (u16, u16),
     key: Key,
     counter: u64,
 }
 
-impl<A: Address> Ports<A> {
-    pub(crate) fn new(key: Key, range: (u16, u16)) -> Ports<A> {
+impl<S: Copy + Eq> Ports<S> {
+    pub(crate) fn new(key: Key, range: (u16, u16)) -> Ports<S> {
         let range = (range.0.max(1), range.1.max(range.0.max(1)));
         Ports { entries: HashMap::new(), range, key, counter: 0 }
     }
 
     /// `owner` may have `port`.
-    pub(crate) fn is_free(&self, port: u16, owner: &Owner<A>) -> bool {
+    pub(crate) fn is_free(&self, port: u16, owner: &Owner<S>) -> bool {
         let Some(entry) = self.entries.get(&port) else { return true };
         if entry.users > 0 && (!owner.reuse_addr && !owner.reuse_port || entry.strict_users > 0) {
             return false;
@@ -110,27 +93,27 @@ impl<A: Address> Ports<A> {
         self.entries.contains_key(&port)
     }
 
-    pub(crate) fn bind(&mut self, port: u16, owner: Owner<A>) {
+    pub(crate) fn bind(&mut self, port: u16, owner: Owner<S>) {
         self.entries.entry(port).or_default().owners.push(owner);
     }
 
-    pub(crate) fn unbind(&mut self, port: u16, socket: u32) {
+    pub(crate) fn unbind(&mut self, port: u16, socket: S) {
         if let Some(entry) = self.entries.get_mut(&port) {
             entry.owners.retain(|owner| owner.socket != socket);
         }
         self.tidy(port);
     }
 
-    /// Marks a bound socket as listening, if nobody else listens there.
-    pub(crate) fn listen(&mut self, port: u16, socket: u32) -> bool {
-        let Some(entry) = self.entries.get_mut(&port) else { return false };
-        let Some(&owner) = entry.owners.iter().find(|owner| owner.socket == socket) else { return false };
+    /// Marks a bound socket as listening, if nobody else listens there; the families that it takes.
+    pub(crate) fn listen(&mut self, port: u16, socket: S) -> Option<Families> {
+        let entry = self.entries.get_mut(&port)?;
+        let owner = *entry.owners.iter().find(|owner| owner.socket == socket)?;
         let mine = Owner { listening: true, ..owner };
         if !entry.owners.iter().all(|other| other.socket == socket || may_share(other, &mine)) {
-            return false;
+            return None;
         }
         entry.owners.iter_mut().filter(|o| o.socket == socket).for_each(|o| o.listening = true);
-        true
+        Some(owner.families)
     }
 
     /// A connection uses `port` without having bound it.
@@ -156,17 +139,19 @@ impl<A: Address> Ports<A> {
 
     /// Bound sockets on `port`.
     #[inline]
-    pub(crate) fn owners(&self, port: u16) -> &[Owner<A>] {
+    pub(crate) fn owners(&self, port: u16) -> &[Owner<S>] {
         self.entries.get(&port).map_or(&[], |entry| &entry.owners)
     }
 
-    /// Addresses of all bound sockets.
-    pub(crate) fn addresses(&self) -> impl Iterator<Item = A> + '_ {
-        self.entries.values().flat_map(|entry| entry.owners.iter().map(|owner| owner.addr))
+    /// A bound socket has another name from now on.
+    pub(crate) fn rename(&mut self, port: u16, old: S, new: S) {
+        if let Some(entry) = self.entries.get_mut(&port) {
+            entry.owners.iter_mut().filter(|o| o.socket == old).for_each(|o| o.socket = new);
+        }
     }
 
     /// A port for `bind` to port 0: a random one that nobody uses at all.
-    pub(crate) fn ephemeral(&mut self, owner: &Owner<A>) -> Option<u16> {
+    pub(crate) fn ephemeral(&mut self, owner: &Owner<S>) -> Option<u16> {
         self.counter += 1;
         let offset = sip::<1, 3>(self.key, [self.counter, u64::MAX]);
         self.scan(offset).find(|&port| self.is_free(port, owner))
@@ -178,10 +163,14 @@ impl<A: Address> Ports<A> {
     pub(crate) fn for_flow(&mut self, flow: u64, mut free: impl FnMut(u16) -> bool) -> Option<u16> {
         self.counter += 1;
         let offset = sip::<1, 3>(self.key, [flow, 0]).wrapping_add(self.counter);
-        self.scan(offset).find(|port| {
+        let found = self.scan(offset).enumerate().find(|(_, port)| {
             // Not a port that somebody bound: its owner may listen there yet.
             self.entries.get(port).is_none_or(|entry| entry.owners.is_empty()) && free(*port)
-        })
+        });
+        let (passed, port) = found?;
+        // Those that were passed over are not looked at again, and this one not before all others.
+        self.counter += passed as u64;
+        Some(port)
     }
 
     /// A number that is the same for the same peer, to spread peers over sockets.
@@ -193,7 +182,7 @@ impl<A: Address> Ports<A> {
         sip::<1, 3>(self.key, [(bits >> 64) as u64 ^ bits as u64, u64::from(port) | 1 << 32])
     }
 
-    fn scan(&self, offset: u64) -> impl Iterator<Item = u16> + use<A> {
+    fn scan(&self, offset: u64) -> impl Iterator<Item = u16> + use<S> {
         let (low, high) = self.range;
         let count = u64::from(high - low) + 1;
         (0..count).map(move |i| low + ((offset.wrapping_add(i)) % count) as u16)
@@ -201,8 +190,8 @@ impl<A: Address> Ports<A> {
 }
 
 /// `b` may come to a port that `a` has (socket(7), SO_REUSEADDR and SO_REUSEPORT).
-fn may_share<A: Address>(a: &Owner<A>, b: &Owner<A>) -> bool {
-    let same = a.addr == b.addr || a.addr.is_any() || b.addr.is_any();
+fn may_share<S>(a: &Owner<S>, b: &Owner<S>) -> bool {
+    let same = a.addr == b.addr || a.addr.is_unspecified() || b.addr.is_unspecified();
     let overlap = same && a.families.overlap(b.families);
     !overlap || (a.reuse_port && b.reuse_port) || (a.reuse_addr && b.reuse_addr && !a.listening)
 }

@@ -5,9 +5,11 @@
 //! Socket operations are in `socket/{tcp,udp,raw}.rs`.
 
 use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
+use platform::sync::Lock;
 use platform::time::{Instant, MILLISECOND};
 use smoltcp::wire::{EthernetFrame, EthernetProtocol};
 
@@ -19,8 +21,9 @@ use crate::engine::demux::FlowKey;
 use crate::engine::isn::Secrets;
 use crate::engine::segment::Segment;
 use crate::engine::tcb::{Flags, Now, Tcb};
-use crate::engine::{LocalFacts, Tcp};
+use crate::engine::{LocalFacts, SharedPorts, Tcp};
 use crate::error::Error;
+use crate::group::Membership;
 use crate::ip::addr::{Addr, Addresses};
 use crate::ip::dhcp::Dhcp;
 use crate::ip::fragments::{Fragments, Whole};
@@ -36,7 +39,7 @@ use crate::ip::{arp, icmp, icmp6, ipv4, ipv6, ndp};
 use crate::ports::Ports;
 use crate::socket::raw::Raw;
 use crate::socket::udp::Udp;
-use crate::socket::{Endpoint, Kind, SocketId};
+use crate::socket::{Endpoint, INDEX_BITS, Kind, SocketId};
 
 bitflags::bitflags! {
     /// What a socket is ready for, level-triggered: true as long as the cause lasts.
@@ -148,6 +151,8 @@ pub struct Shard {
     /// Packets that were counted, and usual segments (`input_known`) that count for all layers at once.
     pub(crate) ip: IpCounters,
     known_v4: u64,
+    /// Other packets that came.
+    seen: u64,
     pub(crate) loopback: Loopback,
     /// Packets of nobody's: ICMP, raw sockets.
     packets: VecDeque<Vec<u8>>,
@@ -161,28 +166,39 @@ pub struct Shard {
     full: bool,
     /// The hardware address before the present one: neighbours may still use it.
     old_mac: [u8; 6],
+    /// What the shards of a guest share (`group.rs`).
+    pub(crate) group: Membership,
 }
 
 impl Shard {
     /// A shard without sockets.
     pub fn new(config: Config) -> Shard {
         let secrets = Secrets::new(&config.seed);
+        let ports = Arc::new(Lock::new(Ports::new(secrets.ports, config.ephemeral)));
+        Shard::of_group(config, ports)
+    }
+
+    /// One of those that share a table of ports.
+    pub(crate) fn of_group(mut config: Config, ports: SharedPorts) -> Shard {
+        let secrets = Secrets::new(&config.seed);
+        config.limits.tcp_sockets = config.limits.tcp_sockets.min(1 << INDEX_BITS);
         let mut shard = Shard {
             now: Now::default(),
             mtu: config.mtu,
             routes: Routes::new(&config),
-            tcp: Tcp::new(&config, secrets),
+            tcp: Tcp::new(&config, secrets, ports),
             udp: Udp::new(Ports::new(secrets.ports, config.ephemeral)),
             raw: Raw::default(),
             addresses: Addresses::new(secrets.addresses),
             path_mtus: PathMtus::default(),
             node: Node::new(node::key(&config, secrets.addresses)),
             groups: Groups::default(),
-            dhcp: config.dhcp.then(|| Dhcp::new(secrets.isn(0, &FlowKey::NONE, 0))),
+            dhcp: (config.dhcp && config.shard == 0).then(|| Dhcp::new(secrets.isn(0, &FlowKey::NONE, 0))),
             neighbors: Neighbors::default(),
             fragments: Fragments::default(),
             ip: IpCounters::default(),
             known_v4: 0,
+            seen: 0,
             loopback: Loopback::default(),
             packets: VecDeque::new(),
             direct: VecDeque::new(),
@@ -192,19 +208,34 @@ impl Shard {
             idents: u32::from_le_bytes([config.seed[28], config.seed[29], config.seed[30], config.seed[31]]),
             full: false,
             old_mac: config.mac,
+            group: Membership::new(&config),
             config,
         };
-        shard.node_start();
+        if shard.is_home() {
+            shard.node_start();
+        }
         shard
     }
 
     /// Takes what the device received, runs the timers that are due, sends what may be sent. Returns the
     /// number of frames received (0: nothing was waiting; as large as the burst: there may be more).
     pub fn poll(&mut self, now: Instant, dev: &mut dyn Device) -> usize {
+        let count = self.receive(now, dev);
+        self.advance(now, dev);
+        count
+    }
+
+    /// The first half of [`Self::poll`]: takes what the device received.
+    pub fn receive(&mut self, now: Instant, dev: &mut dyn Device) -> usize {
         self.set_now(now);
         let capabilities = dev.capabilities();
         self.mtu = self.link_mtu(capabilities.mtu);
-        let count = dev.receive(capabilities.burst, &mut |batch| self.input_batch(batch));
+        dev.receive(capabilities.burst, &mut |batch| self.input_batch(batch))
+    }
+
+    /// The second half: runs the timers that are due, sends what may be sent.
+    pub fn advance(&mut self, now: Instant, dev: &mut dyn Device) {
+        self.set_now(now);
         // A switch turns when it receives: from here on it may be another device.
         self.take_mac(dev);
         self.mtu = self.link_mtu(dev.capabilities().mtu);
@@ -213,7 +244,6 @@ impl Shard {
         if self.addresses.wants_collection() {
             self.collect_addresses();
         }
-        count
     }
 
     /// Sends what may be sent, without receiving. Call it after socket operations; also delivers packets
@@ -267,7 +297,7 @@ impl Shard {
             }
             let news = core::mem::take(&mut tcb.news);
             let ready = tcb.ready(&self.config.limits);
-            let id = SocketId::new(Kind::Tcp, index, tcb.generation);
+            let id = SocketId::new(Kind::Tcp, index, tcb.generation).on(self.config.shard);
             return Some(Event { id, cookie: tcb.cookie, ready, news });
         }
         while let Some(index) = self.udp.events.pop_front() {
@@ -458,6 +488,11 @@ impl Shard {
         counters
     }
 
+    /// IP packets that came, of both families, over the loopback interface as well.
+    pub fn packets(&self) -> u64 {
+        self.known_v4 + self.seen
+    }
+
     /// How many sockets there are.
     pub fn usage(&self) -> Usage {
         let mut usage = Usage {
@@ -487,12 +522,15 @@ impl Shard {
     /// TCP and UDP sockets as a table shows them.
     pub fn rows(&self) -> Vec<Row> {
         let mut rows = Vec::new();
+        let ports = self.tcp.ports.lock();
         for (index, tcb) in self.tcp.sockets.iter() {
             let (key, none) = (&tcb.key, tcb.key.local_port == 0);
-            if none {
+            // A listener is one row, whatever number of shards it has places in.
+            if none || tcb.listener.as_ref().is_some_and(|listener| listener.is_replica) {
                 continue;
             }
-            let owner = self.tcp.ports.owners(key.local_port).iter().find(|owner| owner.socket == index);
+            let name = SocketId::new(Kind::Tcp, index, tcb.generation).on(self.config.shard);
+            let owner = ports.owners(key.local_port).iter().find(|owner| owner.socket == name);
             let v6 = key.local.is_v6() || owner.is_some_and(|owner| owner.families.covers(true));
             rows.push(Row {
                 kind: Kind::Tcp,
@@ -521,7 +559,7 @@ impl Shard {
 
     /// Whether a socket is bound to the port, or a connection uses it (its TIME-WAIT included).
     pub fn is_port_used(&self, udp: bool, port: u16) -> bool {
-        if udp { self.udp.ports.is_used(port) } else { self.tcp.ports.is_used(port) }
+        if udp { self.udp.ports.is_used(port) } else { self.tcp.ports.lock().is_used(port) }
     }
 
     /// Sockets of each kind, and records in TIME-WAIT: TCP, UDP, raw, TIME-WAIT.
@@ -545,6 +583,9 @@ impl Shard {
     }
 
     fn announce(&mut self) {
+        if !self.is_home() {
+            return;
+        }
         self.arp_out.extend(self.routes.v4().iter().map(|&(own, _)| ([0; 6], own, own, true)));
         if self.config.peer_mac.is_none() {
             let own6: Vec<_> =
@@ -581,7 +622,7 @@ impl Shard {
     }
 
     /// Takes a batch of frames: first all lookups, so that their cache misses overlap, then the work.
-    fn input_batch(&mut self, batch: &[RxFrame<'_>]) {
+    pub(crate) fn input_batch(&mut self, batch: &[RxFrame<'_>]) {
         for frames in batch.chunks(LOOKAHEAD) {
             let mut hints = [None; LOOKAHEAD];
             self.look_ahead(frames, &mut hints);
@@ -634,7 +675,8 @@ impl Shard {
         let usual = word(12) == 0x0800 && head[14] == 0x45 && word(20) & 0x3fff == 0 && head[23] == 6;
         let tcb = &self.tcp.sockets[index];
         let known = tcb.key == *key && tcb.has(Flags::IN_TABLE) && !tcb.has(Flags::LOOPBACK);
-        if !usual || !known || head[..6] != self.config.mac || !self.raw.open.is_empty() {
+        if !usual || !known || head[..6] != self.config.mac || !self.raw.open.is_empty() || self.group.copies
+        {
             return false;
         }
         let end = ETHERNET + usize::from(word(16));
@@ -720,7 +762,7 @@ impl Shard {
 
     /// An IP packet from the device or the loopback.
     #[inline]
-    fn input_packet(
+    pub(crate) fn input_packet(
         &mut self,
         packet: &Packet<'_>,
         sum_ok: bool,
@@ -729,6 +771,7 @@ impl Shard {
         for_all: bool,
     ) {
         let v4 = u64::from(!packet.is_v6());
+        self.seen += 1;
         self.ip.in_receives += v4;
         let own = self.routes.is_local(packet.dst);
         let to_all = !own && (self.is_group_of_ours(packet.dst) || self.routes.is_broadcast(packet.dst));
@@ -748,6 +791,9 @@ impl Shard {
             return;
         }
         self.ip.in_delivers += v4;
+        if self.group.copies {
+            self.copy_home(packet, loopback);
+        }
         let taken = self.raw.input(packet, loopback, self.now.us);
         match packet.protocol {
             6 if !to_all && !for_all => self.input_tcp(packet, sum_ok, hint, loopback),
@@ -837,9 +883,16 @@ impl Shard {
         let facts = || {
             let known = || self.path_mtus.get(packet.src, self.mtu);
             let mtu = if loopback { crate::device::loopback::MTU } else { known() };
-            LocalFacts { mtu: mtu.min(65_535) as u16, pair: self.addresses.pair(local, remote), loopback }
+            let elsewhere = self.group.steering.shards() > 1
+                && self.group.steering.flow((packet.src, src_port), (packet.dst, dst_port))
+                    != usize::from(self.config.shard);
+            let pair = self.addresses.pair(local, remote);
+            LocalFacts { mtu: mtu.min(65_535) as u16, pair, loopback, elsewhere }
         };
-        self.tcp.input(&key, &segment, hint, self.now, &self.config, facts);
+        if !self.tcp.input(&key, &segment, hint, self.now, &self.config, facts) {
+            let shard = self.group.steering.flow((packet.src, src_port), (packet.dst, dst_port));
+            self.hand_on(shard, packet, loopback);
+        }
     }
 
     /// What is no segment: too short, or its checksum is wrong.
@@ -907,7 +960,7 @@ impl Shard {
     }
 
     /// An error about a packet that we may have sent.
-    fn reported(&mut self, report: &Report, message: &[u8]) {
+    pub(crate) fn reported(&mut self, report: &Report, message: &[u8]) {
         if !self.config.any_ip && !self.routes.is_local(report.src) {
             return;
         }

@@ -250,6 +250,8 @@ impl Tcp {
         } else {
             most
         };
+        // Each shard sees its own alone.
+        let most = most.div_ceil(usize::from(config.shards.max(1)));
         let free = config.fast_open.contains(FastOpen::SERVER_WITHOUT_COOKIE) && !segment.payload.is_empty();
         if most == 0 || !(free || options.fast_open.is_some()) {
             return;

@@ -31,6 +31,8 @@ pub(crate) struct Secrets {
     fast_open: Key,
     /// Of IPv6 addresses in tables, and of interface identifiers.
     pub(crate) addresses: Key,
+    /// Which shard a flow belongs to.
+    pub(crate) steering: [Key; 2],
 }
 
 impl Secrets {
@@ -51,6 +53,7 @@ impl Secrets {
             cookie: derive(5),
             addresses: derive(6),
             fast_open: derive(7),
+            steering: [derive(8), derive(9)],
         }
     }
 

@@ -1,6 +1,8 @@
 //! Passive opens: what a SYN meets, the queues of a listener, TIME-WAIT (RFC 9293 sections 3.10.7.2 and
 //! 3.10.7.4, RFC 6191).
 
+use alloc::vec::Vec;
+
 use super::cookies;
 use super::demux::FlowKey;
 use super::segment::{Control, Header, Segment, SynOptions};
@@ -9,6 +11,7 @@ use super::tcb::{Flags, NONE, Now, Options, T_KEEP, Tcb};
 use super::{LocalFacts, NO_PARENT, Tcp};
 use crate::config::{Config, Ecn};
 use crate::ip::addr::Addr;
+use crate::ports::Families;
 use crate::shard::Ready;
 use crate::socket::tcp::TcpState;
 
@@ -19,8 +22,16 @@ const HELD_MS: u64 = 75_000;
 /// Window shift that we offer: 65,535 << 7 covers the largest buffer.
 pub(crate) const WINDOW_SHIFT: u8 = 7;
 
+/// A listening socket, as SYNs find it.
+#[derive(Clone, Copy)]
+pub(crate) struct Listening {
+    pub(crate) socket: u32,
+    pub(crate) addr: Addr,
+    pub(crate) families: Families,
+}
+
 impl Tcp {
-    /// A segment for which there is no connection.
+    /// A segment for which there is no connection. False if it belongs to another shard.
     #[cold]
     pub(super) fn no_connection(
         &mut self,
@@ -29,11 +40,30 @@ impl Tcp {
         now: Now,
         config: &Config,
         local: LocalFacts,
-    ) {
-        if let Some(record) = self.time_wait.find(key) {
-            return self.in_time_wait(record, segment, now, config, local);
+    ) -> bool {
+        if local.elsewhere {
+            return false;
         }
-        self.open_or_refuse(key, segment, None, now, config, local);
+        match self.time_wait.find(key) {
+            Some(record) => self.in_time_wait(record, segment, now, config, local),
+            None => self.open_or_refuse(key, segment, None, now, config, local),
+        }
+        true
+    }
+
+    /// A listening socket of this shard, on `port`.
+    pub(crate) fn start_listening(&mut self, port: u16, listening: Listening) {
+        self.listeners.entry(port).or_default().push(listening);
+    }
+
+    /// It listens no more.
+    pub(crate) fn end_listening(&mut self, port: u16, socket: u32) {
+        if let Some(all) = self.listeners.get_mut(&port) {
+            all.retain(|listening| listening.socket != socket);
+            if all.is_empty() {
+                self.listeners.remove(&port);
+            }
+        }
     }
 
     fn open_or_refuse(
@@ -70,11 +100,9 @@ impl Tcp {
     /// The listener for a destination: one bound to the very address before one bound to all, and among
     /// equals (SO_REUSEPORT) by the flow's hash.
     fn listener_for(&self, key: &FlowKey) -> Option<u32> {
-        let owners = self.ports.owners(key.local_port);
-        let exact = |o: &&crate::ports::Owner<Addr>| o.listening && o.addr == key.local;
-        let any = |o: &&crate::ports::Owner<Addr>| {
-            o.listening && o.addr.is_unspecified() && o.families.covers(key.remote.is_v6())
-        };
+        let owners: &[Listening] = self.listeners.get(&key.local_port).map_or(&[], Vec::as_slice);
+        let exact = |o: &&Listening| o.addr == key.local;
+        let any = |o: &&Listening| o.addr.is_unspecified() && o.families.covers(key.remote.is_v6());
         let pick = |count: usize| (self.flows.hash(key) >> 32) as usize % count;
         let count = owners.iter().filter(exact).count();
         if count > 0 {
@@ -162,8 +190,8 @@ impl Tcp {
         let parent = &mut self.sockets[index];
         let (rcvbuf, max_segment) = (parent.rcvbuf, parent.options().max_segment);
         let Some(queue) = parent.listener.as_deref_mut() else { return };
-        if queue.ready.len() > queue.backlog || !config.syn_cookies {
-            self.pool.counters.listen_overflows += u64::from(queue.ready.len() > queue.backlog);
+        if queue.waiting() > queue.backlog || !config.syn_cookies {
+            self.pool.counters.listen_overflows += u64::from(queue.waiting() > queue.backlog);
             self.pool.counters.listen_drops += 1;
             return;
         }
@@ -219,7 +247,7 @@ impl Tcp {
         };
         self.pool.counters.syncookies_recv += 1;
         let queue = self.sockets[listener].listener.as_deref();
-        let full = queue.is_none_or(|queue| queue.ready.len() > queue.backlog);
+        let full = queue.is_none_or(|queue| queue.waiting() > queue.backlog);
         if full || self.sockets.len() >= config.limits.tcp_sockets {
             return; // The peer's data will try again.
         }
@@ -246,7 +274,7 @@ impl Tcp {
             return listener.is_none();
         };
         // Linux: the accept queue holds backlog + 1; SYNs beyond it are dropped, the peer tries again.
-        queue.ready.len() <= queue.backlog && queue.half_open < queue.backlog.max(MIN_HALF_OPEN)
+        queue.waiting() <= queue.backlog && queue.opening() < queue.backlog.max(MIN_HALF_OPEN)
     }
 
     /// What a new connection takes over from its listener (socket(7), tcp(7)).
@@ -254,6 +282,7 @@ impl Tcp {
         let from = &mut self.sockets[parent];
         if let Some(queue) = &mut from.listener {
             queue.half_open += 1;
+            queue.note();
         }
         let kept = Flags::NO_DELAY
             | Flags::CORK
@@ -307,7 +336,7 @@ impl Tcp {
         let key = tcb.key;
         if !tcb.has(Flags::BOUND) {
             tcb.flags |= Flags::PORT_CHILD;
-            self.ports.add_user(key.local_port, tcb.has(Flags::REUSE_ADDR));
+            self.ports.lock().add_user(key.local_port, tcb.has(Flags::REUSE_ADDR));
         }
         self.flows.insert(&key, index);
     }
@@ -326,7 +355,7 @@ impl Tcp {
         }
         let parent = &self.sockets[tcb.parent.0];
         parent.generation == tcb.parent.1
-            && parent.listener.as_ref().is_some_and(|queue| queue.ready.len() > queue.backlog)
+            && parent.listener.as_ref().is_some_and(|queue| queue.waiting() > queue.backlog)
     }
 
     /// A handshake is complete (or a deferred connection's patience is over): into the accept queue.
@@ -379,6 +408,7 @@ impl Tcp {
         let listener = &mut self.sockets[parent];
         if let Some(queue) = &mut listener.listener {
             queue.ready.push_back(index);
+            queue.note();
             listener.news |= Ready::READABLE;
         }
         self.raise(parent);
@@ -392,6 +422,7 @@ impl Tcp {
         }
         if let Some(queue) = &mut self.sockets[parent].listener {
             queue.half_open = queue.half_open.saturating_sub(1);
+            queue.note();
         }
     }
 
@@ -434,6 +465,6 @@ impl Tcp {
     /// Ends a TIME-WAIT early and frees its port.
     pub(crate) fn end_time_wait(&mut self, index: u32) {
         let record = self.time_wait.remove(index);
-        self.ports.remove_user(record.key.local_port, record.reuse);
+        self.ports.lock().remove_user(record.key.local_port, record.reuse);
     }
 }

@@ -8,7 +8,7 @@ mod cookies;
 pub(crate) mod demux;
 pub(crate) mod fast_open;
 pub(crate) mod isn;
-mod listen;
+pub(crate) mod listen;
 mod probing;
 pub(crate) mod queue;
 pub(crate) mod reassembly;
@@ -25,10 +25,15 @@ pub(crate) mod time_wait;
 pub(crate) mod timer;
 
 use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
+
+use hashbrown::HashMap;
+use platform::sync::Lock;
 
 use demux::{Demux, FlowKey};
 use isn::Secrets;
+use listen::Listening;
 use queue::Pool;
 use receive::Act;
 use segment::{Control, Header, Segment};
@@ -46,6 +51,7 @@ use crate::ip::report::{Report, Trouble};
 use crate::ports::Ports;
 use crate::shard::Ready;
 use crate::socket::tcp::TcpState;
+use crate::socket::{Kind, SocketId};
 
 /// Segments without a connection that wait to be sent: what is beyond is dropped.
 const MAX_REPLIES: usize = 1024;
@@ -97,12 +103,20 @@ impl Replies {
     }
 }
 
+/// The table of ports that the shards of a guest share: a leaf among locks, held for a look-up in it.
+pub(crate) type SharedPorts = Arc<Lock<Ports<SocketId>>>;
+
 /// All TCP sockets of a shard.
 pub(crate) struct Tcp {
     pub(crate) sockets: Slab<Tcb>,
     pub(crate) flows: Demux,
     pub(crate) time_wait: TimeWait,
-    pub(crate) ports: Ports<Addr>,
+    /// Ports of all the guest's shards: asked when connections come and go.
+    pub(crate) ports: SharedPorts,
+    /// This shard's listening sockets by port.
+    pub(crate) listeners: HashMap<u16, Vec<Listening>>,
+    /// Which shard this is.
+    pub(crate) shard: u8,
     pub(crate) pool: Pool,
     pub(crate) secrets: Secrets,
     pub(crate) replies: Replies,
@@ -117,12 +131,14 @@ pub(crate) struct Tcp {
 }
 
 impl Tcp {
-    pub(crate) fn new(config: &Config, secrets: Secrets) -> Tcp {
+    pub(crate) fn new(config: &Config, secrets: Secrets, ports: SharedPorts) -> Tcp {
         Tcp {
             sockets: Slab::new(),
             flows: Demux::new(secrets.table),
             time_wait: TimeWait::new(secrets.table, config.limits.time_wait),
-            ports: Ports::new(secrets.ports, config.ephemeral),
+            ports,
+            listeners: HashMap::new(),
+            shard: config.shard,
             pool: Pool::new(config.limits.buffer_bytes),
             secrets,
             replies: Replies::default(),
@@ -142,7 +158,7 @@ impl Tcp {
         self.flows.find(self.flows.hash(key), |index| self.sockets[index].key == *key)
     }
 
-    /// A segment arrived. `hint`: where its connection was found a moment ago.
+    /// A segment arrived. `hint`: where its connection was found a moment ago. False if it is another shard's.
     #[inline]
     pub(crate) fn input(
         &mut self,
@@ -152,14 +168,17 @@ impl Tcp {
         now: Now,
         config: &Config,
         local: impl FnOnce() -> LocalFacts,
-    ) {
+    ) -> bool {
         let valid = |index: &u32| {
             let tcb = &self.sockets[*index];
             tcb.key == *key && tcb.has(Flags::IN_TABLE)
         };
         self.pool.counters.in_segs += 1;
         match hint.filter(valid).or_else(|| self.find(key)) {
-            Some(index) => self.deliver(index, segment, now, config),
+            Some(index) => {
+                self.deliver(index, segment, now, config);
+                true
+            }
             None => self.no_connection(key, segment, now, config, local()),
         }
     }
@@ -275,7 +294,7 @@ impl Tcp {
         let tcb = &mut self.sockets[index];
         if tcb.has(Flags::PORT_CHILD) {
             tcb.flags -= Flags::PORT_CHILD;
-            self.ports.remove_user(tcb.key.local_port, tcb.has(Flags::REUSE_ADDR));
+            self.ports.lock().remove_user(tcb.key.local_port, tcb.has(Flags::REUSE_ADDR));
         }
     }
 
@@ -291,7 +310,8 @@ impl Tcp {
             self.held -= 1;
         }
         if tcb.has(Flags::BOUND) {
-            self.ports.unbind(tcb.key.local_port, index);
+            let name = SocketId::new(Kind::Tcp, index, tcb.generation).on(self.shard);
+            self.ports.lock().unbind(tcb.key.local_port, name);
         }
         tcb.clear_buffers(&mut self.pool);
         *tcb = Tcb { generation: tcb.generation.wrapping_add(1) & 0x3fff_ffff, ..Tcb::default() };
@@ -319,7 +339,7 @@ impl Tcp {
         tcb.acks_owed = 0;
         self.pool.counters.time_waits += 1;
         if self.time_wait.insert(record, now.ms) {
-            self.ports.add_user(record.key.local_port, reuse);
+            self.ports.lock().add_user(record.key.local_port, reuse);
         }
         self.acknowledge_from_record(&record, now);
         self.closed(index);
@@ -369,7 +389,7 @@ impl Tcp {
         }
         self.due = due;
         while let Some(record) = self.time_wait.expire(now.ms) {
-            self.ports.remove_user(record.key.local_port, record.reuse);
+            self.ports.lock().remove_user(record.key.local_port, record.reuse);
         }
     }
 
@@ -512,7 +532,7 @@ impl Tcp {
     pub(crate) fn addresses(&self) -> impl Iterator<Item = Addr> + '_ {
         let keys = self.sockets.iter().map(|(_, tcb)| tcb.key).chain(self.time_wait.keys());
         keys.flat_map(|key| [key.local, key.remote])
-            .chain(self.ports.addresses())
+            .chain(self.listeners.values().flatten().map(|listening| listening.addr))
             .chain(self.peers.addresses())
     }
 
@@ -530,6 +550,8 @@ pub(crate) struct LocalFacts {
     pub(crate) pair: u64,
     /// The peer is this shard.
     pub(crate) loopback: bool,
+    /// The flow is another shard's.
+    pub(crate) elsewhere: bool,
 }
 
 /// No parent.

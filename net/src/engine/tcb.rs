@@ -3,6 +3,8 @@
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use super::congestion::Congestion;
 use super::demux::FlowKey;
@@ -310,6 +312,59 @@ static NOTHING: Extra = Extra {
     search: Search::NONE,
 };
 
+/// How long the queues of a listener are in each shard that it has a place in: read by all, written by each for
+/// itself. Written anew at each change rather than counted up and down, so that a shard whose process was killed
+/// in between is wrong until its next change only.
+#[derive(Debug)]
+pub struct Backlog {
+    queues: Box<[[AtomicU32; 2]]>,
+}
+
+impl Backlog {
+    pub(crate) fn new(shards: usize) -> Backlog {
+        Backlog { queues: (0..shards).map(|_| Default::default()).collect() }
+    }
+
+    /// Connections that wait to be accepted in a shard.
+    pub fn ready(&self, shard: usize) -> usize {
+        self.queues[shard][0].load(Ordering::Acquire) as usize
+    }
+
+    /// The same in all shards.
+    pub fn all_ready(&self) -> usize {
+        self.queues.iter().map(|queue| queue[0].load(Ordering::Acquire) as usize).sum()
+    }
+
+    fn others(&self, own: u8, which: usize) -> usize {
+        let others = self.queues.iter().enumerate().filter(|(shard, _)| *shard != usize::from(own));
+        others.map(|(_, queue)| queue[which].load(Ordering::Relaxed) as usize).sum()
+    }
+}
+
+impl Listener {
+    /// Connections that wait to be accepted, in other shards as well.
+    #[inline]
+    pub(crate) fn waiting(&self) -> usize {
+        self.ready.len() + self.shared.as_ref().map_or(0, |(shared, own)| shared.others(*own, 0))
+    }
+
+    /// Half-open connections, in other shards as well.
+    #[inline]
+    pub(crate) fn opening(&self) -> usize {
+        self.half_open + self.shared.as_ref().map_or(0, |(shared, own)| shared.others(*own, 1))
+    }
+
+    /// Tells the other shards how long the queues are. After each change of them.
+    #[inline]
+    pub(crate) fn note(&self) {
+        if let Some((shared, own)) = &self.shared {
+            let [ready, opening] = &shared.queues[usize::from(*own)];
+            ready.store(self.ready.len() as u32, Ordering::Release);
+            opening.store(self.half_open as u32, Ordering::Relaxed);
+        }
+    }
+}
+
 /// A listener's queue.
 #[derive(Default)]
 pub(crate) struct Listener {
@@ -323,6 +378,10 @@ pub(crate) struct Listener {
     /// Handed out before their handshakes are over, and until when others count that were reset (`fast_open.rs`).
     pub(crate) early: usize,
     pub(crate) early_resets: VecDeque<u64>,
+    /// What the listener's places in several shards have in common, and which one this is.
+    pub(crate) shared: Option<(Arc<Backlog>, u8)>,
+    /// A place of a socket that lives in another shard: it owns no port.
+    pub(crate) is_replica: bool,
 }
 
 /// What the owner set, in milliseconds and bytes.

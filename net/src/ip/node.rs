@@ -294,6 +294,7 @@ impl Shard {
             return;
         }
         self.node.solicit_ms = 0;
+        self.group.version += 1;
         if *hop_limit != 0 {
             self.node.hop_limit = *hop_limit;
         }

@@ -64,6 +64,7 @@ struct Line {
 }
 
 /// Addresses of ours and the routes.
+#[derive(Clone)]
 pub(crate) struct Routes {
     addresses: Vec<(Ipv4Addr, u8)>,
     own6: Vec<Own6>,
@@ -72,6 +73,8 @@ pub(crate) struct Routes {
     any_ip: bool,
     /// Counts changes of our addresses.
     pub(crate) changes: u64,
+    /// Counts changes of anything here.
+    pub(crate) version: u64,
 }
 
 /// Linux's metrics: of what the kernel or an administrator adds for IPv6, of what a router told, of DHCP.
@@ -87,6 +90,7 @@ impl Routes {
             point_to_point: config.peer_mac.is_some(),
             any_ip: config.any_ip,
             changes: 0,
+            version: 0,
         };
         config.addresses.iter().for_each(|cidr| routes.add(*cidr));
         for gateway in [config.gateway, config.gateway6.map(IpAddr::V6)].into_iter().flatten() {
@@ -125,6 +129,7 @@ impl Routes {
         self.own6.retain(|other| other.addr != own.addr);
         self.own6.push(own);
         self.changes += 1;
+        self.version += 1;
     }
 
     fn add_on_link(&mut self, prefix: Cidr, metric: u32) {
@@ -136,6 +141,7 @@ impl Routes {
     /// The address is not ours any more. Its network goes with the last address in it.
     pub(crate) fn remove(&mut self, address: IpAddr) {
         self.changes += 1;
+        self.version += 1;
         match address {
             IpAddr::V4(v4) => {
                 let Some(at) = self.addresses.iter().position(|(own, _)| *own == v4) else { return };
@@ -155,6 +161,7 @@ impl Routes {
     pub(crate) fn set_gateway(&mut self, v6: bool, gateway: Option<IpAddr>) {
         let metric = if v6 { METRIC_ROUTER - 1 } else { 0 };
         let prefix = Cidr { address: any(v6), prefix: 0 };
+        self.version += 1;
         self.lines.retain(|line| line.entry.prefix != prefix || line.entry.metric != metric);
         if let Some(via) = gateway.filter(|via| via.is_ipv6() == v6) {
             self.add_route(RouteEntry { prefix, via: Some(via), metric, expires_ms: 0 });
@@ -175,6 +182,7 @@ impl Routes {
     }
 
     pub(crate) fn remove_route(&mut self, entry: &RouteEntry) {
+        self.version += 1;
         self.lines.retain(|line| {
             let other = &line.entry;
             (other.prefix, other.via, other.metric) != (entry.prefix, entry.via, entry.metric)
@@ -197,6 +205,7 @@ impl Routes {
     }
 
     pub(crate) fn own6_mut(&mut self, addr: Ipv6Addr) -> Option<&mut Own6> {
+        self.version += 1;
         self.own6.iter_mut().find(|own| own.addr == addr)
     }
 
@@ -208,6 +217,7 @@ impl Routes {
             self.own6.iter().filter(|own| over(own.valid_until_ms)).map(|own| own.addr).collect();
         self.own6.retain(|own| !over(own.valid_until_ms));
         self.changes += gone.len() as u64;
+        self.version += 1;
         gone
     }
 

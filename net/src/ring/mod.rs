@@ -14,10 +14,12 @@
 
 mod device;
 mod fuzz;
+mod inbox;
 mod link;
 mod spsc;
 
 pub use device::{Doorbell, RingDevice};
 pub use fuzz::fuzz_rings;
+pub use inbox::{Glance, INBOX_BYTES, Inbox, Kind as RecordKind, Record, Sender, inbox};
 pub use link::{Layout, Link, LinkError, MAGIC, Role, VERSION};
 pub use spsc::{Consumer, Corrupt, Front, Meta, Positions, Producer, RING_HEADER_BYTES};

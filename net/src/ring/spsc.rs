@@ -74,6 +74,13 @@ impl Positions {
     }
 }
 
+impl Positions {
+    /// Nothing is published that was not taken.
+    pub(super) fn is_empty(&self) -> bool {
+        self.tail.load(Ordering::Acquire) == self.head.load(Ordering::Acquire)
+    }
+}
+
 impl Default for Positions {
     fn default() -> Self {
         Self::new()

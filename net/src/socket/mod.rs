@@ -69,13 +69,37 @@ pub enum Kind {
     Raw,
 }
 
-/// Names a socket of a shard. Never reused within 2^30 sockets of the same slot.
+/// Names a socket, and the shard that it lives in. Never reused within 2^30 sockets of the same slot.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SocketId(u64);
+
+/// Sockets of one shard are fewer than 2^24, shards at most 2^8.
+pub(crate) const INDEX_BITS: u32 = 24;
 
 impl SocketId {
     pub(crate) fn new(kind: Kind, index: u32, generation: u32) -> SocketId {
         SocketId((kind as u64) << 62 | u64::from(generation & 0x3fff_ffff) << 32 | u64::from(index))
+    }
+
+    /// The same slot of another shard.
+    pub(crate) fn on(self, shard: u8) -> SocketId {
+        SocketId(self.0 & !(0xff << INDEX_BITS) | u64::from(shard) << INDEX_BITS)
+    }
+
+    /// The shard that the socket lives in.
+    #[inline]
+    pub fn shard(self) -> usize {
+        (self.0 >> INDEX_BITS) as usize & 0xff
+    }
+
+    /// The name as a number.
+    pub fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// A name from its number.
+    pub fn from_bits(bits: u64) -> SocketId {
+        SocketId(bits)
     }
 
     /// What kind of socket it names.
@@ -88,7 +112,7 @@ impl SocketId {
     }
 
     pub(crate) fn index(self) -> u32 {
-        self.0 as u32
+        self.0 as u32 & ((1 << INDEX_BITS) - 1)
     }
 
     pub(crate) fn generation(self) -> u32 {

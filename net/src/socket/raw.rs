@@ -235,6 +235,12 @@ impl<T: Default> Default for Slab<T> {
 }
 
 impl Raw {
+    /// Somebody wants to see TCP segments.
+    pub(crate) fn wants_tcp(&self) -> bool {
+        let wants = |protocol| matches!(protocol, RawProtocol::Ip(6) | RawProtocol::Ip6(6));
+        self.open.iter().any(|index| wants(self.sockets[*index].protocol))
+    }
+
     /// Memberships of a group.
     pub(crate) fn memberships(&self, group: IpAddr) -> Vec<Joined> {
         let open = self.open.iter().map(|index| &self.sockets[*index]);
@@ -341,6 +347,7 @@ impl Shard {
         }
         let id = SocketId::new(Kind::Raw, index, socket.generation);
         self.raw.open.push(index);
+        self.group.version += 1;
         Ok(id)
     }
 
@@ -544,6 +551,7 @@ impl Shard {
         let joined = core::mem::take(&mut socket.joined);
         *socket = Socket { generation: socket.generation.wrapping_add(1) & 0x3fff_ffff, ..Socket::default() };
         self.raw.open.retain(|other| *other != index);
+        self.group.version += 1;
         self.raw.sockets.release(index);
         for joined in joined {
             self.groups_changed(joined.group);

@@ -11,6 +11,7 @@ use crate::engine::LocalFacts;
 use crate::engine::congestion::{Algorithm, Congestion};
 use crate::engine::demux::FlowKey;
 use crate::engine::fast_open::{Cookie, EarlyFailure, Known};
+use crate::engine::listen::Listening;
 use crate::engine::receive::Act;
 use crate::engine::receive::DELAYED_ACK_MS;
 use crate::engine::segment::{Control, Header};
@@ -281,7 +282,7 @@ impl Shard {
         let tcb = &mut self.tcp.sockets[index];
         (tcb.sndbuf, tcb.rcvbuf) = (sndbuf, rcvbuf);
         tcb.congestion.algorithm = self.config.congestion;
-        Ok(SocketId::new(Kind::Tcp, index, tcb.generation))
+        Ok(SocketId::new(Kind::Tcp, index, tcb.generation).on(self.config.shard))
     }
 
     /// Claims a local endpoint. Port 0: a free one is chosen ([`Shard::local`] tells which).
@@ -294,19 +295,21 @@ impl Shard {
         self.check_local(local.real(), bind)?;
         let addr = self.addresses.intern(local.real()).ok_or(Error::AddressUnavailable)?;
         let owner = Owner {
-            socket: index,
-            addr,
+            socket: id,
+            addr: local.real(),
             families: Families::of(local.addr, bind.v6_only),
             reuse_addr: bind.reuse_addr,
             reuse_port: bind.reuse_port,
             listening: false,
         };
+        let mut ports = self.tcp.ports.lock();
         let port = match local.port {
-            0 => self.tcp.ports.ephemeral(&owner).ok_or(Error::AddressInUse)?,
-            port if self.tcp.ports.is_free(port, &owner) => port,
+            0 => ports.ephemeral(&owner).ok_or(Error::AddressInUse)?,
+            port if ports.is_free(port, &owner) => port,
             _ => return Err(Error::AddressInUse),
         };
-        self.tcp.ports.bind(port, owner);
+        ports.bind(port, owner);
+        drop(ports);
         let tcb = &mut self.tcp.sockets[index];
         (tcb.key.local, tcb.key.local_port) = (addr, port);
         tcb.flags |= Flags::BOUND;
@@ -339,9 +342,11 @@ impl Shard {
         if !tcb.has(Flags::BOUND) {
             self.tcp_bind(id, Endpoint::UNSPECIFIED, Bind::default())?;
         }
-        if !self.tcp.ports.listen(self.tcp.sockets[index].key.local_port, index) {
+        let key = self.tcp.sockets[index].key;
+        let Some(families) = self.tcp.ports.lock().listen(key.local_port, id) else {
             return Err(Error::AddressInUse);
-        }
+        };
+        self.tcp.start_listening(key.local_port, Listening { socket: index, addr: key.local, families });
         let tcb = &mut self.tcp.sockets[index];
         tcb.state = TcpState::Listen;
         tcb.listener = Some(alloc::boxed::Box::new(Listener { backlog, ..Listener::default() }));
@@ -482,6 +487,7 @@ impl Shard {
     /// Where data may go in a SYN from now on.
     pub fn set_fast_open(&mut self, fast_open: FastOpen) {
         self.config.fast_open = fast_open;
+        self.group.version += 1;
     }
 
     /// Where data may go in a SYN.
@@ -522,9 +528,15 @@ impl Shard {
         let [_, ports] = key.words();
         let flow = self.addresses.pair(key.local, key.remote) ^ ports.rotate_left(48);
         let crate::engine::Tcp { ports, flows, sockets, time_wait, .. } = &mut self.tcp;
-        let now_ms = self.now.ms;
+        let (now_ms, steering, own) = (self.now.ms, &self.group.steering, usize::from(self.config.shard));
+        let (source, to_end) = (self.addresses.get(key.local), (to, remote.port));
         key.local_port = ports
+            .lock()
             .for_flow(flow, |port| {
+                // The answers must come to this very shard.
+                if steering.shards() > 1 && steering.flow((source, port), to_end) != own {
+                    return false;
+                }
                 let key = FlowKey { local_port: port, ..key };
                 let used = flows.find(flows.hash(&key), |i| sockets[i].key == key).is_some();
                 !used && time_wait.find(&key).is_none_or(|i| reusable(time_wait, i, now_ms))
@@ -551,7 +563,7 @@ impl Shard {
         let loopback = self.routes.is_local(remote);
         let mtu = if loopback { crate::device::loopback::MTU } else { self.path_mtus.get(remote, self.mtu) };
         let pair = self.addresses.pair(key.local, key.remote);
-        LocalFacts { mtu: mtu.min(65_535) as u16, pair, loopback }
+        LocalFacts { mtu: mtu.min(65_535) as u16, pair, loopback, elsewhere: false }
     }
 
     /// Takes an established connection from a listener's queue. The new socket inherits the options; its
@@ -559,7 +571,9 @@ impl Shard {
     pub fn tcp_accept(&mut self, id: SocketId) -> Result<(SocketId, Endpoint)> {
         let index = self.tcp_index(id)?;
         let Some(listener) = &mut self.tcp.sockets[index].listener else { return Err(Error::Invalid) };
-        let child = listener.ready.pop_front().ok_or(Error::WouldBlock)?;
+        let child = listener.ready.pop_front();
+        listener.note();
+        let child = child.ok_or(Error::WouldBlock)?;
         let tcb = &mut self.tcp.sockets[child];
         tcb.flags -= Flags::CHILD | Flags::MORE;
         if !tcb.has(Flags::FAST_OPEN) {
@@ -568,7 +582,7 @@ impl Shard {
         tcb.news = Ready::empty();
         tcb.start_keep_alive(self.now.ms);
         let peer = Endpoint::new(self.addresses.get(tcb.key.remote), tcb.key.remote_port);
-        let id = SocketId::new(Kind::Tcp, child, tcb.generation);
+        let id = SocketId::new(Kind::Tcp, child, tcb.generation).on(self.config.shard);
         self.tcp.file_timer(child);
         Ok((id, peer))
     }
@@ -630,7 +644,9 @@ impl Shard {
             return Err(Error::NotSupported);
         }
         let tcb = self.tcp.sockets.get(id.index()).ok_or(Error::BadSocket)?;
-        let foreign = tcb.generation != id.generation() || tcb.has(Flags::ORPHAN | Flags::CHILD);
+        let foreign = tcb.generation != id.generation()
+            || id.shard() != usize::from(self.config.shard)
+            || tcb.has(Flags::ORPHAN | Flags::CHILD);
         if foreign { Err(Error::BadSocket) } else { Ok(id.index()) }
     }
 
@@ -929,8 +945,17 @@ impl Shard {
         tcb.flags -= Flags::BOUND;
         tcb.news |= Ready::all() - (Ready::ERROR | Ready::URGENT);
         let port = tcb.key.local_port;
-        let waiting = tcb.listener.take().map(|listener| listener.ready).unwrap_or_default();
-        self.tcp.ports.unbind(port, index);
+        let name = SocketId::new(Kind::Tcp, index, tcb.generation).on(self.config.shard);
+        let (mut waiting, mut is_replica) = (Default::default(), false);
+        if let Some(mut listener) = tcb.listener.take() {
+            (waiting, is_replica) = (core::mem::take(&mut listener.ready), listener.is_replica);
+            listener.half_open = 0;
+            listener.note();
+        }
+        self.tcp.end_listening(port, index);
+        if !is_replica {
+            self.tcp.ports.lock().unbind(port, name);
+        }
         for child in waiting {
             self.tcp.sockets[child].flags -= Flags::CHILD;
             self.reset_now(child);

@@ -288,7 +288,7 @@ impl Socket {
 /// All UDP sockets of a shard.
 pub(crate) struct Udp {
     pub(crate) sockets: Slab<Socket>,
-    pub(crate) ports: Ports<IpAddr>,
+    pub(crate) ports: Ports<u32>,
     pub(crate) events: VecDeque<u32>,
     /// Packets to send, and the socket each comes from.
     pub(crate) out: VecDeque<(u32, u32, Vec<u8>)>,
@@ -297,7 +297,7 @@ pub(crate) struct Udp {
 }
 
 impl Udp {
-    pub(crate) fn new(ports: Ports<IpAddr>) -> Udp {
+    pub(crate) fn new(ports: Ports<u32>) -> Udp {
         Udp {
             sockets: Slab::new(),
             ports,
@@ -369,7 +369,7 @@ impl Udp {
     fn best(&self, from: (IpAddr, u16), to: (IpAddr, u16)) -> Option<u32> {
         let owners = self.ports.owners(to.1);
         let fits = || {
-            let covers = |owner: &&Owner<IpAddr>| owner.families.covers(to.0.is_ipv6());
+            let covers = |owner: &&Owner<u32>| owner.families.covers(to.0.is_ipv6());
             owners
                 .iter()
                 .filter(covers)
