@@ -384,10 +384,17 @@ fn elsewhere(ctx: &Ctx, request: Box<Request>, loader: &'static Loader) -> Resul
     let turn = fork::Turn::take();
     (loader.hide_program)(true);
     process.set_host(child.process().clone());
+    // As in a fork: for the case that we are killed in the clone.
+    let stay = &ctx.task.stay;
+    let mark = stay.mark();
+    stay.holds_count(&process);
+    stay.holds_count(child.process());
+    stay.holds_count(child.thread());
     // SAFETY: the turn makes the loader's stack ours; the request and all else is arena memory.
     let started = unsafe { child.start_on(loader.stack_top, launched, request.cast()) };
     (loader.hide_program)(false);
     drop(turn);
+    stay.strike(mark);
     if let Err(error) = started {
         drop(Process::of_host(child.process()));
         process.forget_host();

@@ -371,10 +371,19 @@ fn fork(ctx: &Ctx, args: &CloneArgs, back: Back<'_>) -> Result {
         0 => None,
         _ => Some(open_pidfd(ctx, args, &process)?),
     };
+    let stay = &ctx.task.stay;
+    let mark = stay.mark();
+    // The host's clone takes long: whoever buries us if we are killed in it finds what we hold of the child. It is
+    // struck out before any of it is given up.
+    stay.holds_count(&process);
     let made = match args.flags & CLONE_VM {
-        0 => start_child(ctx, args, back, &process, task),
-        _ => lend(ctx, args, back, &process, task),
+        0 => start_child(ctx, args, back, &process, &task),
+        _ => {
+            stay.strike(mark);
+            return lend(ctx, args, back, &process, task).inspect_err(|_| close_pidfd(ctx, pidfd));
+        }
     };
+    stay.strike(mark);
     if made.is_err() {
         close_pidfd(ctx, pidfd);
     }
@@ -402,7 +411,7 @@ fn start_child(
     args: &CloneArgs,
     back: Back<'_>,
     process: &Arc<process::Process>,
-    task: Arc<Task>,
+    task: &Arc<Task>,
 ) -> Result {
     if args.flags & CLONE_CHILD_CLEARTID != 0 {
         task.clear_tid.store(args.child_tid as usize, Ordering::Relaxed);
@@ -415,13 +424,22 @@ fn start_child(
     let local = Arc::into_raw(task.clone());
     let child = rt::Child::new(local.cast_mut().cast());
     task.waiter.bind(child.thread());
-    crate::priority::apply(&task);
+    crate::priority::apply(task);
     process.set_host(child.process().clone());
-    let start = Start { task: &task, args, back };
+    let stay = &ctx.task.stay;
+    let mark = stay.mark();
+    stay.holds_count(task);
+    stay.holds_count(child.process());
+    stay.holds_count(child.thread());
+    let start = Start { task, args, back };
     root().insert_process(process);
     let turn = Turn::take();
     let started = child.start(begin, (&raw const start).cast_mut().cast());
     drop(turn);
+    if args.flags & CLONE_VFORK != 0 && started.is_ok() {
+        wait_for_release(ctx, process);
+    }
+    stay.strike(mark);
     if let Err(error) = started {
         root().remove_process(process.pid);
         root().one_less();
@@ -431,9 +449,6 @@ fn start_child(
         // SAFETY: nobody else has it.
         drop(unsafe { Arc::from_raw(local) });
         return Err(error);
-    }
-    if args.flags & CLONE_VFORK != 0 {
-        wait_for_release(ctx, process);
     }
     Ok(process.pid as usize)
 }

@@ -107,9 +107,16 @@ pub fn exited(local: *mut ()) {
 /// Lets go of a thread whose host process is gone. Its memory is gone too: no word is cleared.
 pub(crate) fn abandon(task: &Arc<Task>) {
     let Some(thread) = task.waiter.thread() else { return };
-    let local = rt::abandon(thread);
-    // SAFETY: null, or the count that `attach`, `spawn_in` or a fork left there.
-    drop(unsafe { local.cast::<Task>().as_ref().map(|task| Arc::from_raw(task)) });
+    let mut at = rt::abandon(thread).cast_const().cast::<Task>();
+    // A thread that was lent (vfork(2)) has the count of the task that it runs as, and those of all that lent it.
+    while !at.is_null() {
+        // SAFETY: the count that `attach`, `spawn_in`, a fork or a lending left with the thread.
+        let task = unsafe { Arc::from_raw(at) };
+        crate::stay::abandon(&task);
+        let lender = task.lender.lock().take();
+        // Its own count outlives the one that the borrower has of it.
+        at = lender.as_ref().map_or(core::ptr::null(), Arc::as_ptr);
+    }
 }
 
 /// exit_group(2).

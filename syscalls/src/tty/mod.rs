@@ -122,11 +122,9 @@ impl Control {
 
 /// Sends to all processes of a group.
 pub fn signal_group(group: u32, signal: i32) {
-    for process in root().processes() {
-        if process.group.load(Ordering::Relaxed) == group {
-            // Standard signals cannot find a full queue.
-            let _ = signal::send_process(&process, Info::from_kernel(signal));
-        }
+    for process in root().processes_that(|process| process.group.load(Ordering::Relaxed) == group) {
+        // Standard signals cannot find a full queue.
+        let _ = signal::send_process(&process, Info::from_kernel(signal));
     }
 }
 
