@@ -495,6 +495,13 @@ static void compare(const struct holding *before, const struct holding *now)
     }
 }
 
+/* Connections that no worker came to accept. */
+static void turn_away(void)
+{
+    for (int fd; (fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK)) >= 0;)
+        close(fd);
+}
+
 static void forget_names(void)
 {
     char name[64];
@@ -558,6 +565,7 @@ int main(int argc, char **argv)
     run(0, 200);
     struct holding before, now;
     forget_names();
+    turn_away();
     look(&before);
     puts("ready");
     fflush(stdout);
@@ -569,6 +577,7 @@ int main(int argc, char **argv)
     forget_names();
     /* What late segments and acknowledgements are awaited for ends by itself. */
     for (unsigned round = 0; round < 3000; round++) {
+        turn_away();
         look(&now);
         if (now.tcp <= before.tcp)
             break;

@@ -34,25 +34,25 @@ pub(crate) struct Search(Lock<State>);
 
 #[derive(Default)]
 struct State {
-    /// When the next look is, if one is to be.
+    /// When the last look was to be, or the next one is.
     due: Option<Instant>,
     /// What nothing referred to at the last look.
     suspects: Vec<(SocketId, u64)>,
 }
 
 impl Search {
-    /// A process was killed from outside: looks soon.
+    /// A process was killed from outside: looks soon. It may have been the one that was to look, or that looked just now:
+    /// so only a look that is still ahead will do, and the timer is there before it is told.
     pub(crate) fn begin(self: &Arc<Search>) {
         let now = time::now();
-        let due = {
-            let mut state = self.0.lock();
-            // Long past: who was to look was killed before it had said so.
-            if state.due.is_some_and(|due| now < due.after(APART_NS)) {
-                return;
-            }
-            *state.due.insert(now.after(APART_NS))
-        };
+        if self.0.lock().due.is_none_or(|due| due <= now) {
+            self.arm(now.after(APART_NS));
+        }
+    }
+
+    fn arm(self: &Arc<Search>, due: Instant) {
         rt::timer_add(due, self.clone());
+        self.0.lock().due = Some(due);
     }
 }
 
@@ -66,12 +66,11 @@ impl rt::Expire for Search {
             for socket in unreferred {
                 if before.contains(&socket) { lost.push(socket) } else { state.suspects.push(socket) }
             }
-            state.due = (!state.suspects.is_empty()).then(|| now.after(APART_NS));
-            state.due
+            !state.suspects.is_empty()
         };
         lost.into_iter().for_each(|(id, cookie)| net_poll::close(id, cookie));
-        if let Some(due) = again {
-            rt::timer_add(due, root().lost.clone());
+        if again {
+            root().lost.arm(now.after(APART_NS));
         }
     }
 }
