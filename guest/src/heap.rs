@@ -145,7 +145,10 @@ unsafe impl GlobalAlloc for Domains {
             let to = pinned(|cache| heap.allocate(new, cache));
             if !to.is_null() {
                 core::ptr::copy_nonoverlapping(at, to, layout.size().min(new_size));
-                self.dealloc(at, layout);
+                match in_arena(at as usize) {
+                    true => pinned(|cache| heap.release_later(at, layout, cache, sched::owner())),
+                    false => self.dealloc(at, layout),
+                }
             }
             to
         }

@@ -10,12 +10,19 @@
 //! The first touch of a page costs 12 us here and a batch of them hardly more: memory never touched
 //! before is populated 256 KiB at a time, and free objects are reused last in, first out, hot.
 //!
+//! A host process that shares a heap may be killed between any two instructions, and others go on with what it left:
+//! its cache as it is, its lock ([`platform::sync`]) in the middle of a change. So stores are ordered ([`in_order`])
+//! such that what a change has done so far loses memory at worst, and never lists what somebody has: an object is out
+//! of the list before it is given out, a block's map entry is cleared first and set last. A block that `realloc` has
+//! left is given back only with the next one ([`Heap::release_later`]): a `Vec` that grows names it until then.
+//!
 //! Left out: classes do not give chunks back. Large blocks (1 MiB and up) give their pages back to the
 //! host when they are freed.
 
 use core::alloc::Layout;
 use core::ptr;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::cell::Cell;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering, compiler_fence};
 use platform::host;
 use platform::sync::Lock;
 
@@ -56,6 +63,7 @@ pub(crate) struct Heap {
     blocks: Lock<Blocks>,
     classes: [Lock<Class>; CLASSES],
     caches: [[Cache; CLASSES]; CACHES],
+    left: [Left; CACHES],
 }
 
 // SAFETY: caches are used by their owning host thread alone; the rest is locked or atomic.
@@ -87,7 +95,7 @@ impl Usage {
 /// A host thread's free objects of one class.
 #[repr(C)]
 struct Cache {
-    head: core::cell::Cell<*mut Free>,
+    head: Cell<*mut Free>,
     /// Written by the owner alone; others read it to account for memory ([`Heap::usage`]).
     count: AtomicUsize,
 }
@@ -102,6 +110,23 @@ impl Cache {
     fn set_count(&self, count: usize) {
         self.count.store(count, Ordering::Relaxed);
     }
+}
+
+/// What a cache's owner has moved away from by `realloc`, last.
+#[repr(C)]
+struct Left {
+    at: Cell<*mut u8>,
+    size: Cell<usize>,
+    /// The owner's word ([`platform::sync`]): what another owner of the cache has left may still be named by what it
+    /// was changing when it was killed, and is given up.
+    owner: Cell<u32>,
+}
+
+/// Keeps stores before it from stores after it, for whoever goes on after a kill. The processor keeps them in order,
+/// and a killed thread's stores are all done.
+#[inline(always)]
+fn in_order() {
+    compiler_fence(Ordering::SeqCst);
 }
 
 /// The free objects of one class that no cache holds, and the rest of its last chunk.
@@ -238,7 +263,8 @@ impl Heap {
             if !head.is_null() {
                 // SAFETY: a cached object is free and ours.
                 cache.head.set(unsafe { (*head).next });
-                cache.set_count(cache.count() - 1);
+                // An owner that was killed may have counted one too few.
+                cache.set_count(cache.count().saturating_sub(1));
                 return head.cast();
             }
         }
@@ -261,17 +287,41 @@ impl Heap {
             let mut shared = self.classes[class].lock();
             // SAFETY: the object is the caller's to give; objects are 16 bytes at least.
             unsafe { (*object).next = shared.head };
+            in_order();
             shared.head = object;
             return;
         };
         let cache = &caches[class];
         // SAFETY: as above.
         unsafe { (*object).next = cache.head.get() };
+        in_order();
         cache.head.set(object);
         cache.set_count(cache.count() + 1);
         if cache.count() > cache_limit(class) {
             self.spill(class, cache);
         }
+    }
+
+    /// Gives back what `realloc` has moved away from, at the caller's next call of this: until then whoever has it
+    /// moved may name it, and may be killed before it names the new place. `owner`: the caller's word.
+    ///
+    /// # Safety
+    /// As [`Heap::release`].
+    pub(crate) unsafe fn release_later(&self, at: *mut u8, layout: Layout, cache: u32, owner: u32) {
+        let Some(left) = self.left.get(cache as usize) else {
+            // SAFETY: the caller's promise.
+            return unsafe { self.release(at, layout, cache) };
+        };
+        let (before, size) = (left.at.replace(ptr::null_mut()), left.size.get());
+        in_order();
+        if !before.is_null() && left.owner.get() == owner {
+            // SAFETY: left by this owner, with the size that is rounded already; by now it is named nowhere.
+            unsafe { self.release(before, Layout::from_size_align_unchecked(size, 1), cache) };
+        }
+        left.size.set(rounded(layout));
+        left.owner.set(owner);
+        in_order();
+        left.at.set(at);
     }
 
     /// Whether a block of layout `old` can hold `new_size` bytes as it is.
@@ -302,7 +352,11 @@ impl Heap {
                     self.exhausted.store(true, Ordering::Relaxed);
                     return ptr::null_mut();
                 };
+                // Nothing is left for whoever goes on in the middle.
+                shared.fresh_end = 0;
+                in_order();
                 shared.fresh = at;
+                in_order();
                 shared.fresh_end = at + chunk;
                 shared.chunks += chunk;
                 shared.take(size).expect("a fresh chunk")
@@ -311,11 +365,13 @@ impl Heap {
         if let Some(caches) = self.caches.get(cache as usize) {
             let cache = &caches[class];
             // The cache is empty: that is why we are here. Half a cache, so that a release soon
-            // after does not spill.
+            // after does not spill. Owners that were killed may have left a wrong count.
+            cache.set_count(0);
             for _ in 1..cache_limit(class) / 2 {
                 let Some(object) = shared.take(size) else { break };
                 // SAFETY: a free object, ours now.
                 unsafe { (*object).next = cache.head.get() };
+                in_order();
                 cache.head.set(object);
                 cache.set_count(cache.count() + 1);
             }
@@ -329,18 +385,24 @@ impl Heap {
         let count = cache.count() / 2;
         let first = cache.head.get();
         let mut last = first;
-        // SAFETY: the cache holds `count` objects and more, linked.
+        // SAFETY: the cache holds objects, linked; their number may be wrong if an owner was killed.
         let rest = unsafe {
             for _ in 1..count {
-                last = (*last).next;
+                let next = (*last).next;
+                if next.is_null() {
+                    break;
+                }
+                last = next;
             }
             (*last).next
         };
         cache.head.set(rest);
         cache.set_count(cache.count() - count);
+        in_order();
         let mut shared = self.classes[class].lock();
         // SAFETY: as above.
         unsafe { (*last).next = shared.head };
+        in_order();
         shared.head = first;
     }
 
@@ -449,9 +511,13 @@ impl Blocks {
 
     /// A page for a class's first chunk; pages are never given back, as chunks are not.
     fn allocate_page(&mut self) -> Option<usize> {
-        if self.page == self.page_end {
-            self.page = self.allocate(0)?;
-            self.page_end = self.page + UNIT;
+        if self.page + FIRST_CHUNK > self.page_end {
+            let fresh = self.allocate(0)?;
+            self.page_end = 0;
+            in_order();
+            self.page = fresh;
+            in_order();
+            self.page_end = fresh + UNIT;
         }
         self.page += FIRST_CHUNK;
         Some(self.page - FIRST_CHUNK)
@@ -498,12 +564,15 @@ impl Blocks {
         // SAFETY: a free block, ours; its links lie in its first page. The map has its entry.
         unsafe {
             block.write(Free { next: head, previous: ptr::null_mut() });
+            in_order();
+            self.lists[order] = block;
+            in_order();
             if !head.is_null() {
                 (*head).previous = block;
             }
+            in_order();
             *self.entry(at) = 1 + order as u8;
         }
-        self.lists[order] = block;
     }
 
     fn remove(&mut self, at: usize, order: usize) {
@@ -511,14 +580,16 @@ impl Blocks {
         // SAFETY: the block is in this list: its links are valid.
         unsafe {
             let Free { next, previous } = block.read();
+            *self.entry(at) = 0;
+            in_order();
+            if !next.is_null() {
+                (*next).previous = previous;
+            }
+            in_order();
             match previous.is_null() {
                 true => self.lists[order] = next,
                 false => (*previous).next = next,
             }
-            if !next.is_null() {
-                (*next).previous = previous;
-            }
-            *self.entry(at) = 0;
         }
     }
 

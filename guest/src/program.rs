@@ -184,7 +184,7 @@ mod with_loader {
         // SAFETY: the strings were written by the loader, and nothing of the program has run.
         let given =
             unsafe { core::slice::from_raw_parts(arguments.0 as *const u8, arguments.1 - arguments.0) };
-        *process.image.lock() = Image {
+        process.image.set(Image {
             exe,
             arguments,
             given: given.to_vec(),
@@ -193,7 +193,7 @@ mod with_loader {
             stack_start: loaded.stack,
             code: loaded.program_range,
             oom_score_adj: 0,
-        };
+        });
     }
 
     /// Where the argument and environment strings lie, and the auxiliary vector's bytes.

@@ -14,6 +14,8 @@
 //! * run queues, timers, hubs, futex queues: a wake-up may be lost for threads of the dead process, which
 //!   need none; entries are inserted and removed by single calls of `Vec`, `VecDeque` and `BTreeMap`,
 //!   whose middle is the risk that stays.
+//! * values: what a lock guards is replaced first and dropped then ([`Lock::set`]), never the other way round; a `Vec`
+//!   that grows names its old memory until it names the new one, so that is freed later (`guest/src/memory.rs`);
 //! * the network stack: a segment may be processed by half, which TCP mends as loss.
 
 use core::cell::UnsafeCell;
@@ -108,6 +110,16 @@ impl<T: ?Sized> Lock<T> {
     /// The caller holds the lock.
     pub unsafe fn unlock(&self) {
         self.word.store(0, Ordering::Release);
+    }
+
+    /// Changes the value. What it was is dropped when the new one is in its place and the lock is free: an assignment
+    /// drops first, and whoever is killed then leaves a value that others drop again.
+    pub fn set(&self, value: T)
+    where
+        T: Sized,
+    {
+        let before = core::mem::replace(&mut *self.lock(), value);
+        drop(before);
     }
 
     /// The value, without locking, when the borrow proves that nobody else has it.

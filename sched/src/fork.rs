@@ -55,7 +55,7 @@ impl Child {
         let process = Process::new(parent.family, parent.config, parent.hooks, parent.serial);
         let thread = Thread::forked(&process, local, alternate);
         process.vcpus[0].take_cache(&process);
-        *process.forked_from.lock() = Some(vcpu::own());
+        process.forked_from.set(Some(vcpu::own()));
         // From here on it is found if this process is killed before it has made it.
         parent.family.add(process.clone());
         process.vcpus[0].prepare_fork(&*process, &*thread, depth);
@@ -132,7 +132,7 @@ impl Child {
                 Ok(())
             }
             Err(error) => {
-                *self.process.forked_from.lock() = None;
+                self.process.forked_from.set(None);
                 vcpu::process().family.retire(&self.process);
                 vcpu::process().family.forget(&self.process);
                 self.thread.abandon();

@@ -65,6 +65,12 @@ pub fn leave() {
     }
 }
 
+/// What locks hold while the calling host thread has them: no other living one's ([`platform::sync::Owners`]).
+#[inline(always)]
+pub fn owner() -> u32 {
+    arch::owner()
+}
+
 /// Whether the caller is inside the kernel.
 #[inline(always)]
 pub fn in_kernel() -> bool {

@@ -60,7 +60,7 @@ pub fn enter(wish: Wish, streams: Streams) -> Result<(Arc<Process>, Option<Arc<O
     let loader = exec::loader()?;
     let process = root().add_process(wish.credentials.clone(), crate::reap::INIT);
     process.view.set(View::clone(&wish.view));
-    *process.ended.lock() = Some(wish.ended.clone());
+    process.ended.set(Some(wish.ended.clone()));
     let made = give_streams(&process, streams)
         .and_then(|master| start(&process, Box::new(wish), loader.hide_program).map(|()| master));
     match made {

@@ -525,10 +525,10 @@ fn lend(
         }
         Back::Instruction(frame) => GoingBack::Instruction(Box::new(Begin::of(frame, fs_base)?)),
     };
-    *ctx.task.going_back.lock() = Some(going_back);
-    *task.lender.lock() = Some(ctx.task.arc());
+    ctx.task.going_back.set(Some(going_back));
+    task.lender.set(Some(ctx.task.arc()));
     task.waiter.bind(rt::current());
-    *process.lent_by.lock() = Some(rt::own_host());
+    process.lent_by.set(Some(rt::own_host()));
     root().insert_process(process);
     let tls = (args.flags & CLONE_SETTLS != 0).then_some(args.tls as usize);
     if args.flags & CLONE_CHILD_SETTID != 0 {

@@ -66,7 +66,7 @@ pub fn sethostname(ctx: &Ctx, name: BytesIn, len: usize) -> Result {
     }
     let mut bytes = [0u8; 64];
     read_bytes(name.0, &mut bytes[..len])?;
-    *root().hostname.lock() = String::from_utf8_lossy(&bytes[..len]).into_owned();
+    root().hostname.set(String::from_utf8_lossy(&bytes[..len]).into_owned());
     Ok(0)
 }
 

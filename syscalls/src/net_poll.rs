@@ -136,8 +136,9 @@ impl Stack {
         if self.hubs.get(index).is_some_and(|entry| entry.as_ref().is_some_and(|(there, _)| *there == id)) {
             self.shard.set_cookie(id, 0);
             self.shard.close(id);
-            self.hubs[index] = None;
+            let entry = self.hubs[index].take();
             self.free.push(index);
+            drop(entry);
         }
     }
 

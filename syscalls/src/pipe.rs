@@ -458,8 +458,10 @@ impl Ring {
         let first = self.len.min(self.bytes.len() - self.start);
         fresh[..first].copy_from_slice(&self.bytes[self.start..self.start + first]);
         fresh[first..self.len].copy_from_slice(&self.bytes[..self.len - first]);
-        self.bytes = fresh;
+        // Replaced first: see `platform::sync`.
+        let before = core::mem::replace(&mut self.bytes, fresh);
         self.start = 0;
+        drop(before);
     }
 }
 

@@ -403,7 +403,7 @@ impl Process {
         let before = rt::swap_host_local(&host, Arc::into_raw(self.clone()).cast_mut().cast());
         // SAFETY: null, or the count that an earlier call left there.
         drop(unsafe { before.cast::<Process>().as_ref().map(|before| Arc::from_raw(before)) });
-        *self.host.lock() = Some(host);
+        self.host.set(Some(host));
     }
 
     /// The process that ran in a host process which is gone.

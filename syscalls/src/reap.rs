@@ -117,7 +117,7 @@ pub(crate) fn finish(task: &Task) -> ! {
         crate::fork::give_back()
     }
     // Its thread never leaves this stack: the task is let go when the host process is gone.
-    *process.last.lock() = Some(task.arc());
+    process.last.set(Some(task.arc()));
     let usage = Usage::of_host();
     if leave(process, status, usage) {
         crate::net_poll::finish();

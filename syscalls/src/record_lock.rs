@@ -98,7 +98,8 @@ fn change(held: &mut Vec<Held>, new: Held, lock: bool) {
     if lock {
         rest.push(new);
     }
-    *held = rest;
+    // Replaced first: see `platform::sync`.
+    drop(core::mem::replace(held, rest));
 }
 
 /// fcntl(2) with F_GETLK, F_SETLK or F_SETLKW.

@@ -174,7 +174,7 @@ fn take(ctx: &Ctx, terminal: Terminal, steal: bool, readable: bool) -> Result<()
         return Err(Errno::EPERM);
     }
     let group = process.group.load(Ordering::Relaxed);
-    *terminal.control().0.lock() = Job { session, foreground: group, left: Vec::new() };
+    terminal.control().0.set(Job { session, foreground: group, left: Vec::new() });
     ipc::all().terminals.of_session.lock().insert(session, terminal);
     Ok(())
 }
@@ -331,7 +331,7 @@ pub(crate) fn terminal_for(process: &Process, size: [u16; 2]) -> Result<(Arc<Ope
     let (pty, master) = pty::make(process.credentials.lock().uid, O_RDWR)?;
     let slave = pty::ready(&pty, [size[0], size[1], 0, 0], O_RDWR)?;
     let session = process.session.load(Ordering::Relaxed);
-    *pty.control.0.lock() = Job { session, foreground: session, left: Vec::new() };
+    pty.control.0.set(Job { session, foreground: session, left: Vec::new() });
     ipc::all().terminals.of_session.lock().insert(session, Terminal::Pty(pty));
     Ok((master, slave))
 }
@@ -343,7 +343,7 @@ pub fn adopt_host(process: &Process) {
     let terminals = &ipc::all().terminals;
     let session = process.session.load(Ordering::Relaxed);
     let foreground = process.group.load(Ordering::Relaxed);
-    *terminals.host.0.lock() = Job { session, foreground, left: Vec::new() };
+    terminals.host.0.set(Job { session, foreground, left: Vec::new() });
     terminals.of_session.lock().insert(session, Terminal::Host);
 }
 
