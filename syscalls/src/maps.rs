@@ -73,9 +73,10 @@ impl Maps {
         }
         let end = at.saturating_add(len.next_multiple_of(PAGE_SIZE));
         let mut entries = self.entries.lock();
-        let touched =
-            |(&start, entry): (&usize, &Entry)| (start < end && start + entry.len > at).then_some(start);
-        let starts: Vec<usize> = entries.iter().filter_map(touched).collect();
+        // Entries do not overlap: of those that begin before the range only the last can reach into it.
+        let before = entries.range(..at).next_back().filter(|(start, entry)| *start + entry.len > at);
+        let starts: Vec<usize> =
+            before.into_iter().chain(entries.range(at..end.max(at))).map(|(&start, _)| start).collect();
         let mut taken = Vec::with_capacity(starts.len());
         for start in starts {
             let Some(entry) = entries.remove(&start) else { continue };
