@@ -23,7 +23,7 @@
 #include <unistd.h>
 
 static struct shared {
-    pthread_mutex_t mutex;
+    pthread_mutex_t mutex, handed_over, plain;
     unsigned word;
     volatile unsigned ready, done;
 } *shared;
@@ -149,6 +149,177 @@ static void robust_waiters(void)
     CHECK(pthread_mutex_lock(&shared->mutex) == EOWNERDEAD && pthread_mutex_consistent(&shared->mutex) == 0);
     CHECK(pthread_mutex_unlock(&shared->mutex) == 0);
     killed(victim);
+}
+
+/* ---- locks that the kernel hands over ---- */
+
+static long futex(unsigned *word, int op)
+{
+    return syscall(SYS_futex, word, op, 0, NULL, NULL, 0);
+}
+
+static void holds_handed_over(int none)
+{
+    (void)none;
+    CHECK(pthread_mutex_lock(&shared->handed_over) == 0);
+    ready();
+    pause();
+}
+
+/* Each of the waiters gets it in turn; the first is told. */
+static void waits_for_hand_over(int none)
+{
+    (void)none;
+    ready();
+    int got = pthread_mutex_lock(&shared->handed_over);
+    CHECK(got == 0 || got == EOWNERDEAD);
+    if (got == EOWNERDEAD) {
+        __atomic_add_fetch(&shared->done, 1, __ATOMIC_SEQ_CST);
+        CHECK(pthread_mutex_consistent(&shared->handed_over) == 0);
+    }
+    nap(5);
+    CHECK(pthread_mutex_unlock(&shared->handed_over) == 0);
+}
+
+static void holds_word(int none)
+{
+    (void)none;
+    CHECK(futex(&shared->word, FUTEX_LOCK_PI) == 0);
+    ready();
+    pause();
+}
+
+static void waits_for_held_word(int none)
+{
+    (void)none;
+    ready();
+    CHECK(futex(&shared->word, FUTEX_LOCK_PI) == 0);
+    CHECK(shared->word == ((unsigned)getpid() | FUTEX_WAITERS | FUTEX_OWNER_DIED));
+    CHECK(futex(&shared->word, FUTEX_UNLOCK_PI) == 0);
+    shared->done++;
+}
+
+static void waits_for_plain(int none)
+{
+    (void)none;
+    ready();
+    pthread_mutex_lock(&shared->plain);
+    shared->done++;
+}
+
+static void holds_plain(int none)
+{
+    (void)none;
+    CHECK(pthread_mutex_lock(&shared->plain) == 0);
+    ready();
+    pause();
+}
+
+/* Processes that must be older than the victim and wait for it: they begin when it is there. */
+static int gate[2];
+
+static pid_t start_behind_gate(void (*body)(int))
+{
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        char byte;
+        alarm(60);
+        CHECK(read(gate[0], &byte, 1) == 1);
+        body(0);
+        _exit(0);
+    }
+    return child;
+}
+
+static void open_gate(void)
+{
+    CHECK(write(gate[1], "", 1) == 1);
+}
+
+static void handed_over(void)
+{
+    pthread_mutex_t *mutex = &shared->handed_over;
+    pid_t waiters[3];
+    CHECK(pipe(gate) == 0);
+    /* Nobody waits: the next one is told, by lock and by trylock. */
+    pid_t victim = start(holds_handed_over, 0);
+    await(1);
+    killed(victim);
+    CHECK(pthread_mutex_trylock(mutex) == EOWNERDEAD && pthread_mutex_consistent(mutex) == 0);
+    CHECK(pthread_mutex_unlock(mutex) == 0);
+    victim = start(holds_handed_over, 0);
+    await(2);
+    killed(victim);
+    CHECK(pthread_mutex_lock(mutex) == EOWNERDEAD && pthread_mutex_consistent(mutex) == 0);
+    CHECK(pthread_mutex_unlock(mutex) == 0);
+    /* Three wait. */
+    for (int i = 0; i < 3; i++)
+        waiters[i] = start_behind_gate(waits_for_hand_over);
+    victim = start(holds_handed_over, 0);
+    await(3);
+    for (int i = 0; i < 3; i++)
+        open_gate();
+    await(6);
+    killed(victim);
+    for (int i = 0; i < 3; i++)
+        ends(waiters[i]);
+    CHECK(shared->done == 1);
+    CHECK(pthread_mutex_lock(mutex) == 0 && pthread_mutex_unlock(mutex) == 0);
+    /* One that waits is killed: the others are not kept by it. */
+    CHECK(pthread_mutex_lock(mutex) == 0);
+    waiters[0] = start_behind_gate(waits_for_hand_over);
+    victim = start(waits_for_hand_over, 0);
+    await(7);
+    open_gate();
+    await(8);
+    killed(victim);
+    CHECK(pthread_mutex_unlock(mutex) == 0);
+    ends(waiters[0]);
+    CHECK(shared->done == 1);
+    close(gate[0]), close(gate[1]);
+}
+
+/* The same without a robust list: who waits gets the word with its mark, who comes later ESRCH. */
+static void handed_over_plainly(void)
+{
+    int status;
+    CHECK(pipe(gate) == 0);
+    pid_t waiter = start_behind_gate(waits_for_held_word), victim = start(holds_word, 0);
+    await(1);
+    open_gate();
+    await(2);
+    killed(victim);
+    ends(waiter);
+    CHECK(shared->done == 1 && shared->word == 0);
+    victim = start(holds_word, 0);
+    await(3);
+    killed(victim);
+    CHECK(futex(&shared->word, FUTEX_TRYLOCK_PI) == -1 && errno == ESRCH);
+    CHECK(futex(&shared->word, FUTEX_LOCK_PI) == -1 && errno == ESRCH);
+    CHECK(shared->word == ((unsigned)victim | FUTEX_WAITERS));
+    /* libc gives up with a mutex that cannot tell of it, and waits for ever for one that is lost already. */
+    waiter = start_behind_gate(waits_for_plain), victim = start(holds_plain, 0);
+    await(4);
+    int null = open("/dev/null", O_WRONLY), errors = dup(2);
+    dup2(null, 2);
+    pid_t quiet = fork();
+    if (quiet == 0) {
+        waits_for_plain(0);
+        _exit(0);
+    }
+    dup2(errors, 2);
+    await(5);
+    kill(victim, SIGKILL);
+    CHECK(waitpid(victim, &status, 0) == victim && WTERMSIG(status) == SIGKILL);
+    CHECK(waitpid(quiet, &status, 0) == quiet && WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+    open_gate();
+    await(6);
+    nap(100);
+    CHECK(shared->done == 1 && waitpid(waiter, &status, WNOHANG) == 0);
+    kill(waiter, SIGKILL);
+    CHECK(waitpid(waiter, &status, 0) == waiter);
+    close(gate[0]), close(gate[1]), close(null), close(errors);
 }
 
 static void waits_for_word(int order)
@@ -457,6 +628,8 @@ static const struct {
     void (*run)(void);
 } cases[] = {
     {"robust", robust},       {"robust waiters", robust_waiters},
+    {"handed over", handed_over},
+    {"handed over plainly", handed_over_plainly},
     {"words", words},         {"semaphores", semaphores},
     {"files", files},         {"readers", readers},
     {"writers", writers},     {"pairs", pairs},
@@ -475,6 +648,10 @@ int main(int argc, char **argv)
     pthread_mutexattr_setpshared(&how, PTHREAD_PROCESS_SHARED);
     pthread_mutexattr_setrobust(&how, PTHREAD_MUTEX_ROBUST);
     CHECK(pthread_mutex_init(&shared->mutex, &how) == 0);
+    pthread_mutexattr_setprotocol(&how, PTHREAD_PRIO_INHERIT);
+    CHECK(pthread_mutex_init(&shared->handed_over, &how) == 0);
+    pthread_mutexattr_setrobust(&how, PTHREAD_MUTEX_STALLED);
+    CHECK(pthread_mutex_init(&shared->plain, &how) == 0);
     for (unsigned at = 0; at < sizeof cases / sizeof *cases; at++) {
         if (argc > 1 && strcmp(argv[1], cases[at].name) != 0)
             continue;

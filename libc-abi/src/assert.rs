@@ -31,6 +31,12 @@ unsafe fn fail(file: *const c_char, line: c_uint, function: *const c_char, what:
     abort()
 }
 
+/// An assertion of ours about what the program does, where glibc has one.
+pub(crate) fn failed(function: &CStr, what: &str) -> ! {
+    // SAFETY: strings of ours.
+    unsafe { fail(c"libc".as_ptr(), 0, function.as_ptr(), &[b"Assertion `", what.as_bytes(), b"' failed."]) }
+}
+
 abi! { EXPORTS "libc.so.6":
     /// What assert(3) calls.
     "GLIBC_2.2.5" fn __assert_fail(

@@ -51,7 +51,11 @@ pub(crate) const ANY: u32 = u32::MAX;
 const QUEUES: usize = 256;
 
 /// All queues.
-pub struct Table(Box<[Queue]>);
+pub struct Table {
+    queues: Box<[Queue]>,
+    /// Somebody has waited for a lock that is handed over: only then is there something to do when a thread ends.
+    pub(crate) hands_over: AtomicBool,
+}
 
 #[derive(Default)]
 #[repr(align(64))]
@@ -65,8 +69,10 @@ pub(crate) struct Entry {
     pub(crate) key: Key,
     pub(crate) bitset: u32,
     pub(crate) task: Arc<Task>,
-    /// The owner of the robust lock that it waits for, or 0.
+    /// The owner of the lock that it waits for: of a robust one in shared memory, or of one that is handed over; or 0.
     pub(crate) owner: u32,
+    /// It waits for a lock that is handed over ([`crate::futex_pi`]).
+    pub(crate) inherits: bool,
 }
 
 /// A futex.
@@ -101,7 +107,7 @@ impl Default for Place {
 impl Table {
     /// Empty queues.
     pub fn new() -> Table {
-        Table((0..QUEUES).map(|_| Queue::default()).collect())
+        Table { queues: (0..QUEUES).map(|_| Queue::default()).collect(), hands_over: AtomicBool::new(false) }
     }
 }
 
@@ -141,7 +147,7 @@ impl Key {
 
 /// The queue of a key.
 pub(crate) fn queue_of(key: Key) -> &'static Queue {
-    &root().futexes.0[key.queue()]
+    &root().futexes.queues[key.queue()]
 }
 
 /// futex(2).
@@ -160,8 +166,10 @@ pub fn futex(
     }
     let key = |word| Key::new(ctx, op.0, word);
     match command {
-        WAIT => wait_on(ctx, key(word)?, word, value, ANY, deadline(op.0, command, timeout)?),
-        WAIT_BITSET => wait_on(ctx, key(word)?, word, value, value3, deadline(op.0, command, timeout)?),
+        WAIT => wait_on(ctx, key(word)?, (word, value), ANY, deadline(op.0, command, timeout)?, None),
+        WAIT_BITSET => {
+            wait_on(ctx, key(word)?, (word, value), value3, deadline(op.0, command, timeout)?, None)
+        }
         WAKE => Ok(wake(key(word)?, value as i32, ANY)),
         WAKE_BITSET if value3 == 0 => Err(Errno::EINVAL),
         WAKE_BITSET => Ok(wake(key(word)?, value as i32, value3)),
@@ -179,7 +187,7 @@ pub fn futex(
             if from == to {
                 return Err(Errno::EINVAL);
             }
-            wait_on(ctx, from, word, value, ANY, deadline(op.0, command, timeout)?)
+            wait_on(ctx, from, (word, value), ANY, deadline(op.0, command, timeout)?, Some(word2))
         }
         CMP_REQUEUE_PI => {
             let keys = (key(word)?, key(word2)?);
@@ -200,20 +208,21 @@ fn deadline(op: u32, command: u32, timeout: usize) -> Result<Option<Instant>> {
     time::instant_of(clock, ns).map(Some)
 }
 
+/// `target`: a lock that is handed over, to which the waiter may be moved.
 fn wait_on(
     ctx: &Ctx,
     key: Key,
-    word: UserPtr<u32>,
-    expected: u32,
+    (word, expected): (UserPtr<u32>, u32),
     bitset: u32,
     deadline: Option<Instant>,
+    target: Option<UserPtr<u32>>,
 ) -> Result {
     if bitset == 0 {
         return Err(Errno::EINVAL);
     }
     let task = ctx.task;
     let owner = robust_owner(task, key, word, expected);
-    let queue = &root().futexes.0[key.queue()];
+    let queue = &root().futexes.queues[key.queue()];
     queue.count.fetch_add(1, Ordering::SeqCst);
     {
         let mut waiters = queue.waiters.lock();
@@ -228,18 +237,18 @@ fn wait_on(
         task.futex.woken.store(false, Ordering::Relaxed);
         task.futex.queue.store(key.queue(), Ordering::Relaxed);
         task.waiter.reset();
-        waiters.push_back(Entry { key, bitset, task: task.arc(), owner });
+        waiters.push_back(Entry { key, bitset, task: task.arc(), owner, inherits: false });
     }
     // After the entry: whoever buries the owner takes that out of its process before it looks here.
     if owner != 0 && root().task(owner).is_none() && leave(task) {
         mark_lost(word, expected)?;
         return Err(Errno::EAGAIN);
     }
-    sleep_in_queue(task, deadline)
+    sleep_in_queue(task, deadline, target)
 }
 
-/// Sleeps until somebody has taken the task out of its queue.
-pub(crate) fn sleep_in_queue(task: &Task, deadline: Option<Instant>) -> Result {
+/// Sleeps until somebody has taken the task out of its queue, or it has taken `lock` from a dead owner.
+pub(crate) fn sleep_in_queue(task: &Task, deadline: Option<Instant>, lock: Option<UserPtr<u32>>) -> Result {
     loop {
         let woken = wait::sleep(task, deadline);
         if task.futex.woken.load(Ordering::Acquire) {
@@ -249,6 +258,11 @@ pub(crate) fn sleep_in_queue(task: &Task, deadline: Option<Instant>) -> Result {
             task.waiter.reset();
             // The wake may have come between the load and the reset.
             if task.futex.woken.load(Ordering::Acquire) {
+                return Ok(0);
+            }
+            if let Some(word) = lock
+                && futex_pi::inherit(task, word)?
+            {
                 return Ok(0);
             }
             continue;
@@ -266,30 +280,45 @@ pub(crate) fn sleep_in_queue(task: &Task, deadline: Option<Instant>) -> Result {
     }
 }
 
-/// Takes the running task out of its queue; `false` if somebody has woken it already.
+/// Takes a task out of its queue; `false` if somebody has woken it already.
 fn leave(task: &Task) -> bool {
+    with_place(task, |queue, waiters, at| {
+        let entry = waiters.remove(at);
+        queue.count.fetch_sub(1, Ordering::Relaxed);
+        // Its turn is another one's now.
+        if let Some(entry) = &entry
+            && entry.inherits
+            && root().task(entry.owner).is_none()
+        {
+            futex_pi::look_again(waiters, entry.key);
+        }
+        entry
+    })
+    .is_some()
+}
+
+/// Does something with a task's entry in its queue, whose lock is held meanwhile. `None`: it is in none.
+pub(crate) fn with_place<R>(
+    task: &Task,
+    act: impl FnOnce(&Queue, &mut VecDeque<Entry>, usize) -> R,
+) -> Option<R> {
     loop {
         let index = task.futex.queue.load(Ordering::Acquire);
-        let queue = &root().futexes.0[index];
+        let queue = &root().futexes.queues[index];
         let mut waiters = queue.waiters.lock();
         if task.futex.queue.load(Ordering::Relaxed) != index {
             // Requeued meanwhile.
             continue;
         }
-        let Some(at) = waiters.iter().position(|entry| core::ptr::eq(&*entry.task, task)) else {
-            return false;
-        };
-        let entry = waiters.remove(at);
-        queue.count.fetch_sub(1, Ordering::Relaxed);
-        drop(waiters);
-        drop(entry);
-        return true;
+        let at = waiters.iter().position(|entry| core::ptr::eq(&*entry.task, task))?;
+        // What it answers is dropped without the lock.
+        return Some(act(queue, &mut waiters, at));
     }
 }
 
 /// Wakes up to `limit` waiters; Linux takes 0 for 1.
 fn wake(key: Key, limit: i32, bitset: u32) -> usize {
-    let queue = &root().futexes.0[key.queue()];
+    let queue = &root().futexes.queues[key.queue()];
     // The program changed the word before this call. Either a waiter's count is seen here, or the
     // waiter reads the changed word (store and load on both sides, each with a full fence between).
     fence(Ordering::SeqCst);
@@ -321,7 +350,7 @@ fn requeue(from: Key, to: Key, wakes: i32, moves: i32, check: Option<(UserPtr<u3
     if wakes < 0 || moves < 0 {
         return Err(Errno::EINVAL);
     }
-    let table = &root().futexes.0;
+    let table = &root().futexes.queues;
     let (first, second) = (from.queue().min(to.queue()), from.queue().max(to.queue()));
     // Announced before anything moves: a waker of `to` must not find the count of before.
     table[to.queue()].count.fetch_add(1, Ordering::SeqCst);
@@ -475,16 +504,17 @@ pub fn get_robust_list(ctx: &Ctx, tid: i32, head: UserPtr<usize>, size: UserPtr<
 /// and the caller's own list says that it is about to lock just this word (which the protocol asks for, so that a
 /// thread can die in here: Documentation/locking/robust-futexes.rst). 0: it is something else.
 fn robust_owner(task: &Task, key: Key, word: UserPtr<u32>, value: u32) -> u32 {
-    let head = task.robust_list.load(Ordering::Relaxed);
-    if head == 0 || value & WAITERS == 0 || value & OWNER_DIED != 0 || !matches!(key, Key::Shared(..)) {
+    if value & WAITERS == 0 || value & OWNER_DIED != 0 || !matches!(key, Key::Shared(..)) {
         return 0;
     }
-    match UserPtr::<RobustListHead>::new(head).read() {
-        Ok(head) if (head.pending & !1).wrapping_add_signed(head.futex_offset) == word.address() => {
-            value & TID_MASK
-        }
-        _ => 0,
-    }
+    if is_locking_robustly(task, word) { value & TID_MASK } else { 0 }
+}
+
+/// Whether the calling thread's list says that it is about to lock this word.
+pub(crate) fn is_locking_robustly(task: &Task, word: UserPtr<u32>) -> bool {
+    let head = task.robust_list.load(Ordering::Relaxed);
+    let pending = |head: RobustListHead| (head.pending & !1).wrapping_add_signed(head.futex_offset);
+    head != 0 && UserPtr::<RobustListHead>::new(head).read().is_ok_and(|head| pending(head) == word.address())
 }
 
 /// The owner was killed with its memory, where its list lay: who wants the lock marks it.
@@ -493,14 +523,18 @@ fn mark_lost(word: UserPtr<u32>, value: u32) -> Result<()> {
 }
 
 /// A thread is gone with its host process. Those that wait for a robust lock of its look again, and find that it has
-/// no owner ([`wait_on`]).
+/// no owner ([`wait_on`], [`futex_pi::inherit`]).
 pub(crate) fn owner_lost(tid: u32) {
-    for queue in &root().futexes.0 {
+    for queue in &root().futexes.queues {
         if queue.count.load(Ordering::SeqCst) == 0 {
             continue;
         }
         let mut waiters = queue.waiters.lock();
-        while let Some(at) = waiters.iter().position(|entry| entry.owner == tid) {
+        // These stay in their order: the first one takes the lock.
+        for entry in waiters.iter().filter(|entry| entry.owner == tid && entry.inherits) {
+            entry.task.waiter.fire();
+        }
+        while let Some(at) = waiters.iter().position(|entry| entry.owner == tid && !entry.inherits) {
             let entry = waiters.remove(at);
             queue.count.fetch_sub(1, Ordering::Relaxed);
             if let Some(entry) = entry {
@@ -508,6 +542,14 @@ pub(crate) fn owner_lost(tid: u32) {
                 entry.task.waiter.fire();
             }
         }
+    }
+}
+
+/// A thread has ended, and nobody finds it any more: what it did not unlock goes to who waits, as on Linux
+/// (kernel/futex/pi.c, exit_pi_state_list).
+pub(crate) fn owner_ended(tid: u32) {
+    if root().futexes.hands_over.load(Ordering::SeqCst) {
+        owner_lost(tid);
     }
 }
 
@@ -589,7 +631,7 @@ mod tests {
 
     fn waiters(word: &AtomicU32, ctx: &Ctx) -> usize {
         let key = Key::of(ctx.process, word.as_ptr() as usize, false);
-        let queue = root().futexes.0[key.queue()].waiters.lock();
+        let queue = root().futexes.queues[key.queue()].waiters.lock();
         queue.iter().filter(|entry| entry.key == key).count()
     }
 
@@ -641,7 +683,7 @@ mod tests {
         assert_eq!(call(&ctx, word, WAKE, 2), Ok(2));
         assert_eq!(call(&ctx, word, WAKE, 9), Ok(1));
         threads.into_iter().for_each(|thread| assert_eq!(thread.join().unwrap(), Ok(0)));
-        assert_eq!(root().futexes.0.iter().map(|q| q.waiters.lock().len()).max(), Some(0));
+        assert_eq!(root().futexes.queues.iter().map(|q| q.waiters.lock().len()).max(), Some(0));
     }
 
     #[test]

@@ -85,7 +85,9 @@ pub fn exit(ctx: &Ctx, status: i32) -> Result {
 pub(crate) fn end() -> ! {
     let ctx = Ctx::current();
     futex::exit_robust_list(ctx.task);
-    if ctx.process.remove_task(ctx.task.tid) == 0 {
+    let left = ctx.process.remove_task(ctx.task.tid);
+    futex::owner_ended(ctx.task.tid);
+    if left == 0 {
         crate::reap::finish(ctx.task)
     }
     rt::exit_thread()

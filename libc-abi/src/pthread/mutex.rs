@@ -508,7 +508,8 @@ unsafe fn try_lock_inherit(mutex: *mut Mutex) -> c_int {
         }
         let answer = if swap(&this.lock, 0, me) {
             Ok(())
-        } else if held & OWNER_DIED != 0 {
+        } else if held & OWNER_DIED != 0 || this.kind & ROBUST != 0 && held & TID != 0 && is_lost(held & TID)
+        {
             let op = FUTEX_TRYLOCK_PI | this.scope().flag();
             kcall!(futex, this.lock.as_ptr(), op, 0, 0).map(drop).map_err(|_| Errno::EBUSY)
         } else {
@@ -536,6 +537,11 @@ unsafe fn finish_inherit(mutex: *mut Mutex, answer: Result<(), Errno>) -> c_int 
             return finish_robust(mutex, robust_head(), answer);
         }
         if answer == 0 {
+            // The owner died while we waited. A mutex that is not robust cannot tell that, and what it guards may be
+            // half done: glibc ends the program here (an assertion in __pthread_mutex_lock_full).
+            if this.lock.load(Ordering::Relaxed) & OWNER_DIED != 0 {
+                crate::assert::failed(c"pthread_mutex_lock", "robust || (oldval & FUTEX_OWNER_DIED) == 0");
+            }
             this.owner.store(tid() as u32, Ordering::Relaxed);
             this.users = this.users.wrapping_add(1);
             this.count = 1;
