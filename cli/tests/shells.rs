@@ -3,20 +3,20 @@
 //! and once on a pseudo-terminal inside of it (`script`), where the guest itself does all of it. Then what their
 //! scripts do: pipelines, here-documents, traps, `/dev/tcp`.
 //!
-//! Left out: how a line is edited; the shells read theirs from the line discipline where they can. And keys pressed
-//! while a program is being forked or executed: on the host's terminal such a process can miss the signal, since each
-//! host process of the guest takes it for itself. So the programs are given a moment before a key is pressed.
+//! Keys are pressed at once when the programs have said that they are in front; nobody waits for a while and hopes.
+//!
+//! Left out: how a line is edited; the shells read theirs from the line discipline where they can.
 
 mod support;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output};
+use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 use support::*;
@@ -89,10 +89,19 @@ impl Terminal {
         }
     }
 
-    /// Presses a key for a program that was started just now.
-    fn press(&mut self, key: &str, answer: &str) {
-        std::thread::sleep(Duration::from_millis(500));
-        self.tell(key, answer);
+    /// Waits until so many programs of [`waiter`]'s have said that they are in front.
+    fn in_front(&mut self, count: usize) {
+        (0..count).for_each(|_| self.tell("", "front\r\n"));
+    }
+
+    /// Waits until the host's terminal is another group's than the program's.
+    fn wait_for_job(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        // SAFETY: our descriptor; of a master it answers the slave's group.
+        while unsafe { libc::tcgetpgrp(self.master.as_raw_fd()) } == self.child.id() as i32 {
+            assert!(Instant::now() < deadline, "the job is not in front:\n{}", self.seen);
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// What was shown, to the end, and the status.
@@ -118,15 +127,43 @@ impl Drop for Terminal {
     }
 }
 
-/// A program that says that it is there, and stays.
+/// A program that says "here" when it starts, and "front" each time that it finds itself in the foreground of its
+/// terminal: when it is started or brought there, and when it is continued. It stays; with an argument it reads its
+/// input, and leaves with 0 at the end of that.
+const STAY: &str = r#"
+    #include <poll.h>
+    #include <signal.h>
+    #include <time.h>
+    #include <unistd.h>
+    static volatile sig_atomic_t told;
+    static void again(int signal) { (void)signal; told = 0; }
+    int main(int argc, char **argv)
+    {
+        (void)argv;
+        struct sigaction action = {.sa_handler = again, .sa_flags = SA_RESTART};
+        sigaction(SIGCONT, &action, NULL);
+        if (write(2, "here\n", 5) != 5)
+            return 1;
+        for (int rounds = 0; rounds < 20000; rounds++) {
+            struct pollfd input = {.fd = argc > 1 ? 0 : -1, .events = POLLIN};
+            char bytes[100];
+            if (tcgetpgrp(2) != getpgrp())
+                told = 0;
+            else if (!told) {
+                told = 1;
+                if (write(2, "front\n", 6) != 6)
+                    return 1;
+            }
+            if (poll(&input, 1, 5) == 1 && read(0, bytes, sizeof bytes) <= 0)
+                return 0;
+        }
+        return 2;
+    }
+"#;
+
 fn waiter() -> String {
-    let path = scratch("shells").join("stay");
-    // Written aside and renamed: other tests may be running it.
-    let aside = path.with_extension(format!("{:?}", std::thread::current().id()).replace(['(', ')'], ""));
-    fs::write(&aside, "#!/bin/sh\necho here\nexec sleep 100\n").unwrap();
-    fs::set_permissions(&aside, fs::Permissions::from_mode(0o755)).unwrap();
-    fs::rename(&aside, &path).unwrap();
-    path.display().to_string()
+    static PROGRAM: OnceLock<String> = OnceLock::new();
+    PROGRAM.get_or_init(|| compile("stay", STAY, &[]).display().to_string()).clone()
 }
 
 /// One talk with a shell: jobs in the background and in front, stopped, continued and ended by keys and by `kill`.
@@ -140,27 +177,33 @@ fn talk(command: Command) -> (String, i32) {
     shell.seen.clear();
     shell.read = 0;
     shell.tell("stty size; stty -a | grep -c intr\n", PROMPT);
-    shell.tell(&format!("{stay} & sleep 0.3\n"), "here\r\n");
-    shell.tell("", PROMPT);
+    // The shell reads a line meanwhile, so that its prompt comes behind the program's word.
+    shell.tell(&format!("{stay} & read x\n"), "here\r\n");
+    shell.tell("\n", PROMPT);
     shell.tell("jobs\n", PROMPT);
     shell.tell("fg\n", "stay\r\n");
-    shell.press("\x1a", PROMPT);
+    shell.in_front(1);
+    shell.tell("\x1a", PROMPT);
     shell.tell("echo status $?; jobs\n", PROMPT);
     shell.tell("bg\n", PROMPT);
     shell.tell("kill %1; wait %1; echo ended $?\n", "ended 143");
     shell.tell("", PROMPT);
     shell.tell(&format!("{stay}\n"), "here\r\n");
-    shell.press("\x03", PROMPT);
+    shell.in_front(1);
+    shell.tell("\x03", PROMPT);
     shell.tell("echo status $?\n", PROMPT);
-    // Each is ended by the key alone: `cat` might see the end of the pipe first.
-    shell.tell(&format!("{stay} | {stay}\n"), "here\r\n");
-    shell.press("\x1a", PROMPT);
+    // The second would leave with 0 if it saw the end of the pipe before the signal.
+    shell.tell(&format!("{stay} | {stay} and read\n"), "here\r\n");
+    shell.in_front(2);
+    shell.tell("\x1a", PROMPT);
     shell.tell("echo status $?\n", PROMPT);
-    shell.tell("fg\n", "stay\r\n");
-    shell.press("\x03", PROMPT);
+    shell.tell("fg\n", "read\r\n");
+    shell.in_front(2);
+    shell.tell("\x03", PROMPT);
     shell.tell("echo status $?\n", PROMPT);
     shell.tell(&format!("{stay}\n"), "here\r\n");
-    shell.press("\x1c", PROMPT);
+    shell.in_front(1);
+    shell.tell("\x1c", PROMPT);
     shell.tell("echo status $?\n", PROMPT);
     shell.tell("trap 'echo cau''ght' INT; kill -INT $$; echo on\n", PROMPT);
     shell.tell("cat <<END | tr a-z A-Z\none\nEND\n", "ONE\r\n");
@@ -180,7 +223,8 @@ fn comparable(text: &str) -> Vec<String> {
             if pid.is_some() { "[1] PID".into() } else { line.trim_end().to_string() }
         })
         .collect();
-    lines.retain(|line| !line.contains("Terminated"));
+    // Two programs of a pipeline say theirs in any order.
+    lines.retain(|line| !line.contains("Terminated") && line != "here" && line != "front");
     lines
 }
 
@@ -247,6 +291,26 @@ fn shells_on_a_terminal_of_the_guest() {
     }
 }
 
+/// Ctrl-C reaches all programs of a pipeline before any of them sees another one's end: the last one, which reads, never
+/// leaves by itself. The guest's own line discipline sends it, to host processes that run at once.
+#[test]
+fn a_key_reaches_a_pipeline_at_once() {
+    let dash = format!("{} -i", program("dash", "dash"));
+    let mut shell = Terminal::start(inside(&["/usr/bin/script", "-qfec", &dash, "/dev/null"]));
+    let stay = waiter();
+    shell.tell("", FIRST_PROMPT);
+    shell.tell("PS1='P''> '\n", PROMPT);
+    for _ in 0..20 {
+        shell.tell(&format!("{stay} | {stay} and read | {stay} and read\n"), "read\r\n");
+        shell.in_front(3);
+        shell.tell("\x03", PROMPT);
+        shell.tell("echo status $?\n", "status 130\r\n");
+        shell.tell("", PROMPT);
+    }
+    let (seen, status) = shell.end("exit 7\n");
+    assert_eq!(status, 7, "{seen}");
+}
+
 /// The guest as a job of the host's shell: it is stopped, continued, interrupted like any program.
 #[test]
 fn a_guest_is_a_job() {
@@ -258,17 +322,21 @@ fn a_guest_is_a_job() {
     shell.tell("PS1='P''> '\n", PROMPT);
     shell.tell(&format!("export XDG_RUNTIME_DIR={}\n", runtime_dir().display()), PROMPT);
     shell.tell(&format!("{guest}\n"), "here\r\n");
-    shell.press("\x1a", "Stopped");
+    shell.in_front(1);
+    shell.tell("\x1a", "Stopped");
     shell.tell("", PROMPT);
     shell.tell("bg\n", PROMPT);
     shell.tell("jobs\n", "Running");
     shell.tell("", PROMPT);
     shell.tell("fg\n", "echo after'\r\n");
-    shell.press("\x03", PROMPT);
+    // bash names the job before it gives it the terminal.
+    shell.wait_for_job();
+    shell.tell("\x03", PROMPT);
     shell.tell("echo status $?\n", "status 130");
     shell.tell("", PROMPT);
     shell.tell(&format!("{guest}\n"), "here\r\n");
-    shell.press("\x1c", PROMPT);
+    shell.in_front(1);
+    shell.tell("\x1c", PROMPT);
     shell.tell("echo status $?\n", "status 131");
     let (seen, status) = shell.end("exit 7\n");
     assert_eq!(status, 7, "{seen}");
@@ -287,9 +355,13 @@ fn a_new_size() {
     let size = libc::winsize { ws_row: 40, ws_col: 120, ..SIZE };
     // SAFETY: the size is ours to read.
     assert_eq!(unsafe { libc::ioctl(shell.master.as_raw_fd(), libc::TIOCSWINSZ, &size) }, 0);
-    // A trap runs before the next command; the host's signal and the terminal's bytes come by two ways, and only a
-    // command that is typed after a while is sure to be the later one.
-    shell.press("true\n", "size: 40 120");
+    // A trap runs before the next command; the host's signal and the terminal's bytes come by two ways, so the first
+    // command may be the earlier one.
+    let deadline = Instant::now() + PATIENCE;
+    while !shell.seen.contains("size: 40 120") {
+        assert!(Instant::now() < deadline, "it does not hear of it:\n{}", shell.seen);
+        shell.tell("true\n", PROMPT);
+    }
     let (seen, status) = shell.end("exit 3\n");
     assert_eq!(status, 3, "{seen}");
 }

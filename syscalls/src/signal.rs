@@ -359,19 +359,45 @@ impl AltStack {
 
 /// Sends to a process: some thread that does not block it will take it.
 pub fn send_process(process: &Process, info: Info) -> Result<()> {
+    if leave_with(process, info)? {
+        tell(process, info.signo);
+    }
+    Ok(())
+}
+
+/// Sends to several processes. All of them have it before the first is told: if that ends by it, others may see its pipes
+/// closed, and must find their signal on their way out of the call then. (Linux has the processes' list locked
+/// meanwhile: kernel/signal.c, __kill_pgrp_info.)
+pub fn send_processes(processes: &[Arc<Process>], info: Info) -> Result<()> {
+    let mut answer = Ok(());
+    let mut told = Vec::new();
+    for process in processes {
+        match leave_with(process, info) {
+            Ok(true) => told.push(process),
+            Ok(false) => {}
+            Err(errno) => answer = Err(errno),
+        }
+    }
+    told.into_iter().for_each(|process| tell(process, info.signo));
+    answer
+}
+
+/// Puts a signal before a process, which is told later ([`tell`]). `false`: it ignores it.
+fn leave_with(process: &Process, info: Info) -> Result<bool> {
     let first = process.find_task(|_| true);
     let blocked = first.is_some_and(|task| task.blocked.load(Ordering::Relaxed) & bit(info.signo) != 0);
-    if process.actions.ignores(info.signo) && !blocked {
-        note_continue(process, info.signo);
-        return Ok(());
-    }
     note_continue(process, info.signo);
-    process.pending.push(info, process.limit(RLIMIT_SIGPENDING))?;
-    if let Some(task) = process.find_task(|task| wants(task, info.signo)) {
+    if process.actions.ignores(info.signo) && !blocked {
+        return Ok(false);
+    }
+    process.pending.push(info, process.limit(RLIMIT_SIGPENDING)).map(|_| true)
+}
+
+fn tell(process: &Process, signal: i32) {
+    if let Some(task) = process.find_task(|task| wants(task, signal)) {
         task.nudge();
     }
     tell_signalfds(process);
-    Ok(())
 }
 
 /// Sends to one thread.
@@ -715,19 +741,19 @@ pub fn kill(ctx: &Ctx, pid: i32, signal: Signal) -> Result {
     }
     check_signal_or_zero(signal)?;
     let info = Info::from_user(signal.0, SI_USER, ctx);
-    let mut answer = Err(Errno::EPERM);
-    let allowed = |process: &&Arc<Process>| {
+    let allowed = |process: &Arc<Process>| {
         // kill(2): SIGCONT may go to any process of the session.
         let session = |p: &Process| p.session.load(Ordering::Relaxed);
         may_signal(ctx, process) || signal.0 == SIGCONT && session(process) == session(ctx.process)
     };
-    for process in targets.iter().filter(allowed) {
-        answer = Ok(0);
-        if signal.0 != 0 {
-            send_process(process, info)?;
-        }
+    let targets: Vec<_> = targets.into_iter().filter(allowed).collect();
+    if targets.is_empty() {
+        return Err(Errno::EPERM);
     }
-    answer
+    if signal.0 != 0 {
+        send_processes(&targets, info)?;
+    }
+    Ok(0)
 }
 
 /// A process that is not in the guest. Init is there, as the parent of orphans (getppid(2)), but outside: nobody

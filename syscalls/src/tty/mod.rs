@@ -122,10 +122,9 @@ impl Control {
 
 /// Sends to all processes of a group.
 pub fn signal_group(group: u32, signal: i32) {
-    for process in root().processes_that(|process| process.group.load(Ordering::Relaxed) == group) {
-        // Standard signals cannot find a full queue.
-        let _ = signal::send_process(&process, Info::from_kernel(signal));
-    }
+    let members = root().processes_that(|process| process.group.load(Ordering::Relaxed) == group);
+    // Standard signals cannot find a full queue.
+    let _ = signal::send_processes(&members, Info::from_kernel(signal));
 }
 
 /// No member has a parent in another group of the same session (POSIX 3.264): nobody would continue it.
