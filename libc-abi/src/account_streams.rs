@@ -80,13 +80,13 @@ abi! { EXPORTS "libc.so.6":
     }
 }
 
-fn invalid() -> c_int {
+pub(crate) fn invalid() -> c_int {
     errno::set(Errno::EINVAL);
     -1
 }
 
 /// The next record of the stream; lines that are none are passed over.
-unsafe fn read_next<L: Line>(file: *mut FILE) -> Option<L> {
+pub(crate) unsafe fn read_next<L: Line>(file: *mut FILE) -> Option<L> {
     let (mut line, mut size) = (null_mut::<c_char>(), 0usize);
     let mut found = None;
     // SAFETY: the program's stream; the line is getline's block, ours to free.
@@ -107,7 +107,7 @@ unsafe fn read_next<L: Line>(file: *mut FILE) -> Option<L> {
 
 /// ENOENT at the end. A record that does not fit is lost, as in glibc 2.36 only where the stream cannot
 /// be positioned; here the line is read again there, too, by a seek back.
-unsafe fn read_reentrant<L: Line>(
+pub(crate) unsafe fn read_reentrant<L: Line>(
     file: *mut FILE,
     out: *mut L::C,
     buffer: *mut c_char,
@@ -134,7 +134,7 @@ unsafe fn read_reentrant<L: Line>(
 }
 
 /// A line, or `None` if a field would break it.
-unsafe fn write(line: Option<Vec<u8>>, file: *mut FILE) -> c_int {
+pub(crate) unsafe fn write(line: Option<Vec<u8>>, file: *mut FILE) -> c_int {
     let Some(mut line) = line else { return invalid() };
     line.extend_from_slice(b"\n\0");
     // SAFETY: a C string of ours, the program's stream.
@@ -142,7 +142,7 @@ unsafe fn write(line: Option<Vec<u8>>, file: *mut FILE) -> c_int {
 }
 
 /// A field's text; null is empty. `None` if it holds what ends a field.
-unsafe fn field<'a>(text: *const c_char) -> Option<&'a [u8]> {
+pub(crate) unsafe fn field<'a>(text: *const c_char) -> Option<&'a [u8]> {
     // SAFETY: null, or the program's string.
     let text = if text.is_null() { &b""[..] } else { unsafe { bytes(text) } };
     (!text.iter().any(|b| matches!(b, b':' | b'\n'))).then_some(text)

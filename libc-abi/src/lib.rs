@@ -84,6 +84,7 @@ pub mod backtrace;
 pub mod c11threads;
 pub mod dirent;
 pub mod dl;
+pub mod dynarray;
 pub mod env;
 pub mod epoll;
 #[cfg(test)]
@@ -125,6 +126,7 @@ pub mod xattr;
 // One C header each: mostly a system call under its C name.
 pub mod account_streams;
 pub mod aio;
+pub mod aliases;
 pub mod ioctl;
 pub mod posix_timers;
 pub mod realpath;
@@ -142,6 +144,7 @@ pub mod va;
 
 // Names: users, groups, hosts, services, interfaces.
 pub mod grp;
+pub mod gshadow;
 pub mod netdb;
 pub mod pwd;
 pub mod shadow;
@@ -153,11 +156,13 @@ pub use abi::{Export, Kind};
 #[rustfmt::skip]
 pub static TABLES: &[&[Export]] = &[
     errno::EXPORTS,
-    grp::EXPORTS, pwd::EXPORTS, shadow::EXPORTS, account_streams::EXPORTS,
+    grp::EXPORTS, pwd::EXPORTS, shadow::EXPORTS, gshadow::EXPORTS, aliases::EXPORTS, account_streams::EXPORTS,
+    dynarray::EXPORTS,
     trusted_hosts::EXPORTS, trusted_hosts::DATA,
     netdb::addrinfo::EXPORTS, netdb::asynchronous::EXPORTS, netdb::asynchronous::OLD,
     netdb::hostent::EXPORTS, netdb::inet::EXPORTS, netdb::inet::DATA, netdb::interfaces::EXPORTS,
-    netdb::nameinfo::EXPORTS, netdb::netent::EXPORTS, netdb::ns::EXPORTS, netdb::ns::NAMES, netdb::ns::OLD,
+    netdb::nameinfo::EXPORTS, netdb::netent::EXPORTS, netdb::netgroup::EXPORTS, netdb::nss::EXPORTS,
+    netdb::rpcent::EXPORTS, netdb::ns::EXPORTS, netdb::ns::NAMES, netdb::ns::OLD,
     netdb::res::EXPORTS, netdb::res::OLD, netdb::servent::EXPORTS,
     ctype::EXPORTS, ctype::EXPORTS_L, ctype::MORE, ctype::ALIASES,
     locale::EXPORTS, locale::MORE,

@@ -1,11 +1,10 @@
-//! Netgroups and trusted hosts: innetgr(3) from /etc/netgroup, ruserok(3) from /etc/hosts.equiv and
-//! `~/.rhosts`. Programs link them (sshd) and hardly ever ask; NIS, the other source of netgroups, is not
-//! there, as on a Debian without its packages.
+//! Trusted hosts: ruserok(3) from /etc/hosts.equiv and `~/.rhosts`. Programs link them (sshd) and hardly ever ask.
 
 use crate::ids::seteuid;
 use crate::netdb::addrinfo::{addrinfo, freeaddrinfo, getaddrinfo};
 use crate::netdb::files;
 use crate::netdb::inet::bytes;
+use crate::netdb::netgroup::in_netgroup;
 use crate::types::*;
 use alloc::ffi::CString;
 use alloc::vec::Vec;
@@ -19,16 +18,6 @@ type sa_family_t = u16;
 pub static CHECK_RHOSTS_FILE: crate::data::DataCell<c_int> = crate::data::DataCell::new(1);
 
 abi! { EXPORTS "libc.so.6":
-    /// innetgr(3): a null pointer stands for any.
-    "GLIBC_2.2.5" fn innetgr(
-        group: *const c_char, host: *const c_char, user: *const c_char, domain: *const c_char,
-    ) -> c_int {
-        // SAFETY: null or the program's strings.
-        let text = |p: *const c_char| (!p.is_null()).then(|| unsafe { bytes(p) });
-        let Some(group) = text(group) else { return 0 };
-        let table = files::read(c"/etc/netgroup").unwrap_or_default();
-        c_int::from(in_netgroup(&table, group, [text(host), text(user), text(domain)]))
-    }
     /// ruserok(3): 0 if the remote user may be the local one, else -1.
     "GLIBC_2.2.5" fn ruserok(
         host: *const c_char, superuser: c_int, remote: *const c_char, local: *const c_char,
@@ -56,88 +45,6 @@ abi! { EXPORTS "libc.so.6":
 
 exports! { DATA "libc.so.6":
     cell "GLIBC_2.2.5" "__check_rhosts_file" 4 = CHECK_RHOSTS_FILE;
-}
-
-/// A group's line: its name, then groups or triples `(host,user,domain)`; an empty part matches any, "-"
-/// none. Groups may contain each other in a ring.
-fn in_netgroup(table: &[u8], group: &[u8], wanted: [Option<&[u8]>; 3]) -> bool {
-    let text: Vec<u8> = table.to_vec();
-    let mut asked: Vec<Vec<u8>> = alloc::vec![group.to_vec()];
-    let mut at = 0;
-    while at < asked.len() {
-        let name = asked[at].clone();
-        at += 1;
-        for line in joined(&text).iter().filter_map(|l| members(l, &name)) {
-            for member in line {
-                match member {
-                    Member::Triple(parts) if matches_triple(&parts, &wanted) => return true,
-                    Member::Group(other) if !asked.contains(&other) => asked.push(other),
-                    _ => (),
-                }
-            }
-        }
-    }
-    false
-}
-
-/// Lines, with those that end in a backslash joined, without comments.
-fn joined(table: &[u8]) -> Vec<Vec<u8>> {
-    let mut lines: Vec<Vec<u8>> = Vec::new();
-    let mut goes_on = false;
-    for line in files::lines(table) {
-        let (line, more) = line.strip_suffix(b"\\").map_or((line, false), |l| (l, true));
-        let line = &line[..line.iter().position(|&b| b == b'#').unwrap_or(line.len())];
-        match lines.last_mut() {
-            Some(last) if goes_on => last.extend_from_slice(line),
-            _ => lines.push(line.to_vec()),
-        }
-        goes_on = more;
-    }
-    lines
-}
-
-enum Member {
-    Group(Vec<u8>),
-    Triple([Vec<u8>; 3]),
-}
-
-/// The members on a line of group `name`.
-fn members(line: &[u8], name: &[u8]) -> Option<Vec<Member>> {
-    let line = line.trim_ascii();
-    let end = line.iter().position(u8::is_ascii_whitespace).unwrap_or(line.len());
-    let (first, mut rest) = (&line[..end], line[end..].trim_ascii_start());
-    if first != name {
-        return None;
-    }
-    let mut members = Vec::new();
-    while let Some(&byte) = rest.first() {
-        let end = match byte {
-            b'(' => rest.iter().position(|&b| b == b')')? + 1,
-            _ => rest.iter().position(u8::is_ascii_whitespace).unwrap_or(rest.len()),
-        };
-        let (word, behind) = rest.split_at(end);
-        rest = behind.trim_ascii_start();
-        members.push(match word {
-            [b'(', inner @ .., b')'] => {
-                let mut parts = inner.splitn(3, |&b| b == b',').map(|p| p.trim_ascii().to_vec());
-                let mut next = || parts.next().unwrap_or_default();
-                Member::Triple([next(), next(), next()])
-            }
-            word => Member::Group(word.to_vec()),
-        });
-    }
-    Some(members)
-}
-
-fn matches_triple(parts: &[Vec<u8>; 3], wanted: &[Option<&[u8]>; 3]) -> bool {
-    let same = |(i, (have, want)): (usize, (&Vec<u8>, &Option<&[u8]>))| match want {
-        None => true,
-        Some(_) if have.is_empty() => true,
-        // Users are told apart by case, hosts and domains are not.
-        Some(want) if i == 1 => have == want,
-        Some(want) => have.eq_ignore_ascii_case(want),
-    };
-    parts.iter().zip(wanted).enumerate().all(same)
 }
 
 /// Who asks.
@@ -241,7 +148,7 @@ impl Peer<'_> {
 }
 
 fn netgroup(group: &[u8], host: Option<&[u8]>, user: Option<&[u8]>) -> bool {
-    in_netgroup(&files::read(c"/etc/netgroup").unwrap_or_default(), group, [host, user, None])
+    in_netgroup(group, [host, user, None])
 }
 
 /// 1: it is meant, -1: it is refused, 0: another one is meant.
@@ -257,26 +164,7 @@ fn matches_entry(word: &[u8], same: impl Fn(&[u8]) -> bool, group: impl Fn(&[u8]
 
 #[cfg(test)]
 mod tests {
-    use super::{allows, in_netgroup};
-
-    const TABLE: &[u8] = b"# comment\nstaff (alpha,ann,) (beta,bob,here) \\\n  (,carol,)\nall staff more\nmore all (gamma,-,)\n";
-
-    #[test]
-    fn netgroups_contain_triples_and_each_other() {
-        let is = |group: &str, host: Option<&str>, user: Option<&str>, domain: Option<&str>| {
-            in_netgroup(TABLE, group.as_bytes(), [host, user, domain].map(|o| o.map(str::as_bytes)))
-        };
-        assert!(
-            is("staff", Some("ALPHA"), Some("ann"), None)
-                && is("all", Some("beta"), Some("bob"), Some("here"))
-        );
-        assert!(is("all", Some("anywhere"), Some("carol"), None) && is("more", Some("gamma"), None, None));
-        assert!(
-            !is("staff", Some("alpha"), Some("ANN"), None)
-                && !is("staff", Some("beta"), Some("bob"), Some("there"))
-        );
-        assert!(!is("more", Some("gamma"), Some("dora"), None) && !is("none", None, None, None));
-    }
+    use super::allows;
 
     #[test]
     fn the_first_line_that_decides() {

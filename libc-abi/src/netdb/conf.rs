@@ -183,6 +183,9 @@ pub struct Step {
 /// The steps of the `hosts` line; glibc's default without one is `dns files`, with a line of none
 /// but unknown modules nothing is left, and then the default holds as well.
 pub fn host_steps() -> Vec<Step> {
+    if let Some(line) = super::nss::configured(b"hosts") {
+        return parse_steps(&[b"hosts:", line].concat());
+    }
     parse_steps(&files::read(c"/etc/nsswitch.conf").unwrap_or_default())
 }
 

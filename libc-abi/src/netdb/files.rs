@@ -67,6 +67,9 @@ pub fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// The first record that is wanted.
 pub fn find<L: Line>(mut wanted: impl FnMut(&L) -> bool) -> Result<Option<L>, Errno> {
+    if !super::nss::is_asked(L::PATH.to_bytes()) {
+        return Ok(None);
+    }
     let bytes = read(L::PATH)?;
     Ok(lines(&bytes).filter_map(L::parse).find(|record| wanted(record)))
 }
@@ -142,7 +145,8 @@ impl Position {
     fn take(&self, path: &CStr) -> Result<Box<State>, Errno> {
         let state = self.0.swap(null_mut(), Ordering::AcqRel);
         if state.is_null() {
-            return Ok(Box::new(State { bytes: read(path)?, at: 0 }));
+            let asked = super::nss::is_asked(path.to_bytes());
+            return Ok(Box::new(State { bytes: if asked { read(path)? } else { Vec::new() }, at: 0 }));
         }
         // SAFETY: from Box::into_raw, and nobody else has it now.
         Ok(unsafe { Box::from_raw(state) })

@@ -232,6 +232,17 @@ abi! { EXPORTS "libc.so.6":
             }
         }
     }
+    /// ether_line(3): a line of the file. What stands behind `#` is none of it.
+    "GLIBC_2.2.5" fn ether_line(line: *const c_char, address: *mut [u8; 6], host: *mut c_char) -> c_int {
+        // SAFETY: the caller's string and address, and a buffer that is long enough (the man page's word).
+        unsafe {
+            let Some((found, name)) = ether(bytes(line)) else { return -1 };
+            address.write(found);
+            core::ptr::copy_nonoverlapping(name.as_ptr(), host.cast(), name.len());
+            host.add(name.len()).write(0);
+            0
+        }
+    }
     /// ether_ntohost(3).
     "GLIBC_2.2.5" fn ether_ntohost(host: *mut c_char, address: *const [u8; 6]) -> c_int {
         // SAFETY: the caller's address, and a buffer that is long enough (the man page's word).
@@ -263,15 +274,19 @@ fn error_text(error: c_int) -> &'static CStr {
 
 /// `/etc/ethers`: address and name on a line.
 fn ethers() -> Vec<([u8; 6], Vec<u8>)> {
+    if !super::nss::is_asked(b"/etc/ethers") {
+        return Vec::new();
+    }
     let bytes = files::read(c"/etc/ethers").unwrap_or_default();
-    let parse = |line| {
-        let mut words = files::words(line);
-        let mut text = words.next()?.to_vec();
-        text.push(0);
-        let mut address = [0u8; 6];
-        // SAFETY: a C string and an address of ours.
-        let ok = unsafe { !super::inet::ether_aton_r(text.as_ptr().cast(), &mut address).is_null() };
-        Some((address, words.next()?.to_vec())).filter(|_| ok)
-    };
-    files::lines(&bytes).filter_map(parse).collect()
+    files::lines(&bytes).filter_map(ether).collect()
+}
+
+fn ether(line: &[u8]) -> Option<([u8; 6], Vec<u8>)> {
+    let mut words = files::words(line);
+    let mut text = words.next()?.to_vec();
+    text.push(0);
+    let mut address = [0u8; 6];
+    // SAFETY: a C string and an address of ours.
+    let ok = unsafe { !super::inet::ether_aton_r(text.as_ptr().cast(), &mut address).is_null() };
+    Some((address, words.next()?.to_vec())).filter(|_| ok)
 }

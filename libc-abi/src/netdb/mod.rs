@@ -19,9 +19,12 @@ pub mod inet;
 pub mod interfaces;
 pub mod nameinfo;
 pub mod netent;
+pub mod netgroup;
 pub mod ns;
+pub mod nss;
 pub mod pack;
 pub mod res;
+pub mod rpcent;
 pub mod servent;
 pub mod sort;
 #[cfg(test)]
