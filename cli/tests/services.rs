@@ -198,6 +198,81 @@ fn cgi() {
     }
 }
 
+/// What nginx needs for CGI: fcgiwrap, which runs a process for each request behind a socket.
+fn fcgiwrap(dir: &Path) {
+    let root = debian_root("fcgiwrap");
+    let to = dir.join("fcgi");
+    fs::create_dir_all(&to).unwrap();
+    fs::copy(root.join("usr/sbin/fcgiwrap"), to.join("fcgiwrap")).unwrap();
+    // Its libraries, and theirs: those that nginx's root does not have.
+    for entry in fs::read_dir(root.join("usr/lib/x86_64-linux-gnu")).unwrap().flatten() {
+        let name = entry.file_name().into_string().unwrap();
+        let wanted = [
+            "libfcgi.",
+            "libsystemd.",
+            "libcap.",
+            "libgcrypt.",
+            "liblzma.",
+            "libzstd.",
+            "liblz4.",
+            "libgpg-error.",
+        ];
+        if wanted.iter().any(|start| name.starts_with(start)) {
+            fs::copy(entry.path(), to.join(name)).unwrap();
+        }
+    }
+}
+
+/// nginx in front of fcgiwrap with four workers, in one guest: each request forks and executes a script.
+#[test]
+fn cgi_behind_nginx() {
+    let dir = fresh("fcgi");
+    fcgiwrap(&dir);
+    fs::create_dir_all(dir.join("cgi-bin")).unwrap();
+    executable(&dir.join("cgi-bin/x.cgi"), CGI);
+    executable(
+        &dir.join("cgi-bin/fails.cgi"),
+        "#!/bin/sh\nprintf 'Status: 418 Teapot\\r\\n\\r\\n'; kill -9 $$\n",
+    );
+    fs::write(
+        dir.join("nginx.conf"),
+        "worker_processes 2;\ndaemon off;\nevents {}\nhttp {\n access_log off;\n server {\n  listen 80;\n  root /www;\n  \
+         location /cgi-bin/ {\n   include /etc/nginx/fastcgi_params;\n   \
+         fastcgi_param SCRIPT_FILENAME $document_root$fastcgi_script_name;\n   \
+         fastcgi_pass unix:/run/fcgi.sock;\n  }\n }\n}\n",
+    )
+    .unwrap();
+    let volume = format!("{}:/www:ro", dir.display());
+    let port = free_port();
+    let publish = format!("127.0.0.1:{port}:80");
+    let start = "(umask 0; LD_LIBRARY_PATH=/www/fcgi exec /www/fcgi/fcgiwrap -c 4 -s unix:/run/fcgi.sock) & exec nginx -c /www/nginx.conf";
+    let mut guest = Guest::start(&["-p", &publish, "-v", &volume, "debian:nginx:/bin/sh", "-c", start]);
+    let get = |path: &str| http(port, &format!("GET /cgi-bin/{path} HTTP/1.0\r\nHost: x\r\n\r\n"));
+    // fcgiwrap may come later than nginx, which says 502 until then.
+    let up = || listens(port) && split_http(&get("x.cgi")).0.contains(" 200 ");
+    assert!(eventually(PATIENCE, up), "{}", guest.output());
+    std::thread::scope(|scope| {
+        for client in 0..4 {
+            scope.spawn(move || {
+                for i in 0..25 {
+                    let answer = get(&format!("x.cgi?{client}={i}"));
+                    let (head, body) = split_http(&answer);
+                    assert!(head.contains(" 200 "), "{head}");
+                    assert_eq!(String::from_utf8_lossy(body), format!("GET {client}={i}\n"));
+                }
+            });
+        }
+    });
+    let post = "POST /cgi-bin/x.cgi HTTP/1.0\r\nHost: x\r\nContent-Length: 6\r\n\r\nhello\n";
+    assert_eq!(String::from_utf8_lossy(split_http(&http(port, post)).1), "POST \nbody hello\n");
+    // Headers, then a script that is killed; one that is not there; and it goes on.
+    assert!(split_http(&get("fails.cgi")).0.contains(" 418 "), "{}", guest.output());
+    assert!(split_http(&get("none.cgi")).0.contains(" 403 "), "{}", guest.output());
+    assert!(split_http(&get("x.cgi")).0.contains(" 200 "), "{}", guest.output());
+    guest.signal(libc::SIGTERM);
+    guest.wait();
+}
+
 /// Keys and accounts for a server of logins: /w in the guest.
 struct Logins {
     dir: PathBuf,
