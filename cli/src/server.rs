@@ -167,11 +167,12 @@ fn begin(start: Start) -> Result<ExitCode> {
         ring: u32::try_from(start.guest_ring).unwrap_or(u32::MAX),
         ports: start.guest_ports,
     };
-    let tap = matches!(&start.uplink, UplinkSpec::Nic(NicSpec::Tap(..)));
-    if start.direct_queues != 0 && !tap {
+    let several =
+        matches!(&start.uplink, UplinkSpec::Nic(NicSpec::Tap(..) | NicSpec::Xdp(_, netserver::direct::ALL_QUEUES)));
+    if start.direct_queues != 0 && !several {
         return Err(Failure::new(
-            "--direct-queues: only a TAP device has queues to give away: use --uplink tap:NAME, or give a guest a NIC of \
-             its own with 'attacca switch GUEST direct --nic xdp:IF'",
+            "--direct-queues: a TAP device or all queues of an AF_XDP interface can be given away: use --uplink tap:NAME or \
+             --uplink xdp:IF, or give a guest a NIC of its own with 'attacca switch GUEST direct --nic xdp:IF'",
         ));
     }
     if let UplinkSpec::Nic(spec) = &start.uplink {

@@ -4,7 +4,10 @@
 //! Both programs ask one hash map of [`Rule`]s who owns a frame: first by destination address, protocol and
 //! port, then by the address alone.
 //!
-//! * XDP: a frame whose owner has *this* receive queue, or all of them, goes to the AF_XDP socket there; all else goes on to the kernel.
+//! * XDP: a frame whose owner has *this* receive queue goes to the owner's AF_XDP socket there; what the network server
+//!   has, and what a guest has that came to another queue than its own, goes to the server's socket of this queue; all
+//!   else, and what finds no socket, goes on to the kernel. (A socket takes frames of the queue alone that it is bound to:
+//!   no program can bring it others, xsk.c `xsk_rcv_check`.)
 //! * TAP: the frame's queue is the owner's; all else goes to queue 0.
 //!
 //! Looked at: ARP (by the address asked for), IPv4 and IPv6 with TCP or UDP directly behind, neighbour
@@ -51,9 +54,12 @@ const KEY: usize = 20;
 /// Rules of one interface.
 const MOST_RULES: u32 = 65_536;
 /// Queues of one interface.
-const MOST_QUEUES: u32 = 64;
+const MOST_QUEUES: u32 = 1024;
+/// In the map of sockets guests' stand behind the server's, so that one queue's socket is known by whose it is.
+const GUESTS: u32 = MOST_QUEUES;
 
-/// Instead of a queue's number: whichever it is. (Below 2^31: the program compares with a signed immediate.)
+/// Instead of a queue's number: the server's socket, whichever queue it is. (Below 2^31: the program compares with a
+/// signed immediate.)
 pub const ANY_QUEUE: u32 = 0x7fff_ffff;
 
 /// The map of rules: `Rule` -> queue.
@@ -91,18 +97,30 @@ impl Rules {
     }
 }
 
-/// The map of AF_XDP sockets by receive queue.
+/// The map of AF_XDP sockets by receive queue: the server's, and guests'.
 pub struct Sockets(OwnedFd);
 
 impl Sockets {
     /// An empty map.
     pub fn new() -> io::Result<Sockets> {
-        map_create(MAP_XSK, 4, 4, MOST_QUEUES).map(Sockets)
+        map_create(MAP_XSK, 4, 4, GUESTS + MOST_QUEUES).map(Sockets)
     }
 
-    /// Puts in the socket that is bound to `queue`. It leaves by itself when it is closed.
+    /// Puts in a guest's socket, which is bound to `queue`. It leaves by itself when it is closed.
     pub fn set(&self, queue: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
-        map_update(&self.0, &queue.to_ne_bytes(), &socket.as_raw_fd().to_ne_bytes())
+        self.put(GUESTS, queue, socket)
+    }
+
+    /// The same for the server's.
+    pub fn set_server(&self, queue: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
+        self.put(0, queue, socket)
+    }
+
+    fn put(&self, from: u32, queue: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
+        if queue >= MOST_QUEUES {
+            return Err(io::Error::other(format!("queue {queue}: up to {MOST_QUEUES} are known here")));
+        }
+        map_update(&self.0, &(from + queue).to_ne_bytes(), &socket.as_raw_fd().to_ne_bytes())
     }
 }
 
@@ -121,7 +139,13 @@ pub fn attach_xdp(interface: u32, rules: &Rules, sockets: &Sockets) -> io::Resul
 
 /// Loads the program that chooses a TAP device's queue; for TUNSETSTEERINGEBPF.
 pub fn load_tap_steering(rules: &Rules) -> io::Result<OwnedFd> {
-    load(PROG_SOCKET_FILTER, &tap_program(rules.0.as_raw_fd()))
+    load(PROG_SOCKET_FILTER, &skb_program(rules.0.as_raw_fd(), false))
+}
+
+/// Loads the program by which a packet socket takes frames under a rule, whoever has them, and no others; for
+/// SO_ATTACH_BPF.
+pub fn load_filter(rules: &Rules) -> io::Result<OwnedFd> {
+    load(PROG_SOCKET_FILTER, &skb_program(rules.0.as_raw_fd(), true))
 }
 
 const PROG_SOCKET_FILTER: u32 = 1;
@@ -197,8 +221,11 @@ fn xdp_program(rules: RawFd, sockets: RawFd) -> Vec<u64> {
     p.label("found");
     p.load(W, 1, 0, 0);
     p.load(W, 2, CTX, 16);
-    p.jump_if(EQ, 1, ANY_QUEUE as i32, "redirect");
-    p.jump_unless_same(1, 2, "pass");
+    p.jump_if(NE, 1, ANY_QUEUE as i32, "guest");
+    p.jump("redirect");
+    p.label("guest");
+    p.jump_unless_same(1, 2, "redirect"); // the server there knows the way
+    p.add_value(2, GUESTS as i32);
     p.label("redirect");
     p.load_map(1, sockets);
     p.set(3, XDP_PASS); // no socket there (any more): as if there were no rule
@@ -230,8 +257,9 @@ fn xdp_program(rules: RawFd, sockets: RawFd) -> Vec<u64> {
 
 const XDP_PASS: i32 = 2;
 
-/// TAP: `ctx` is the socket buffer, read by a helper into our stack.
-fn tap_program(rules: RawFd) -> Vec<u64> {
+/// TAP, and packet sockets (`takes`): `ctx` is the socket buffer, read by a helper into our stack. The answer is the
+/// queue, or how much of the frame is taken.
+fn skb_program(rules: RawFd, takes: bool) -> Vec<u64> {
     let mut p = Program::default();
     p.copy(CTX, 1);
     p.clear_key();
@@ -278,7 +306,11 @@ fn tap_program(rules: RawFd) -> Vec<u64> {
     p.look_up(rules);
     p.jump_if(EQ, 0, 0, "default");
     p.label("found");
-    p.load(W, 0, 0, 0);
+    if takes {
+        p.set(0, i32::MAX);
+    } else {
+        p.load(W, 0, 0, 0);
+    }
     p.exit();
 
     p.label("v6");

@@ -10,7 +10,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 /// Version of the messages between supervisor and server, which may be of two builds of Attacca.
-pub(crate) const ORDERS_VERSION: u32 = 3;
+pub(crate) const ORDERS_VERSION: u32 = 4;
 
 /// To the supervisor.
 #[derive(Debug, Serialize, Deserialize)]
@@ -116,6 +116,8 @@ pub(crate) enum Order {
         /// The network and its prefix length.
         network: (Ipv4Addr, u8),
         uplink: Uplink,
+        /// The last two of its descriptors are a packet socket, for what reaches no queue of ours, and its memory.
+        strays: bool,
     },
     /// Serve a guest; with descriptors: link, to_server, to_guest, its process, then one for each
     /// published port.

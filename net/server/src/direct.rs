@@ -8,13 +8,12 @@
 //! * `wire:NAME`: memory shared with another guest of the same user; a lock on each end's doorbell says whether it is
 //!   taken, so that a guest that died leaves its end free.
 //!
-//! A network's server takes all queues that an interface receives on, unless told otherwise; a guest drives one.
-//!
-//! Left out: ntuple rules that move flows between a NIC's receive queues (`ETHTOOL_SRXCLSRLINS`). Who gives a guest one
-//! queue of several must steer to it (`ethtool -X`, `ethtool -N`).
+//! A network's server takes all queues that an interface receives on, unless told otherwise; a guest drives one
+//! (`xdp_queues.rs` has how both live on one interface).
 
 use crate::bpf::{self, Rule, Rules, Sockets};
 use crate::sys::{self, check};
+use crate::uplink::inbox::Inbox;
 use net::control::{ANNOUNCE, DeviceKind, Direct, OFFLOAD_CHECKSUM, OFFLOAD_GRO, OFFLOAD_TSO};
 use net::device::host::{WIRE_END, XDP_BUSY, XDP_ENTRIES, XDP_FLAGS, XDP_FRAMES, XDP_PARTIAL, XDP_ZERO_COPY};
 use net::ring::{Layout, Link};
@@ -279,7 +278,22 @@ impl XdpSteering {
         Ok(XdpSteering { link, rules, sockets })
     }
 
-    /// Lets frames reach the socket that is bound to `queue`.
+    /// Lets frames reach the network server's socket, which is bound to `queue`.
+    pub fn add_server_socket(&self, queue: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
+        self.sockets.set_server(queue, socket)
+    }
+
+    /// Opens a packet socket for what is under a rule and reached no AF_XDP socket. With the memory that keeps it while a
+    /// server looks at it.
+    pub fn open_strays(&self, interface: &str) -> io::Result<[OwnedFd; 2]> {
+        let what = |error: io::Error| {
+            io::Error::new(error.kind(), format!("interface '{interface}': no packet socket: {error}"))
+        };
+        let socket = packet_socket(index(interface)?, &bpf::load_filter(&self.rules)?).map_err(what)?;
+        Ok([socket, Inbox::create()?])
+    }
+
+    /// Lets frames reach a guest's socket, which is bound to `queue`.
     pub fn add_socket(&self, queue: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
         self.sockets.set(queue, socket)
     }
@@ -384,6 +398,40 @@ pub fn open_xdp(interface: &str, queue: u32, busy: bool) -> io::Result<Opened> {
     Ok(Opened { queue, mac: hardware_address(interface)?, fds: vec![socket, memory] })
 }
 
+/// A packet socket (packet(7)) on one interface that takes what the filter does, each frame behind a header of
+/// virtio-net. The interface hears all addresses as long as it is open: guests' are not its own.
+fn packet_socket(interface: u32, filter: &OwnedFd) -> io::Result<OwnedFd> {
+    const RECEIVE_BYTES: i32 = 8 << 20;
+    let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: a fresh descriptor that nobody else owns. Protocol 0: it hears nothing before it is bound.
+    let socket = unsafe { OwnedFd::from_raw_fd(check(libc::socket(libc::AF_PACKET, kind, 0))?) };
+    let fd = filter.as_raw_fd();
+    set_any(&socket, libc::SOL_SOCKET, libc::SO_ATTACH_BPF, &fd)?;
+    set_any(&socket, libc::SOL_PACKET, PACKET_VNET_HDR, &1i32)?;
+    set_any(&socket, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, &1i32)?;
+    // A burst is waiting room; without the privilege for more it is as long as the host allows.
+    set_any(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &RECEIVE_BYTES)
+        .or_else(|_| set_any(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF, &RECEIVE_BYTES))?;
+    // SAFETY: integers, for which zero is a value.
+    let mut membership: libc::packet_mreq = unsafe { zeroed() };
+    membership.mr_ifindex = interface as i32;
+    membership.mr_type = libc::PACKET_MR_PROMISC as u16;
+    set_any(&socket, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &membership)?;
+    // SAFETY: as above.
+    let mut address: libc::sockaddr_ll = unsafe { zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+    address.sll_ifindex = interface as i32;
+    // SAFETY: an address of this length.
+    check(unsafe {
+        let length = size_of::<libc::sockaddr_ll>() as u32;
+        libc::bind(socket.as_raw_fd(), std::ptr::from_ref(&address).cast(), length)
+    })?;
+    Ok(socket)
+}
+
+const PACKET_VNET_HDR: libc::c_int = 15;
+
 fn set_busy(socket: &OwnedFd) -> io::Result<()> {
     const SO_PREFER_BUSY_POLL: libc::c_int = 69;
     const SO_BUSY_POLL_BUDGET: libc::c_int = 70;
@@ -399,10 +447,14 @@ fn set_busy(socket: &OwnedFd) -> io::Result<()> {
 }
 
 fn set_option<T>(socket: &OwnedFd, name: libc::c_int, value: &T) -> io::Result<()> {
+    set_any(socket, libc::SOL_XDP, name, value)
+}
+
+fn set_any<T>(socket: &OwnedFd, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
     // SAFETY: the option reads a T.
     check(unsafe {
         let value = std::ptr::from_ref(value).cast();
-        libc::setsockopt(socket.as_raw_fd(), libc::SOL_XDP, name, value, size_of::<T>() as u32)
+        libc::setsockopt(socket.as_raw_fd(), level, name, value, size_of::<T>() as u32)
     })
     .map(drop)
 }
@@ -573,7 +625,7 @@ pub fn receive_queues(name: &str) -> io::Result<u32> {
 }
 
 /// The name of the interface's driver, or nothing.
-fn driver(name: &str) -> io::Result<String> {
+pub(crate) fn driver(name: &str) -> io::Result<String> {
     const ETHTOOL_GDRVINFO: u32 = 3;
     // struct ethtool_drvinfo: a command, then texts of 32 bytes of which the first is the driver.
     let Some(info) = ethtool::<49>(name, ETHTOOL_GDRVINFO)? else { return Ok(String::new()) };
@@ -583,12 +635,22 @@ fn driver(name: &str) -> io::Result<String> {
 
 /// Asks the interface's driver: a structure of words, of which the first is the command. `None` if it has no answer.
 fn ethtool<const WORDS: usize>(name: &str, command: u32) -> io::Result<Option<[u32; WORDS]>> {
-    const SIOCETHTOOL: libc::c_ulong = 0x8946;
     let mut words = [0; WORDS];
     words[0] = command;
+    named(name)?;
+    // SAFETY: the callers' commands read and write structures as long as their words.
+    Ok(unsafe { ask_driver(name, words.as_mut_ptr().cast()) }.is_ok().then_some(words))
+}
+
+/// One request to the interface's driver.
+///
+/// # Safety
+/// `structure` is what its first word, the command, reads and writes.
+pub(crate) unsafe fn ask_driver(name: &str, structure: *mut libc::c_char) -> io::Result<()> {
+    const SIOCETHTOOL: libc::c_ulong = 0x8946;
     let mut request = named(name)?;
-    request.ifr_ifru.ifru_data = words.as_mut_ptr().cast();
-    Ok(ask(name, SIOCETHTOOL, request).is_ok().then_some(words))
+    request.ifr_ifru.ifru_data = structure;
+    ask(name, SIOCETHTOOL, request).map(drop)
 }
 
 /// A hardware address for a guest with this address: locally administered, the same at each start.

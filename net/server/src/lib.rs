@@ -14,6 +14,7 @@ mod dns;
 mod forward;
 mod limits;
 pub mod nic;
+mod ntuple;
 mod orders;
 mod plan;
 pub mod policy;
@@ -26,6 +27,7 @@ mod sys;
 #[cfg(test)]
 mod tests;
 mod uplink;
+pub mod xdp_queues;
 
 pub use control::{Fault, fuzz_control};
 pub use forward::fuzz_forward;

@@ -5,7 +5,7 @@ use crate::direct::{Opened, Queue};
 use crate::sys::Mapping;
 use crate::uplink::inbox::Inbox;
 use crate::uplink::tap::TapUplink;
-use net::device::host::{Areas, FrameFile, IoError, Kick, RingArea, Tap, Xdp, XdpConfig};
+use net::device::host::{Areas, FrameFile, IoError, Kick, RingArea, TAP_HEADER, Tap, Xdp, XdpConfig};
 use net::device::{Capabilities, Device, Full, Nic, RxFrame, TxMeta};
 use net::ring::{Link, RingDevice, Role};
 use std::io;
@@ -70,6 +70,15 @@ impl HostNic {
         Ok(HostNic { device, mac, wake: fds[which].as_raw_fd(), _mappings: mappings, _fds: fds })
     }
 
+    /// A packet socket as a device that receives alone: with each frame's header, in memory that outlives us.
+    pub fn strays(fds: Vec<OwnedFd>) -> io::Result<HostNic> {
+        let [socket, memory] = &fds[..] else { return Err(io::Error::other("a packet socket lacks descriptors")) };
+        let raw = socket.as_raw_fd();
+        let unused = Tap::new(Box::new(PacketFile(raw)), 0, false, None);
+        let device = Box::new(TapUplink::new(unused, Box::new(PacketFile(raw)), Inbox::open(memory)?));
+        Ok(HostNic { device, mac: [0; 6], wake: raw, _mappings: Vec::new(), _fds: fds })
+    }
+
     /// The descriptor that becomes readable when frames come.
     pub fn wake_fd(&self) -> RawFd {
         self.wake
@@ -124,7 +133,9 @@ fn ring_pipe(fd: RawFd) {
 pub fn io_error(error: &io::Error) -> IoError {
     match error.raw_os_error() {
         Some(libc::EAGAIN | libc::EBUSY | libc::ENOBUFS | libc::EINTR | libc::ENOMEM) => IoError::Again,
-        Some(libc::ENXIO | libc::ENETDOWN | libc::EIO | libc::ENODEV | libc::EBADFD | libc::EBADF) => {
+        // A network's own NIC: there is no other way, and it may be taken up again.
+        Some(libc::ENETDOWN) => IoError::Down,
+        Some(libc::ENXIO | libc::EIO | libc::ENODEV | libc::EBADFD | libc::EBADF) => {
             IoError::Gone
         }
         _ => IoError::Refused,
@@ -144,6 +155,23 @@ impl FrameFile for HostFile {
         // SAFETY: memory of ours of this length.
         let result = unsafe { libc::write(self.0, frame.as_ptr().cast(), frame.len()) };
         if result < 0 { Err(io_error(&io::Error::last_os_error())) } else { Ok(()) }
+    }
+}
+
+/// A packet socket with PACKET_VNET_HDR, as a TAP queue: its header is `struct virtio_net_hdr`, two bytes shorter.
+struct PacketFile(RawFd);
+
+impl FrameFile for PacketFile {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, IoError> {
+        const SHORTER: usize = 2;
+        let len = HostFile(self.0).read(&mut buffer[SHORTER..])?;
+        buffer.copy_within(SHORTER..TAP_HEADER, 0);
+        buffer[TAP_HEADER - SHORTER..TAP_HEADER].fill(0);
+        Ok(len + SHORTER)
+    }
+
+    fn write(&mut self, _: &[u8]) -> Result<(), IoError> {
+        Err(IoError::Refused) // Guests' frames go out over the NIC's queues.
     }
 }
 

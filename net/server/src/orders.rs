@@ -17,6 +17,8 @@ pub(crate) struct Network {
     pub(crate) network: (Ipv4Addr, u8),
     pub(crate) uplink: Uplink,
     pub(crate) uplink_fds: Vec<OwnedFd>,
+    /// See [`Order::Hello`].
+    pub(crate) strays: bool,
     pub(crate) reader: Reader,
     pub(crate) board: Board,
     /// Wakes a supervisor that does not look at the pulse.
@@ -78,9 +80,8 @@ pub fn serve_as_program(orders: i32) -> ! {
 
 /// Takes orders until the word to begin; `None` if there will be none.
 fn stand_by(orders: &OwnedFd) -> io::Result<Option<(Network, Vec<Prepared>)>> {
-    let Some((Order::Hello { version, network, uplink }, fds)) = control::receive(orders.as_fd())? else {
-        return Ok(None);
-    };
+    let hello = control::receive(orders.as_fd())?;
+    let Some((Order::Hello { version, network, uplink, strays }, fds)) = hello else { return Ok(None) };
     if version != ORDERS_VERSION {
         let words = format!("the supervisor speaks version {version}, this program {ORDERS_VERSION}");
         return Err(io::Error::other(words));
@@ -91,7 +92,8 @@ fn stand_by(orders: &OwnedFd) -> io::Result<Option<(Network, Vec<Prepared>)>> {
     let (reader, board) = (Reader::open(map.as_fd())?, Board::open(board)?);
     // Whoever executed us for an upgrade waits for this.
     control::post(orders.as_fd(), &ORDERS_VERSION, &[])?;
-    let network = Network { network, uplink, uplink_fds: fds.collect(), reader, board, to_supervisor };
+    let uplink_fds = fds.collect();
+    let network = Network { network, uplink, uplink_fds, strays, reader, board, to_supervisor };
     let mut guests: Vec<Prepared> = Vec::new();
     loop {
         let order = match control::receive::<Order>(orders.as_fd()) {

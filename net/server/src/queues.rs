@@ -1,26 +1,26 @@
 //! A network's direct queues, as its supervisor has them: opening, steering, taking back.
 //!
-//! Two ways for a guest to go direct:
+//! Three ways for a guest to go direct:
 //! * **A queue of the network's own TAP device.** The kernel numbers a device's queues in the order in which they were
 //!   opened and moves the last one into the place of one that is closed; here the same list is kept. Neither
 //!   address nor MAC of the guest changes: rules by address, or by port where an address is shared, move its frames.
+//! * **A queue of the network's own AF_XDP interface** (`xdp_queues.rs`): the same, by the XDP program's rules.
 //! * **A NIC of the guest's own** (`attacca switch GUEST direct --nic xdp:IF`), with a MAC of its own. The guest
 //!   announces its addresses there; nothing of the network's NIC is steered.
 //!
 //! A guest that keeps a queue that it should have closed keeps nothing but the queue: no rule leads there. That it is
 //! still open shows in the device's count of queues; it stays in the list then, until the guest ends.
-//!
-//! Left out: queues of the network's AF_XDP interface. Frames reach a socket on the queue at which the NIC received
-//! them, and moving flows between queues (ntuple rules) is not there yet.
 
 use crate::bpf::Rule;
 use crate::direct::{self, NicSpec, Opened, TapSteering, XdpSteering};
+use crate::xdp_queues::XdpQueues;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// The direct queues of one network.
 pub struct Queues {
     tap: Option<TapQueues>,
+    xdp: Option<XdpQueues>,
     own: Vec<OwnNic>,
 }
 
@@ -64,12 +64,34 @@ impl Queues {
             }),
             _ => None,
         };
-        Ok(Queues { tap, own: Vec::new() })
+        Ok(Queues { tap, xdp: None, own: Vec::new() })
+    }
+
+    /// Those of a network whose NIC is an AF_XDP interface.
+    pub fn of_xdp(xdp: XdpQueues) -> Queues {
+        Queues { tap: None, xdp: Some(xdp), own: Vec::new() }
     }
 
     /// Queues that the policy may give away.
     pub fn most(&self) -> usize {
-        self.tap.as_ref().map_or(0, |tap| tap.most)
+        self.tap.as_ref().map_or(0, |tap| tap.most) + self.xdp.as_ref().map_or(0, XdpQueues::most)
+    }
+
+    /// From now on the network's AF_XDP interface takes frames under `rule` for the server. (Of a TAP device all come.)
+    pub fn serve(&mut self, rule: Rule) -> io::Result<()> {
+        self.xdp.as_mut().map_or(Ok(()), |xdp| xdp.serve(rule))
+    }
+
+    /// Frames under `rule` are left to the host again.
+    pub fn forget(&mut self, rule: Rule) {
+        if let Some(xdp) = &mut self.xdp {
+            xdp.forget(rule);
+        }
+    }
+
+    /// How frames find the guest's queue, where that is not always the same.
+    pub fn told(&self, guest: u32) -> Option<String> {
+        self.xdp.as_ref()?.told(guest)
     }
 
     /// Opens a queue for a guest with this hardware address. Nothing is steered to it yet.
@@ -77,11 +99,12 @@ impl Queues {
         if self.has(guest) {
             return Err(io::Error::other("the guest has a direct queue already"));
         }
-        match (nic, &mut self.tap) {
-            (Some(nic), _) => self.open_own(guest, nic),
-            (None, Some(tap)) => tap.open(guest, mac),
-            (None, None) => Err(io::Error::other(
-                "the network has no direct queues: start it with --uplink tap:NAME --direct-queues N, \
+        match (nic, &mut self.tap, &mut self.xdp) {
+            (Some(nic), ..) => self.open_own(guest, nic),
+            (None, Some(tap), _) => tap.open(guest, mac),
+            (None, None, Some(xdp)) if xdp.most() > 0 => xdp.open(guest, mac),
+            (None, None, _) => Err(io::Error::other(
+                "the network has no direct queues: start it with --uplink tap:NAME|xdp:IF --direct-queues N, \
                  or name a NIC for the guest with --nic",
             )),
         }
@@ -118,7 +141,8 @@ impl Queues {
     /// Whether the guest has a direct queue.
     pub fn has(&self, guest: u32) -> bool {
         let tap = self.tap.iter().flat_map(|tap| &tap.queues).any(|queue| queue.guest == Some(guest));
-        tap || self.own.iter().any(|own| own.guest == guest)
+        let xdp = self.xdp.as_ref().is_some_and(|xdp| xdp.has(guest));
+        tap || xdp || self.own.iter().any(|own| own.guest == guest)
     }
 
     /// From now on frames under these rules go to the guest's queue.
@@ -131,6 +155,9 @@ impl Queues {
                 own.rules.push(*rule);
             }
             return Ok(());
+        }
+        if let Some(xdp) = &mut self.xdp {
+            return xdp.steer(guest, rules);
         }
         let Some(tap) = &mut self.tap else { return Ok(()) };
         let Some(at) = tap.queues.iter().position(|queue| queue.guest == Some(guest)) else { return Ok(()) };
@@ -148,6 +175,9 @@ impl Queues {
                 let _ = own.steering.as_ref().map(|steering| steering.clear(rule));
             }
         }
+        if let Some(xdp) = &mut self.xdp {
+            xdp.unsteer(guest);
+        }
         let Some(tap) = &mut self.tap else { return };
         for queue in tap.queues.iter_mut().filter(|queue| queue.guest == Some(guest)) {
             for rule in queue.rules.drain(..) {
@@ -158,6 +188,9 @@ impl Queues {
 
     /// Frames under this rule of the guest go to the server again.
     pub fn unsteer_one(&mut self, guest: u32, rule: Rule) {
+        if let Some(xdp) = &mut self.xdp {
+            xdp.unsteer_one(guest, rule);
+        }
         let Some(tap) = &mut self.tap else { return };
         for queue in tap.queues.iter_mut().filter(|queue| queue.guest == Some(guest)) {
             queue.rules.retain(|other| *other != rule);
@@ -181,6 +214,9 @@ impl Queues {
     pub fn close(&mut self, guest: u32) {
         self.unsteer(guest);
         self.own.retain(|own| own.guest != guest);
+        if let Some(xdp) = &mut self.xdp {
+            xdp.close(guest);
+        }
         if let Some(tap) = &mut self.tap
             && let Some(at) = tap.queues.iter().position(|queue| queue.guest == Some(guest))
         {

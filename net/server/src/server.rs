@@ -109,6 +109,8 @@ struct Server {
     plane: Plane,
     /// The NIC's queues that are ours; behind host sockets none.
     nics: Vec<HostNic>,
+    /// What is for our guests and came to a queue that is not ours.
+    strays: Option<HostNic>,
     nic_stall: Stall,
     /// Asking the NIC costs a host call that epoll's answer makes needless.
     nic_is_file: bool,
@@ -164,15 +166,17 @@ enum To {
 
 impl Server {
     fn new(orders: OwnedFd, network: Network, guests: Vec<Prepared>) -> io::Result<Server> {
-        let Network { network, uplink, uplink_fds, reader, board, to_supervisor } = network;
+        let Network { network, uplink, mut uplink_fds, strays, reader, board, to_supervisor } = network;
         let epoll = Rc::new(Epoll::new()?);
         epoll.add(orders.as_raw_fd(), sys::IN, Token::Orders.pack())?;
-        let nic_is_file = matches!(&uplink, Uplink::Nic(Queue::Tap { .. }, _));
+        let nic_is_file = strays || matches!(&uplink, Uplink::Nic(Queue::Tap { .. }, _));
+        let stray_fds = if strays { uplink_fds.split_off(uplink_fds.len().saturating_sub(2)) } else { Vec::new() };
+        let strays = if strays { Some(HostNic::strays(stray_fds)?) } else { None };
         let (gateway_mac, nics) = match uplink {
             Uplink::Host(mac) => (Some(mac), Vec::new()),
             Uplink::Nic(queue, mac) => (None, open_queues(&queue, mac, uplink_fds)?),
         };
-        for nic in &nics {
+        for nic in nics.iter().chain(&strays) {
             epoll.add(nic.wake_fd(), sys::IN, Token::Nic.pack())?;
         }
         let plane = Plane {
@@ -191,6 +195,7 @@ impl Server {
             ports: Vec::new(),
             plane,
             nics,
+            strays,
             nic_stall: Stall::default(),
             nic_is_file,
             nic_quiet: false,
@@ -263,8 +268,8 @@ impl Server {
     }
 
     fn announce_sleep(&mut self) -> bool {
-        let asleep =
-            self.ports.iter_mut().all(Port::announce_sleep) && self.nics.iter_mut().all(Nic::announce_sleep);
+        let asleep = self.ports.iter_mut().all(Port::announce_sleep)
+            && self.nics.iter_mut().chain(&mut self.strays).all(Nic::announce_sleep);
         if asleep {
             for port in &self.ports {
                 port.note_waiting(self.board.slot(port.place.slot));
@@ -303,7 +308,7 @@ impl Server {
             worked |= port.run_proxy(time);
         }
         self.ports.iter_mut().for_each(Port::publish);
-        self.nics.iter_mut().for_each(Device::flush);
+        self.nics.iter_mut().chain(&mut self.strays).for_each(Device::flush);
         for port in &mut self.ports {
             worked |= port.release();
         }
@@ -414,8 +419,9 @@ impl Server {
 
     /// Passes frames on that came over the NIC.
     fn take_from_nic(&mut self, time: Instant) -> bool {
-        let (mut nics, mut bytes, mut count) = (std::mem::take(&mut self.nics), 0, 0);
-        for nic in &mut nics {
+        let (mut nics, mut strays) = (std::mem::take(&mut self.nics), self.strays.take());
+        let (mut bytes, mut count) = (0, 0);
+        for nic in nics.iter_mut().chain(&mut strays) {
             self.board.beat();
             count += nic.receive(BURST, &mut |frames| {
                 for frame in frames {
@@ -432,7 +438,7 @@ impl Server {
             crate::board::add(&counts[0], count as u64);
             crate::board::add(&counts[1], bytes);
         }
-        self.nics = nics;
+        (self.nics, self.strays) = (nics, strays);
         count != 0
     }
 

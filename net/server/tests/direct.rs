@@ -500,26 +500,30 @@ fn text(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
+/// /sys shows the interfaces of the namespace that mounted it.
+fn mount_sys() {
+    // SAFETY: paths are NUL-terminated; the mount is private to this process's new mount namespace.
+    let mounted = unsafe {
+        libc::unshare(libc::CLONE_NEWNS) == 0
+            && libc::mount(
+                c"none".as_ptr(),
+                c"/".as_ptr(),
+                std::ptr::null(),
+                libc::MS_REC | libc::MS_PRIVATE,
+                std::ptr::null(),
+            ) == 0
+            && libc::mount(c"sys".as_ptr(), c"/sys".as_ptr(), c"sysfs".as_ptr(), 0, std::ptr::null()) == 0
+    };
+    if !mounted {
+        unavailable("a /sys of the new namespace");
+    }
+}
+
 /// The list of queues stays the kernel's when one in the middle goes, and one that a guest keeps is seen.
 #[test]
 fn queues_come_and_go() {
     inside("queues_come_and_go", || {
-        // /sys shows the interfaces of the namespace that mounted it.
-        // SAFETY: paths are NUL-terminated; the mount is private to this process's new mount namespace.
-        let mounted = unsafe {
-            libc::unshare(libc::CLONE_NEWNS) == 0
-                && libc::mount(
-                    c"none".as_ptr(),
-                    c"/".as_ptr(),
-                    std::ptr::null(),
-                    libc::MS_REC | libc::MS_PRIVATE,
-                    std::ptr::null(),
-                ) == 0
-                && libc::mount(c"sys".as_ptr(), c"/sys".as_ptr(), c"sysfs".as_ptr(), 0, std::ptr::null()) == 0
-        };
-        if !mounted {
-            unavailable("a /sys of the new namespace");
-        }
+        mount_sys();
         let server = tap(true);
         ip(&format!("neighbour add {ENGINE} lladdr 02:00:00:00:09:02 dev t0"));
         let mut queues = netserver::queues::Queues::new(Some(("t0", &server.fds[0])), 3).unwrap();
@@ -575,5 +579,130 @@ fn queues_come_and_go() {
         nics.push(Some(HostNic::new(opened).unwrap()));
         queues.steer(5, &[Rule { address: ENGINE.into(), protocol: 17, port: 701 }]).unwrap();
         assert_eq!(hears(&mut nics), [4, 0, 3]);
+    });
+}
+
+/// A pair with two queues each way; the kernel sends on the one that `send_on` says. `v1` is the network's.
+fn veth_of_two() {
+    mount_sys();
+    ip("link add v0 numrxqueues 2 numtxqueues 2 type veth peer name v1 numrxqueues 2 numtxqueues 2");
+    ip(&format!("address add {LINUX}/24 dev v0"));
+    ip("link set v0 up");
+    ip("link set v1 up");
+    ip(&format!("neighbour add {ENGINE} lladdr {} dev v0", text(MAC)));
+    ip(&format!("neighbour add {OTHER} lladdr 02:00:00:00:09:03 dev v0"));
+}
+
+const OTHER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 3);
+
+/// From now on the kernel's frames over `v0` go to this queue of the other end (XPS).
+fn send_on(queue: usize) {
+    for at in [1 - queue, queue] {
+        let mask = if at == queue { "ffffffff" } else { "0" };
+        let path = format!("/sys/class/net/v0/queues/tx-{at}/xps_cpus");
+        let cpus = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let mask = if mask == "0" { "0".into() } else { format!("{:x}", (1u64 << cpus) - 1) };
+        std::fs::write(&path, mask).unwrap_or_else(|error| unavailable(&format!("{path}: {error}")));
+    }
+}
+
+/// What the design rests on: a queue of an interface has one frame memory.
+#[test]
+fn a_second_socket_on_a_queue_is_refused() {
+    inside("a_second_socket_on_a_queue_is_refused", || {
+        veth_of_two();
+        let first = direct::open_xdp("v1", 1, false).unwrap_or_else(|error| unavailable(&error.to_string()));
+        let error = direct::open_xdp("v1", 1, false).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ResourceBusy, "{error}");
+        assert!(error.to_string().contains("'v1', queue 1"), "{error}");
+        drop(first);
+    });
+}
+
+/// Wherever the NIC receives a frame, it gets to whom it is for.
+#[test]
+fn frames_find_the_guests_queue_or_the_server() {
+    inside("frames_find_the_guests_queue_or_the_server", || {
+        veth_of_two();
+        let steering = XdpSteering::attach("v1").unwrap_or_else(|error| unavailable(&error.to_string()));
+        let served = direct::open_xdp("v1", 0, false).unwrap_or_else(|error| unavailable(&error.to_string()));
+        steering.add_server_socket(0, std::os::fd::AsFd::as_fd(&served.fds[0])).unwrap();
+        let strays = steering.open_strays("v1").unwrap();
+        let mut queues =
+            netserver::queues::Queues::of_xdp(netserver::xdp_queues::XdpQueues::new("v1", steering, 1, 1));
+        for address in [ENGINE, OTHER] {
+            queues.serve(Rule::address(address.into())).unwrap();
+        }
+        let mut nics = vec![HostNic::new(served).unwrap(), HostNic::strays(strays.into()).unwrap()];
+        let socket = UdpSocket::bind((LINUX, 0)).unwrap();
+        // Who hears a datagram: the server's socket, its packet socket, the guest.
+        let hears = |nics: &mut [HostNic], queue: usize, to: Ipv4Addr, port: u16| -> usize {
+            send_on(queue);
+            socket.send_to(b"hello", (to, port)).unwrap();
+            let begin = now();
+            loop {
+                assert!(now().since(begin) < SECOND, "nobody hears port {port} of {to}");
+                for (at, nic) in nics.iter_mut().enumerate() {
+                    let mut count = 0;
+                    nic.receive(64, &mut |frames| {
+                        let ours = |f: &&RxFrame<'_>| f.bytes[12..14] == [8, 0] && f.bytes[23] == 17;
+                        assert!(frames.iter().filter(ours).all(|f| f.checksum_ok), "an unfinished checksum, not told");
+                        assert!(frames.iter().filter(ours).all(|f| f.bytes.ends_with(b"hello")));
+                        count += frames.iter().filter(ours).count();
+                    });
+                    nic.flush();
+                    if count != 0 {
+                        return at;
+                    }
+                }
+            }
+        };
+        let (server, stray, guest) = (0, 1, 2);
+        assert_eq!(hears(&mut nics, 0, ENGINE, 700), server);
+        assert_eq!(hears(&mut nics, 1, ENGINE, 700), stray);
+        assert!(queues.told(7).is_none());
+        let (opened, number) = queues.open(7, MAC, None).unwrap();
+        assert_eq!((number, opened.mac), (1, MAC));
+        nics.push(HostNic::new(opened).unwrap());
+        // Nothing moves before it is steered.
+        assert_eq!(hears(&mut nics, 1, ENGINE, 700), stray);
+        let port = |port| Rule { address: ENGINE.into(), protocol: 17, port };
+        queues.steer(7, &[port(700)]).unwrap();
+        assert_eq!(hears(&mut nics, 1, ENGINE, 700), guest);
+        assert_eq!(hears(&mut nics, 0, ENGINE, 700), server);
+        assert_eq!(hears(&mut nics, 1, ENGINE, 701), stray);
+        assert_eq!(hears(&mut nics, 1, OTHER, 700), stray);
+        // The driver was asked for rules of its own, and has none.
+        let told = queues.told(7).unwrap();
+        assert!(told.contains("'veth' takes no ntuple rules") && told.contains("not supported"), "{told}");
+        queues.unsteer_one(7, port(700));
+        assert_eq!(hears(&mut nics, 1, ENGINE, 700), stray);
+        // The whole address, which is the server's again afterwards.
+        queues.steer(7, &[Rule::address(ENGINE.into())]).unwrap();
+        assert_eq!(hears(&mut nics, 1, ENGINE, 9), guest);
+        assert!(queues.open(8, MAC, None).is_err());
+        queues.unsteer(7);
+        assert_eq!(hears(&mut nics, 1, ENGINE, 9), stray);
+        assert_eq!(hears(&mut nics, 0, ENGINE, 9), server);
+        queues.steer(7, &[Rule::address(ENGINE.into())]).unwrap();
+        // A guest that is gone.
+        nics.truncate(guest);
+        queues.close(7);
+        assert_eq!(hears(&mut nics, 1, ENGINE, 9), stray);
+        let again = || queues.open(9, MAC, None).is_ok();
+        let begin = now();
+        let mut again = again;
+        while !again() {
+            assert!(now().since(begin) < 5 * SECOND, "the queue does not come free");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        queues.forget(Rule::address(OTHER.into()));
+        // The host's again: nobody of ours hears it.
+        send_on(1);
+        socket.send_to(b"hello", (OTHER, 1)).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        let mut udp = 0;
+        nics[stray].receive(64, &mut |frames| udp += frames.iter().filter(|f| f.bytes[23] == 17).count());
+        assert_eq!(udp, 0);
     });
 }

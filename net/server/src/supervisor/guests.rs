@@ -96,15 +96,9 @@ impl Supervisor {
     /// A guest of which the network knows everything is one of it from now on.
     pub(super) fn keep(&mut self, guest: Guest) {
         self.held.board.slot(guest.place.slot).clear();
-        if let Some((steering, queue)) = &self.held.steering {
-            let groups = asked_groups(&guest.place);
-            let rules = guest.place.addresses().map(Rule::address).chain(groups);
-            for error in rules.filter_map(|rule| steering.set(rule, *queue).err()) {
-                eprintln!(
-                    "attacca: network supervisor: guest '{}' cannot be reached: {error}",
-                    guest.place.name
-                );
-            }
+        let rules = guest.place.addresses().map(Rule::address).chain(asked_groups(&guest.place));
+        for error in rules.filter_map(|rule| self.switching.serve(rule).err()) {
+            eprintln!("attacca: network supervisor: guest '{}' cannot be reached: {error}", guest.place.name);
         }
         self.switching.begin(guest.id);
         self.servers.add(&guest);
@@ -394,10 +388,12 @@ impl Supervisor {
         if !self.held.port_map.own_address(address, guest.id) {
             return ToGuest::Refused(libc::EADDRINUSE);
         }
-        if let Some((steering, queue)) = &self.held.steering {
-            let _ = steering.set(Rule::address(address), *queue);
-        }
+        let _ = self.switching.serve(Rule::address(address));
         guest.leases.push(address);
+        if guest.mode == Mode::Direct {
+            let id = guest.id;
+            self.switching.steer(id, &[Rule::address(address)]);
+        }
         ToGuest::Granted
     }
 
@@ -407,9 +403,9 @@ impl Supervisor {
         let Some(place) = guest.leases.iter().position(|lease| *lease == address) else { return };
         guest.leases.swap_remove(place);
         self.held.port_map.forget(address);
-        if let Some((steering, _)) = &self.held.steering {
-            let _ = steering.clear(Rule::address(address));
-        }
+        let id = guest.id;
+        self.switching.unsteer(id, Rule::address(address));
+        self.switching.unserve(Rule::address(address));
     }
 
     // --- messages and leaving ----------------------------------------------------------------------
@@ -486,12 +482,10 @@ impl Supervisor {
             }
         }
         guest.leases.iter().for_each(|lease| map.forget(*lease));
-        if let Some((steering, _)) = &self.held.steering {
-            gone.iter().for_each(|a| drop(steering.clear(Rule::address(*a))));
-            let still: Vec<Rule> = self.guests.iter().flat_map(|g| asked_groups(&g.place)).collect();
-            let groups = asked_groups(&guest.place).into_iter().filter(|rule| !still.contains(rule));
-            groups.for_each(|rule| drop(steering.clear(rule)));
-        }
+        gone.iter().for_each(|address| self.switching.unserve(Rule::address(*address)));
+        let still: Vec<Rule> = self.guests.iter().flat_map(|g| asked_groups(&g.place)).collect();
+        let groups = asked_groups(&guest.place).into_iter().filter(|rule| !still.contains(rule));
+        groups.for_each(|rule| self.switching.unserve(rule));
         self.keep_record();
     }
 }

@@ -17,11 +17,12 @@ mod switching;
 
 use crate::board::Board;
 use crate::control::{self, Reply, Request, Uplink};
-use crate::direct::{self, NicSpec, Opened, XdpSteering};
+use crate::direct::{self, NicSpec, Opened, Queue, XdpSteering};
 use crate::plan::{GATEWAY_MAC, Plan};
 use crate::port_map::PortMap;
 use crate::uplink::inbox::Inbox;
-use crate::{NetworkConfig, UplinkSpec, bpf, sys};
+use crate::xdp_queues::XdpQueues;
+use crate::{NetworkConfig, UplinkSpec, sys};
 use ask::{Asked, Question};
 use guests::Guest;
 use net::control::ToGuest;
@@ -62,10 +63,10 @@ pub(crate) struct Held {
     pub(crate) uplink_fds: Vec<OwnedFd>,
     pub(crate) port_map: PortMap,
     pub(crate) board: Board,
+    /// The last two descriptors of the uplink are a packet socket and its memory.
+    pub(crate) strays: bool,
     /// A server that wakes rings it, if we do not look at its pulse.
     pub(crate) bell: OwnedFd,
-    /// Which addresses of the NIC's link come to our queue.
-    steering: Option<(XdpSteering, u32)>,
 }
 
 /// Where visitors come in.
@@ -132,16 +133,16 @@ enum Source {
 impl Supervisor {
     fn new(config: NetworkConfig) -> io::Result<Supervisor> {
         let plan = Plan::new(&config)?;
-        let (uplink, uplink_fds, steering) = open_uplink(&config)?;
-        let switching = Switching::new(&config, &uplink_fds)?;
+        let OpenUplink { uplink, fds: uplink_fds, strays, xdp } = open_uplink(&config)?;
+        let switching = Switching::new(&config, &uplink_fds, xdp)?;
         let held = Held {
             network: plan.network,
             uplink,
             uplink_fds,
             port_map: PortMap::create()?,
             board: Board::create()?,
+            strays,
             bell: sys::eventfd()?,
-            steering,
         };
         Ok(Supervisor {
             config,
@@ -337,38 +338,38 @@ fn no_guest(guest: &str) -> io::Error {
     io::Error::other(format!("the network has no guest called '{guest}'"))
 }
 
-/// An uplink, its descriptors, and for AF_XDP its steering program with the queue that is the server's.
-type OpenUplink = (Uplink, Vec<OwnedFd>, Option<(XdpSteering, u32)>);
+/// An uplink and its descriptors.
+struct OpenUplink {
+    uplink: Uplink,
+    fds: Vec<OwnedFd>,
+    /// See [`Held::strays`].
+    strays: bool,
+    /// An AF_XDP interface's steering, and its queues for guests.
+    xdp: Option<XdpQueues>,
+}
 
 /// Opens the NIC. With privileges, if it needs some: servers get the descriptors.
 fn open_uplink(config: &NetworkConfig) -> io::Result<OpenUplink> {
     let spec = match &config.uplink {
-        UplinkSpec::Host => return Ok((Uplink::Host(GATEWAY_MAC), Vec::new(), None)),
+        UplinkSpec::Host => {
+            let uplink = Uplink::Host(GATEWAY_MAC);
+            return Ok(OpenUplink { uplink, fds: Vec::new(), strays: false, xdp: None });
+        }
         UplinkSpec::Nic(spec) => spec,
     };
-    let (opened, steering) = match spec {
+    let (opened, xdp) = match spec {
         NicSpec::Tap(name, _) => {
             // Several queues only if some are for guests in direct mode.
             let mut opened = direct::open_tap(name, config.direct_queues > 0, [0; 6])?;
             opened.fds.push(Inbox::create()?);
             (opened, None)
         }
-        NicSpec::Xdp(name, direct::ALL_QUEUES) => {
-            let mut opened = direct::open_xdp(name, 0, false)?;
-            let steering = XdpSteering::attach(name)?;
-            steering.add_socket(0, opened.fds[0].as_fd())?;
-            for queue in 1..direct::receive_queues(name)? {
-                let other = direct::open_xdp(name, queue, false)?;
-                steering.add_socket(queue, other.fds[0].as_fd())?;
-                opened.fds.extend(other.fds);
-            }
-            (opened, Some((steering, bpf::ANY_QUEUE)))
-        }
+        NicSpec::Xdp(name, direct::ALL_QUEUES) => return open_xdp_uplink(name, config.direct_queues),
         NicSpec::Xdp(name, queue) => {
             let opened = direct::open_xdp(name, *queue, false)?;
             let steering = XdpSteering::attach(name)?;
-            steering.add_socket(*queue, opened.fds[0].as_fd())?;
-            (opened, Some((steering, *queue)))
+            steering.add_server_socket(*queue, opened.fds[0].as_fd())?;
+            (opened, Some(XdpQueues::new(name, steering, 0, 0)))
         }
         NicSpec::Wire(_) => {
             return Err(io::Error::other(
@@ -377,7 +378,34 @@ fn open_uplink(config: &NetworkConfig) -> io::Result<OpenUplink> {
         }
     };
     let Opened { queue, fds, mac } = opened;
-    Ok((Uplink::Nic(queue, mac), fds, steering))
+    Ok(OpenUplink { uplink: Uplink::Nic(queue, mac), fds, strays: false, xdp })
+}
+
+/// All receive queues of an AF_XDP interface: the last ones for guests, the others for the server.
+fn open_xdp_uplink(name: &str, for_guests: u32) -> io::Result<OpenUplink> {
+    let count = direct::receive_queues(name)?;
+    let Some(ours) = count.checked_sub(for_guests).filter(|ours| *ours != 0) else {
+        return Err(io::Error::other(format!(
+            "interface '{name}' receives on {count} queues: --direct-queues {for_guests} leaves none for the server (more \
+             queues: 'ethtool -L {name} combined N', or for a veth 'numrxqueues N numtxqueues N' when it is made)"
+        )));
+    };
+    let steering = XdpSteering::attach(name)?;
+    let mut fds: Vec<OwnedFd> = Vec::new();
+    let mut first: Option<(Queue, [u8; 6])> = None;
+    for queue in 0..ours {
+        let opened = direct::open_xdp(name, queue, false)?;
+        steering.add_server_socket(queue, opened.fds[0].as_fd())?;
+        fds.extend(opened.fds);
+        first.get_or_insert((opened.queue, opened.mac));
+    }
+    let Some((queue, mac)) = first else { return Err(io::Error::other("no queue")) };
+    let strays = for_guests != 0;
+    if strays {
+        fds.extend(steering.open_strays(name)?);
+    }
+    let xdp = XdpQueues::new(name, steering, ours, for_guests);
+    Ok(OpenUplink { uplink: Uplink::Nic(queue, mac), fds, strays, xdp: Some(xdp) })
 }
 
 /// Borrowed forms of descriptors, for messages.
@@ -409,13 +437,14 @@ pub(crate) mod testing {
             uplink_fds: Vec::new(),
             port_map: PortMap::create().unwrap(),
             board: Board::create().unwrap(),
+            strays: false,
             bell: sys::eventfd().unwrap(),
-            steering: None,
         }
     }
 
     /// The first order.
     pub(crate) fn hello(held: &Held) -> Order {
-        Order::Hello { version: ORDERS_VERSION, network: held.network, uplink: held.uplink.clone() }
+        let (network, uplink) = (held.network, held.uplink.clone());
+        Order::Hello { version: ORDERS_VERSION, network, uplink, strays: held.strays }
     }
 }

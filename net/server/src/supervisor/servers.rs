@@ -121,7 +121,7 @@ impl Servers {
         let process = sys::pidfd(pid)?;
         let server = Server { orders: ours, pid, process, began: Instant::now() };
         let (version, network) = (ORDERS_VERSION, held.network);
-        let hello = Order::Hello { version, network, uplink: held.uplink.clone() };
+        let hello = Order::Hello { version, network, uplink: held.uplink.clone(), strays: held.strays };
         let mut fds = vec![held.port_map.fd(), held.board.fd(), held.bell.as_fd()];
         fds.extend(borrow(&held.uplink_fds));
         control::send(server.orders.as_fd(), &hello, &fds)?;

@@ -15,6 +15,7 @@ use crate::direct::NicSpec;
 use crate::policy::{Policy, Sample, Tuning};
 use crate::port_map::Owned;
 use crate::queues::Queues;
+use crate::xdp_queues::XdpQueues;
 use crate::{NetworkConfig, UplinkSpec, sys};
 use net::control::{Claim, Counters, Mode, Proto, Stage, ToGuest};
 use std::collections::HashMap;
@@ -103,17 +104,46 @@ impl Default for State {
 }
 
 impl Switching {
-    pub(super) fn new(config: &NetworkConfig, uplink_fds: &[OwnedFd]) -> io::Result<Switching> {
+    pub(super) fn new(
+        config: &NetworkConfig,
+        uplink_fds: &[OwnedFd],
+        xdp: Option<XdpQueues>,
+    ) -> io::Result<Switching> {
         let uplink = match (&config.uplink, uplink_fds.first()) {
             (UplinkSpec::Nic(NicSpec::Tap(name, _)), Some(fd)) => Some((name.as_str(), fd)),
             _ => None,
         };
-        let queues = Queues::new(uplink, config.direct_queues as usize)?;
+        let queues = match xdp {
+            Some(xdp) => Queues::of_xdp(xdp),
+            None => Queues::new(uplink, config.direct_queues as usize)?,
+        };
         let policy = config.auto.then(|| Policy::new(Tuning::default()));
         let decide_at = policy.as_ref().map(|_| Instant::now() + DECIDE);
         let guests = HashMap::new();
         let began = Instant::now();
         Ok(Switching { queues, guests, policy, decide_at, began, closed: None, next_request: 1 })
+    }
+
+    /// From now on frames under `rule` come to the server, or to the guest that has them.
+    pub(super) fn serve(&mut self, rule: Rule) -> io::Result<()> {
+        self.queues.serve(rule)
+    }
+
+    /// They are the host's again.
+    pub(super) fn unserve(&mut self, rule: Rule) {
+        self.queues.forget(rule);
+    }
+
+    /// A guest in direct mode has got these besides.
+    pub(super) fn steer(&mut self, guest: u32, rules: &[Rule]) {
+        if let Err(error) = self.queues.steer(guest, rules) {
+            eprintln!("attacca: network supervisor: guest {guest}: {error}");
+        }
+    }
+
+    /// It has lost this.
+    pub(super) fn unsteer(&mut self, guest: u32, rule: Rule) {
+        self.queues.unsteer_one(guest, rule);
     }
 
     /// A guest has come.
@@ -164,7 +194,7 @@ impl Supervisor {
         if direct && matches!(self.held.uplink, Uplink::Host(_)) {
             let words = "its connections go through host sockets and end in the network server, which no NIC queue \
                          can stand in for: put the guest on a network behind a NIC ('attacca server start --net NAME \
-                         --uplink tap:T --direct-queues N', then 'attacca run --net NAME')";
+                         --uplink tap:T|xdp:IF --direct-queues N', then 'attacca run --net NAME')";
             let _ = control::post(visitor.as_fd(), &Reply::Failed(words.into()), &[]);
             return;
         }
@@ -216,6 +246,9 @@ impl Supervisor {
         }
         if state.pinned {
             text += "; pinned: the policy does not move it";
+        }
+        if let Some(steered) = self.switching.queues.told(guest.id) {
+            text += &format!("\n  {steered}");
         }
         if let Some(counters) = &guest.counters {
             text += &told(counters);

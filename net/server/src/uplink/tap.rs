@@ -32,7 +32,7 @@ impl TapUplink {
             match self.file.read(room) {
                 Ok(len) if len > TAP_HEADER => self.inbox.filled(len),
                 Ok(_) | Err(IoError::Refused) => {}
-                Err(IoError::Again) => return,
+                Err(IoError::Again | IoError::Down) => return,
                 Err(IoError::Gone) => self.alive = false,
             }
         }

@@ -48,7 +48,9 @@ pub enum IoError {
     Again,
     /// This frame is not to the host's liking; others may be.
     Refused,
-    /// The device has gone, or is down: nothing will work here until it is opened anew.
+    /// The interface is down. What was given to it waits until it is up.
+    Down,
+    /// The device has gone (or is down, and its owner has another way): nothing will work here until it is opened anew.
     Gone,
 }
 

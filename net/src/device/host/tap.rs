@@ -60,7 +60,7 @@ impl Tap {
                 // Shorter than its header: nothing that a TAP device gives.
                 Ok(_) | Err(IoError::Refused) => self.refused += 1,
                 Err(IoError::Again) => return None,
-                Err(IoError::Gone) => self.alive = false,
+                Err(IoError::Gone | IoError::Down) => self.alive = false,
             }
         }
         None
@@ -121,7 +121,7 @@ impl Device for Tap {
                 self.refused += 1;
                 Ok(())
             }
-            Err(IoError::Gone) => {
+            Err(IoError::Gone | IoError::Down) => {
                 self.alive = false;
                 Ok(())
             }

@@ -337,6 +337,11 @@ impl Xdp {
                         return;
                     }
                 }
+                Err(IoError::Down) => {
+                    // Not asked again and again: the next frame will be the occasion.
+                    self.unsent = false;
+                    return;
+                }
                 gone => return self.note(gone),
             }
         }
