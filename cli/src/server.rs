@@ -23,7 +23,7 @@ enum Action {
     Restart(Which),
     /// Let another attacca program serve; guests and their connections stay
     Upgrade(Upgrade),
-    /// Take a network down; its guests run on without
+    /// Take a network down; its guests run on without, its processes have ended when this comes back
     Stop(Which),
     /// Say how a network is: server, guests, counters
     Status(Status),
@@ -167,8 +167,10 @@ fn begin(start: Start) -> Result<ExitCode> {
         ring: u32::try_from(start.guest_ring).unwrap_or(u32::MAX),
         ports: start.guest_ports,
     };
-    let several =
-        matches!(&start.uplink, UplinkSpec::Nic(NicSpec::Tap(..) | NicSpec::Xdp(_, netserver::direct::ALL_QUEUES)));
+    let several = matches!(
+        &start.uplink,
+        UplinkSpec::Nic(NicSpec::Tap(..) | NicSpec::Xdp(_, netserver::direct::ALL_QUEUES))
+    );
     if start.direct_queues != 0 && !several {
         return Err(Failure::new(
             "--direct-queues: a TAP device or all queues of an AF_XDP interface can be given away: use --uplink tap:NAME or \

@@ -259,6 +259,42 @@ fn restart_upgrade_stop_and_status() {
     assert!(eventually(PATIENCE, gone));
 }
 
+/// Whether a process has ended: it is gone, or waits for somebody who asks how it was.
+fn has_ended(pid: &serde_json::Value) -> bool {
+    let pid = pid.as_i64().unwrap();
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
+}
+
+#[test]
+fn stop_comes_back_when_all_processes_have_ended() {
+    for _ in 0..5 {
+        let net = Network::start("ends", &[]);
+        let status = net.status();
+        net.say("stop");
+        for role in ["supervisor", "pid"] {
+            assert!(has_ended(&status[role]), "{role} of {status}");
+        }
+    }
+}
+
+#[test]
+fn stop_names_what_does_not_end() {
+    let net = Network::start("stays", &[]);
+    let pid = net.status()["supervisor"].as_i64().unwrap() as i32;
+    // SAFETY: the supervisor of the network that this test started.
+    assert_eq!(unsafe { libc::kill(pid, libc::SIGSTOP) }, 0);
+    let stopped = run_limited(attacca().args(["server", "stop", "--net", &net.0]), PATIENCE);
+    // SAFETY: as above.
+    unsafe { libc::kill(pid, libc::SIGCONT) };
+    let words = String::from_utf8_lossy(&stopped.stderr).into_owned();
+    assert!(!stopped.status.success(), "{words}");
+    assert!(
+        words.contains(&format!("process {pid} (attacca-net)")) && words.contains("attacca-server"),
+        "{words}"
+    );
+}
+
 #[test]
 fn a_supervisor_that_died_is_succeeded() {
     let _alone = alone(); // guests' names are taken once in a runtime directory

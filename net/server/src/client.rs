@@ -4,7 +4,7 @@ use crate::control::{self, Reply, Request};
 use crate::supervisor::{self, control_path};
 use crate::{Attached, Error, GuestRequest, NetworkConfig, sys};
 use std::io::{self, Read, Seek};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// Starts a network for one guest, which ends with it, and joins it. Call it with one thread only: the
@@ -140,9 +140,51 @@ fn said((reply, _): (Reply, Vec<OwnedFd>)) -> Result<String, Error> {
     }
 }
 
-/// Takes the network down; its guests run on without.
+/// Takes the network down; its guests run on without. When this comes back its processes have ended, and with them what
+/// they held of the host: its NIC is free.
 pub fn stop(runtime_dir: &Path, network: &str) -> Result<(), Error> {
-    ask(runtime_dir, network, &Request::Stop).map(drop)
+    let control = knock(runtime_dir, network)?;
+    // Who listens there. In another namespace of processes it has no number, and there is nothing to wait for.
+    let supervisor = sys::peer_pid(control.as_fd()).ok().filter(|pid| *pid > 0);
+    let process = supervisor.and_then(|pid| Some((pid, sys::pidfd(pid).ok()?)));
+    control::send(control.as_fd(), &Request::Stop, &[])?;
+    let told = sys::poll_readable(&[control.as_raw_fd()], STOP_MS)?[0];
+    if told && let Some((Reply::Failed(why), _)) = control::receive(control.as_fd())? {
+        return Err(io::Error::other(why));
+    }
+    let gone = match &process {
+        Some((_, process)) if told => sys::poll_readable(&[process.as_raw_fd()], STOP_MS)?[0],
+        _ => told,
+    };
+    if gone {
+        return Ok(());
+    }
+    let left = process.map_or_else(|| "its supervisor".into(), |(pid, _)| left(pid));
+    Err(io::Error::new(
+        io::ErrorKind::TimedOut,
+        format!("network '{network}': told to stop, but after {} s there is still {left}", STOP_MS / 1000),
+    ))
+}
+
+/// How long a network's processes may take to end, twice: until the supervisor has ended its servers (which may take a
+/// second each), and until it has ended itself.
+const STOP_MS: i32 = 5000;
+
+/// The supervisor and its children, by number and name.
+fn left(supervisor: i32) -> String {
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    // Field 4 of proc(5)'s stat, behind a name that may hold anything.
+    let parent = |pid: i32| -> Option<i32> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
+    };
+    let servers = numbers.filter(|pid| parent(*pid) == Some(supervisor));
+    let named = |pid: i32| {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        format!("process {pid} ({})", name.trim_end())
+    };
+    std::iter::once(supervisor).chain(servers).map(named).collect::<Vec<_>>().join(", ")
 }
 
 /// The networks with a name that are running.

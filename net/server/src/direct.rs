@@ -267,7 +267,8 @@ impl XdpSteering {
     /// Puts the program on the interface. All frames go to the kernel until there are rules.
     pub fn attach(interface: &str) -> io::Result<XdpSteering> {
         let (rules, sockets) = (Rules::new()?, Sockets::new()?);
-        let link = attach_when_free(index(interface)?, &rules, &sockets).map_err(|error| {
+        let interface_index = index(interface)?;
+        let link = when_free(|| bpf::attach_xdp(interface_index, &rules, &sockets)).map_err(|error| {
             let words = match error.raw_os_error() {
                 Some(libc::EBUSY | libc::EEXIST) => "another XDP program is there".into(),
                 Some(libc::EPERM) => "not allowed: needs CAP_NET_ADMIN and CAP_BPF".into(),
@@ -320,15 +321,15 @@ impl XdpSteering {
     }
 }
 
-/// Attaches once the interface has no other program. The kernel takes one off a moment after its last holder has ended, and
-/// `attacca server stop` does not wait for that.
-fn attach_when_free(interface: u32, rules: &Rules, sockets: &Sockets) -> io::Result<OwnedFd> {
+/// Opens what somebody may just have let go. The kernel takes a program off an interface, and a queue from a socket, a moment
+/// after the last holder has closed it or ended (work queues of bpf_link_put and xp_put_pool): nobody can wait for that.
+pub(crate) fn when_free<T>(mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     const PATIENCE: Duration = Duration::from_secs(1);
     let begin = Instant::now();
     loop {
-        match bpf::attach_xdp(interface, rules, sockets) {
+        match open() {
             Err(error)
-                if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST))
+                if matches!(error.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::AlreadyExists)
                     && begin.elapsed() < PATIENCE =>
             {
                 std::thread::sleep(Duration::from_millis(10));

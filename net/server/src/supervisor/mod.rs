@@ -366,7 +366,7 @@ fn open_uplink(config: &NetworkConfig) -> io::Result<OpenUplink> {
         }
         NicSpec::Xdp(name, direct::ALL_QUEUES) => return open_xdp_uplink(name, config.direct_queues),
         NicSpec::Xdp(name, queue) => {
-            let opened = direct::open_xdp(name, *queue, false)?;
+            let opened = direct::when_free(|| direct::open_xdp(name, *queue, false))?;
             let steering = XdpSteering::attach(name)?;
             steering.add_server_socket(*queue, opened.fds[0].as_fd())?;
             (opened, Some(XdpQueues::new(name, steering, 0, 0)))
@@ -394,7 +394,7 @@ fn open_xdp_uplink(name: &str, for_guests: u32) -> io::Result<OpenUplink> {
     let mut fds: Vec<OwnedFd> = Vec::new();
     let mut first: Option<(Queue, [u8; 6])> = None;
     for queue in 0..ours {
-        let opened = direct::open_xdp(name, queue, false)?;
+        let opened = direct::when_free(|| direct::open_xdp(name, queue, false))?;
         steering.add_server_socket(queue, opened.fds[0].as_fd())?;
         fds.extend(opened.fds);
         first.get_or_insert((opened.queue, opened.mac));
