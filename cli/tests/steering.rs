@@ -8,86 +8,15 @@ mod support;
 
 use direct::namespace::inside;
 use direct::*;
-use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use support::*;
-
-/// Echoes whatever comes to an address of the host; counts words of four bytes.
-fn echo_here() -> (String, Arc<AtomicU32>) {
-    let listener = TcpListener::bind(format!("{HOST}:0")).unwrap();
-    let port = listener.local_addr().unwrap().port().to_string();
-    let count = Arc::new(AtomicU32::new(0));
-    let counting = count.clone();
-    std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut word = [0; 4];
-        while stream.read_exact(&mut word).is_ok() && stream.write_all(&word).is_ok() {
-            counting.fetch_add(1, Ordering::Relaxed);
-        }
-    });
-    (port, count)
-}
-
-fn echo(stream: &mut std::net::TcpStream, number: u64) {
-    if number == 0 {
-        stream.write_all(b"E").unwrap();
-    }
-    let word = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
-    ask(stream, &word, &word);
-    std::thread::sleep(Duration::from_micros(100));
-}
 
 #[test]
 fn of_two_guests_behind_one_address_one_switches() {
     inside("of_two_guests_behind_one_address_one_switches", || {
-        let peer = peer();
-        let peer = peer.to_str().unwrap();
-        let network = Network::start(&[]);
-        let (port_one, called_one) = echo_here();
-        let (port_two, called_two) = echo_here();
-        let start = |name: &str, port: &str, to: &str| {
-            let words = ["--name", name, "--net", NET, "--cpus", "1", "--ip", "10.9.0.40"];
-            Guest::start(&[&words[..], &[peer, port, HOST, to]].concat())
-        };
-        let one = start("one", "7000", &port_one);
-        wait_for("10.9.0.40:7000");
-        let two = start("two", "8000", &port_two);
-        wait_for("10.9.0.40:8000");
-        assert_eq!(network.guest("two")["shared"], true);
-        let stop = Arc::new(AtomicBool::new(false));
-        let of_one = client("10.9.0.40:7000", &stop, echo);
-        let of_two = client("10.9.0.40:8000", &stop, echo);
-        let (mut random, mut windows) = (Random(0x0b), Windows::default());
-        for round in 0..rounds(60) {
-            windows.switch("one", round % 2 == 0, &mut random);
-            if round % 20 == 0 {
-                // A port that is opened while direct is steered as well: "one" is, after an even round.
-                let mut late = connect("10.9.0.40:7001");
-                let mut word = Vec::new();
-                late.read_to_end(&mut word).unwrap();
-                assert_eq!(word, b"k");
-            }
-        }
-        stop.store(true, Ordering::Relaxed);
-        for (what, answers) in [("the one that switches", of_one), ("the other", of_two)] {
-            let answers = answers.join().unwrap();
-            tell(&format!("one address, {what}, switching"), &silences(&answers, &windows.switching));
-            tell(&format!("one address, {what}, not switching"), &silences(&answers, &windows.quiet));
-        }
-        for (guest, called) in [(&one, called_one), (&two, called_two)] {
-            assert!(called.load(Ordering::Relaxed) > 10, "{}", guest.output());
-            assert!(!guest.output().contains("ended after"), "{}", guest.output());
-        }
-        let (one, two) = (network.guest("one")["counters"].clone(), network.guest("two")["counters"].clone());
-        assert_eq!(one["switches"], windows.switching.len(), "{one}");
-        assert!(one["direct"]["frames_received"].as_u64().unwrap() > 100, "{one}");
-        // The other never left the server.
-        assert_eq!(two["switches"], 0, "{two}");
-        assert_eq!(two["direct"]["frames_received"], 0, "{two}");
-        eprintln!("the other sent {} segments again (of a late machine, too)", two["retransmissions"]);
+        one_of_two_switches(&Network::start(&[]), |_| {})
     });
 }
 
@@ -191,40 +120,9 @@ fn a_device_that_vanishes_leaves_the_guest_with_the_server() {
     });
 }
 
-/// The policy's own: a busy guest gets the one queue, and gives it back when it has been idle for its stay.
 #[test]
 fn the_busy_guest_is_given_the_queue() {
     inside("the_busy_guest_is_given_the_queue", || {
-        let peer = peer();
-        let network = Network::start(&["--auto"]);
-        let words = ["--name", "busy", "--net", NET, "--cpus", "1", "--ip", "10.9.0.50"];
-        let _busy = Guest::start(&[&words[..], &[peer.to_str().unwrap(), "7000"]].concat());
-        let words = ["--name", "idle", "--net", NET, "--cpus", "1", "--ip", "10.9.0.51"];
-        let _idle = Guest::start(&[&words[..], &[peer.to_str().unwrap(), "7000"]].concat());
-        wait_for("10.9.0.50:7000");
-        wait_for("10.9.0.51:7000");
-        let stop = Arc::new(AtomicBool::new(false));
-        let drain = |address| {
-            client(address, &stop, |stream, number| {
-                if number == 0 {
-                    stream.write_all(b"S").unwrap();
-                }
-                assert_ne!(stream.read(&mut [0; 8192]).unwrap(), 0);
-            })
-        };
-        let load = drain("10.9.0.50:7000");
-        let direct = || network.guest("busy")["mode"] == "direct";
-        assert!(eventually(PATIENCE, direct), "{}", explain("busy"));
-        assert!(
-            explain("busy").contains("frames/s, the most of those without a queue"),
-            "{}",
-            explain("busy")
-        );
-        assert_eq!(network.guest("idle")["mode"], "server");
-        stop.store(true, Ordering::Relaxed);
-        load.join().unwrap();
-        let back = || network.guest("busy")["mode"] == "server";
-        assert!(eventually(PATIENCE, back), "{}", explain("busy"));
-        assert!(explain("busy").contains("too few for a queue of its own"), "{}", explain("busy"));
+        busy_guest_is_given_the_queue(&Network::start(&["--auto"]))
     });
 }

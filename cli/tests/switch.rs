@@ -179,39 +179,8 @@ fn a_checked_stream_each_way() {
         let guest = Guest::start(&[&words[..], &[peer.to_str().unwrap(), "7000"]].concat());
         wait_for("10.9.0.23:7000");
         let stop = Arc::new(AtomicBool::new(false));
-        let flag = stop.clone();
-        let down = std::thread::spawn(move || {
-            let mut stream = connect("10.9.0.23:7000");
-            stream.write_all(b"S").unwrap();
-            let (mut moments, mut place, mut buffer) = (Moments::default(), 0u32, vec![0; 1 << 18]);
-            while !flag.load(Ordering::Relaxed) {
-                let count = stream.read(&mut buffer).unwrap();
-                assert_ne!(count, 0, "the stream ended");
-                moments.note();
-                for byte in &buffer[..count] {
-                    assert_eq!(*byte, byte_at(place), "byte {place}");
-                    place = place.wrapping_add(1);
-                }
-            }
-            (moments.0, place)
-        });
-        let flag = stop.clone();
-        let up = std::thread::spawn(move || {
-            let mut stream = connect("10.9.0.23:7000");
-            stream.write_all(b"D").unwrap();
-            let (mut moments, mut place) = (Moments::default(), 0u32);
-            while !flag.load(Ordering::Relaxed) {
-                let chunk: Vec<u8> = (0..16384).map(|at| byte_at(place.wrapping_add(at))).collect();
-                stream.write_all(&chunk).unwrap();
-                moments.note();
-                place = place.wrapping_add(16384);
-            }
-            stream.shutdown(std::net::Shutdown::Write).unwrap();
-            let mut words = String::new();
-            stream.read_to_string(&mut words).unwrap();
-            assert_eq!(words, format!("{place}\n"));
-            (moments.0, place)
-        });
+        let down = stream_from("10.9.0.23:7000", &stop);
+        let up = stream_to("10.9.0.23:7000", &stop);
         let (mut random, mut windows) = (Random(0xbeef), Windows::default());
         for round in 0..rounds(40) {
             windows.switch("g", round % 2 == 0, &mut random);

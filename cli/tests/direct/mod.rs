@@ -8,11 +8,11 @@ pub mod namespace;
 use crate::support::*;
 use namespace::unavailable;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -32,28 +32,28 @@ pub struct Network;
 impl Network {
     /// Brings it up. `more`: arguments of `attacca server start`.
     pub fn start(more: &[&str]) -> Network {
-        // SAFETY: paths are NUL-terminated; the mounts are private to this process's new mount namespace.
-        let mounted = unsafe {
-            let none = std::ptr::null();
-            libc::unshare(libc::CLONE_NEWNS) == 0
-                && libc::mount(
-                    c"none".as_ptr(),
-                    c"/".as_ptr(),
-                    none,
-                    libc::MS_REC | libc::MS_PRIVATE,
-                    none.cast(),
-                ) == 0
-                && libc::mount(c"sys".as_ptr(), c"/sys".as_ptr(), c"sysfs".as_ptr(), 0, none.cast()) == 0
-        };
-        if !mounted {
-            unavailable("a /sys of the new namespace");
-        }
+        mount_sys();
         ip("link set lo up");
         ip("tuntap add t0 mode tap multi_queue");
         ip(&format!("address add {HOST}/24 dev t0"));
         ip("link set t0 up");
-        let start = ["server", "start", "--net", NET, "--uplink", "tap:t0", "--ip", "10.9.0.10/24"];
-        let gateway = ["--gateway", HOST, "--direct-queues", "2"];
+        Network::begin("tap:t0", "2", more)
+    }
+
+    /// The same behind AF_XDP interface `v1` of two queues, of which one is for guests; `v0` is the host's.
+    pub fn start_xdp(more: &[&str]) -> Network {
+        mount_sys();
+        ip("link set lo up");
+        ip("link add v0 numrxqueues 2 numtxqueues 2 type veth peer name v1 numrxqueues 2 numtxqueues 2");
+        ip(&format!("address add {HOST}/24 dev v0"));
+        ip("link set v0 up");
+        ip("link set v1 up");
+        Network::begin("xdp:v1", "1", more)
+    }
+
+    fn begin(uplink: &str, queues: &str, more: &[&str]) -> Network {
+        let start = ["server", "start", "--net", NET, "--uplink", uplink, "--ip", "10.9.0.10/24"];
+        let gateway = ["--gateway", HOST, "--direct-queues", queues];
         let status = attacca().args(start).args(gateway).args(more).status().unwrap();
         assert!(status.success());
         Network
@@ -88,6 +88,37 @@ impl Network {
 impl Drop for Network {
     fn drop(&mut self) {
         let _ = attacca().args(["server", "stop", "--net", NET]).status();
+    }
+}
+
+/// /sys shows the interfaces of the namespace that mounted it.
+pub fn mount_sys() {
+    // SAFETY: paths are NUL-terminated; the mounts are private to this process's new mount namespace.
+    let mounted = unsafe {
+        let none = std::ptr::null();
+        libc::unshare(libc::CLONE_NEWNS) == 0
+            && libc::mount(
+                c"none".as_ptr(),
+                c"/".as_ptr(),
+                none,
+                libc::MS_REC | libc::MS_PRIVATE,
+                none.cast(),
+            ) == 0
+            && libc::mount(c"sys".as_ptr(), c"/sys".as_ptr(), c"sysfs".as_ptr(), 0, none.cast()) == 0
+    };
+    if !mounted {
+        unavailable("a /sys of the new namespace");
+    }
+}
+
+/// From now on the host's frames over `v0` come to this queue of `v1`: a veth receives on the queue that the sender's
+/// kernel chose, and that one asks which processor sends (XPS).
+pub fn send_on(queue: usize) {
+    let cpus = std::thread::available_parallelism().map_or(1, |count| count.get());
+    let all = format!("{:x}", (1u64 << cpus) - 1);
+    for (at, mask) in [(1 - queue, "0"), (queue, &all)] {
+        let path = format!("/sys/class/net/v0/queues/tx-{at}/xps_cpus");
+        std::fs::write(&path, mask).unwrap_or_else(|error| unavailable(&format!("{path}: {error}")));
     }
 }
 
@@ -188,6 +219,152 @@ pub fn client(
             moments.note();
         }
         moments.0
+    })
+}
+
+/// Echoes whatever comes to an address of the host; counts words of four bytes.
+pub fn echo_here() -> (String, Arc<AtomicU32>) {
+    let listener = TcpListener::bind(format!("{HOST}:0")).unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let count = Arc::new(AtomicU32::new(0));
+    let counting = count.clone();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut word = [0; 4];
+        while stream.read_exact(&mut word).is_ok() && stream.write_all(&word).is_ok() {
+            counting.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    (port, count)
+}
+
+/// An exchange with the peer's echo.
+pub fn echo(stream: &mut TcpStream, number: u64) {
+    if number == 0 {
+        stream.write_all(b"E").unwrap();
+    }
+    let word = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
+    ask(stream, &word, &word);
+    std::thread::sleep(Duration::from_micros(100));
+}
+
+/// Of two guests behind one address one is switched, with `between` before each time; every answer of both is checked.
+pub fn one_of_two_switches(network: &Network, between: impl Fn(usize)) {
+    let peer = peer();
+    let peer = peer.to_str().unwrap();
+    let (port_one, called_one) = echo_here();
+    let (port_two, called_two) = echo_here();
+    let start = |name: &str, port: &str, to: &str| {
+        let words = ["--name", name, "--net", NET, "--cpus", "1", "--ip", "10.9.0.40"];
+        Guest::start(&[&words[..], &[peer, port, HOST, to]].concat())
+    };
+    let one = start("one", "7000", &port_one);
+    wait_for("10.9.0.40:7000");
+    let two = start("two", "8000", &port_two);
+    wait_for("10.9.0.40:8000");
+    assert_eq!(network.guest("two")["shared"], true);
+    let stop = Arc::new(AtomicBool::new(false));
+    let of_one = client("10.9.0.40:7000", &stop, echo);
+    let of_two = client("10.9.0.40:8000", &stop, echo);
+    let (mut random, mut windows) = (Random(0x0b), Windows::default());
+    for round in 0..rounds(60) {
+        between(round);
+        windows.switch("one", round % 2 == 0, &mut random);
+        if round % 20 == 0 {
+            // A port that is opened while direct is steered as well: "one" is, after an even round.
+            let mut late = connect("10.9.0.40:7001");
+            let mut word = Vec::new();
+            late.read_to_end(&mut word).unwrap();
+            assert_eq!(word, b"k");
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    for (what, answers) in [("the one that switches", of_one), ("the other", of_two)] {
+        let answers = answers.join().unwrap();
+        tell(&format!("one address, {what}, switching"), &silences(&answers, &windows.switching));
+        tell(&format!("one address, {what}, not switching"), &silences(&answers, &windows.quiet));
+    }
+    for (guest, called) in [(&one, called_one), (&two, called_two)] {
+        assert!(called.load(Ordering::Relaxed) > 10, "{}", guest.output());
+        assert!(!guest.output().contains("ended after"), "{}", guest.output());
+    }
+    let (one, two) = (network.guest("one")["counters"].clone(), network.guest("two")["counters"].clone());
+    assert_eq!(one["switches"], windows.switching.len(), "{one}");
+    assert!(one["direct"]["frames_received"].as_u64().unwrap() > 100, "{one}");
+    // The other never left the server.
+    assert_eq!(two["switches"], 0, "{two}");
+    assert_eq!(two["direct"]["frames_received"], 0, "{two}");
+    eprintln!("the other sent {} segments again (of a late machine, too)", two["retransmissions"]);
+}
+
+/// The policy's own: a busy guest gets the one queue, and gives it back when it has been idle for its stay.
+pub fn busy_guest_is_given_the_queue(network: &Network) {
+    let peer = peer();
+    let words = ["--name", "busy", "--net", NET, "--cpus", "1", "--ip", "10.9.0.50"];
+    let _busy = Guest::start(&[&words[..], &[peer.to_str().unwrap(), "7000"]].concat());
+    let words = ["--name", "idle", "--net", NET, "--cpus", "1", "--ip", "10.9.0.51"];
+    let _idle = Guest::start(&[&words[..], &[peer.to_str().unwrap(), "7000"]].concat());
+    wait_for("10.9.0.50:7000");
+    wait_for("10.9.0.51:7000");
+    let stop = Arc::new(AtomicBool::new(false));
+    let drain = |address| {
+        client(address, &stop, |stream, number| {
+            if number == 0 {
+                stream.write_all(b"S").unwrap();
+            }
+            assert_ne!(stream.read(&mut [0; 8192]).unwrap(), 0);
+        })
+    };
+    let load = drain("10.9.0.50:7000");
+    let direct = || network.guest("busy")["mode"] == "direct";
+    assert!(eventually(PATIENCE, direct), "{}", explain("busy"));
+    assert!(explain("busy").contains("frames/s, the most of those without a queue"), "{}", explain("busy"));
+    assert_eq!(network.guest("idle")["mode"], "server");
+    stop.store(true, Ordering::Relaxed);
+    load.join().unwrap();
+    let back = || network.guest("busy")["mode"] == "server";
+    assert!(eventually(PATIENCE, back), "{}", explain("busy"));
+    assert!(explain("busy").contains("too few for a queue of its own"), "{}", explain("busy"));
+}
+
+/// Reads the guest's endless stream and checks every byte.
+pub fn stream_from(address: &'static str, stop: &Arc<AtomicBool>) -> JoinHandle<(Vec<Instant>, u32)> {
+    let stop = stop.clone();
+    std::thread::spawn(move || {
+        let mut stream = connect(address);
+        stream.write_all(b"S").unwrap();
+        let (mut moments, mut place, mut buffer) = (Moments::default(), 0u32, vec![0; 1 << 18]);
+        while !stop.load(Ordering::Relaxed) {
+            let count = stream.read(&mut buffer).unwrap();
+            assert_ne!(count, 0, "the stream ended");
+            moments.note();
+            for byte in &buffer[..count] {
+                assert_eq!(*byte, byte_at(place), "byte {place}");
+                place = place.wrapping_add(1);
+            }
+        }
+        (moments.0, place)
+    })
+}
+
+/// Writes a stream of which the guest checks every byte.
+pub fn stream_to(address: &'static str, stop: &Arc<AtomicBool>) -> JoinHandle<(Vec<Instant>, u32)> {
+    let stop = stop.clone();
+    std::thread::spawn(move || {
+        let mut stream = connect(address);
+        stream.write_all(b"D").unwrap();
+        let (mut moments, mut place) = (Moments::default(), 0u32);
+        while !stop.load(Ordering::Relaxed) {
+            let chunk: Vec<u8> = (0..16384).map(|at| byte_at(place.wrapping_add(at))).collect();
+            stream.write_all(&chunk).unwrap();
+            moments.note();
+            place = place.wrapping_add(16384);
+        }
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut words = String::new();
+        stream.read_to_string(&mut words).unwrap();
+        assert_eq!(words, format!("{place}\n"));
+        (moments.0, place)
     })
 }
 

@@ -72,7 +72,9 @@ impl HostNic {
 
     /// A packet socket as a device that receives alone: with each frame's header, in memory that outlives us.
     pub fn strays(fds: Vec<OwnedFd>) -> io::Result<HostNic> {
-        let [socket, memory] = &fds[..] else { return Err(io::Error::other("a packet socket lacks descriptors")) };
+        let [socket, memory] = &fds[..] else {
+            return Err(io::Error::other("a packet socket lacks descriptors"));
+        };
         let raw = socket.as_raw_fd();
         let unused = Tap::new(Box::new(PacketFile(raw)), 0, false, None);
         let device = Box::new(TapUplink::new(unused, Box::new(PacketFile(raw)), Inbox::open(memory)?));
@@ -135,9 +137,7 @@ pub fn io_error(error: &io::Error) -> IoError {
         Some(libc::EAGAIN | libc::EBUSY | libc::ENOBUFS | libc::EINTR | libc::ENOMEM) => IoError::Again,
         // A network's own NIC: there is no other way, and it may be taken up again.
         Some(libc::ENETDOWN) => IoError::Down,
-        Some(libc::ENXIO | libc::EIO | libc::ENODEV | libc::EBADFD | libc::EBADF) => {
-            IoError::Gone
-        }
+        Some(libc::ENXIO | libc::EIO | libc::ENODEV | libc::EBADFD | libc::EBADF) => IoError::Gone,
         _ => IoError::Refused,
     }
 }

@@ -82,10 +82,7 @@ impl Filters {
         let interface = &self.interface;
         for filter in self.set.extract_if(.., |filter| which(filter)) {
             if let Err(error) = delete(interface, filter.location) {
-                eprintln!(
-                    "attacca: network supervisor: rule {} stays in the NIC: {error}",
-                    filter.location
-                );
+                eprintln!("attacca: network supervisor: rule {} stays in the NIC: {error}", filter.location);
             }
         }
     }
@@ -120,7 +117,8 @@ fn blocks(rules: &[Rule]) -> Vec<Block> {
         ports.dedup();
         let mut rest = &ports[..];
         while let [port, ..] = *rest {
-            let run = rest.iter().zip(u32::from(port)..).take_while(|(p, at)| u32::from(**p) == *at).count() as u32;
+            let run =
+                rest.iter().zip(u32::from(port)..).take_while(|(p, at)| u32::from(**p) == *at).count() as u32;
             let aligned = if port == 0 { 1 << 16 } else { 1 << port.trailing_zeros() };
             let size = if protocol == 0 { 1 } else { aligned.min(1 << run.ilog2()) };
             blocks.push(Block { address, protocol, port, size });
@@ -210,8 +208,7 @@ fn free_location(interface: &str) -> io::Result<u32> {
         list.as_ptr().cast::<RxNfc>().read()
     };
     let words = list.iter().flat_map(|two| [*two as u32, (*two >> 32) as u32]);
-    let taken: Vec<u32> =
-        words.skip(LOCATIONS / 4).take(room.min(header.rule_count as usize)).collect();
+    let taken: Vec<u32> = words.skip(LOCATIONS / 4).take(room.min(header.rule_count as usize)).collect();
     let size = (header.data & !RX_CLS_LOC_SPECIAL) as u32;
     let free = (0..size).rev().find(|location| !taken.contains(location));
     free.ok_or_else(|| io::Error::other(format!("all {size} places for rules are taken")))
@@ -264,12 +261,14 @@ mod tests {
 
     #[test]
     fn a_range_of_ports_is_a_few_blocks() {
-        let rules: Vec<Rule> = (32768..=60999).map(|p| port(6, p)).chain([port(6, 80), port(17, 53)]).collect();
+        let rules: Vec<Rule> =
+            (32768..=60999).map(|p| port(6, p)).chain([port(6, 80), port(17, 53)]).collect();
         let made = blocks(&rules);
         assert!(made.len() <= 16, "{made:?}");
         for rule in &rules {
             let covers = |b: &&Block| {
-                b.protocol == rule.protocol && (u32::from(b.port)..u32::from(b.port) + b.size).contains(&rule.port.into())
+                b.protocol == rule.protocol
+                    && (u32::from(b.port)..u32::from(b.port) + b.size).contains(&rule.port.into())
             };
             assert_eq!(made.iter().filter(covers).count(), 1, "{rule:?}");
         }
@@ -285,11 +284,17 @@ mod tests {
     #[test]
     fn flows_are_as_the_kernel_wants_them() {
         let whole = flow(&blocks(&[Rule::address("10.0.0.1".parse().unwrap())])[0]);
-        assert_eq!((whole.flow_type, whole.value[1], whole.mask[1]), (IPV4_USER_FLOW, [10, 0, 0, 1], [255; 4]));
+        assert_eq!(
+            (whole.flow_type, whole.value[1], whole.mask[1]),
+            (IPV4_USER_FLOW, [10, 0, 0, 1], [255; 4])
+        );
         assert_eq!((whole.value[3], whole.mask[3]), ([0, 1, 0, 0], [0; 4]));
         let some: Vec<Rule> = (1024..1028).map(|p| port(6, p)).collect();
         let some = flow(&blocks(&some)[0]);
-        assert_eq!((some.flow_type, some.value[2], some.mask[2]), (TCP_V4_FLOW, [0, 0, 4, 0], [0, 0, 255, 252]));
+        assert_eq!(
+            (some.flow_type, some.value[2], some.mask[2]),
+            (TCP_V4_FLOW, [0, 0, 4, 0], [0, 0, 255, 252])
+        );
         let six = Rule { address: "fd09::5".parse().unwrap(), protocol: 17, port: 7 };
         let six = flow(&blocks(&[six])[0]);
         assert_eq!((six.flow_type, six.value[4], six.value[7]), (UDP_V6_FLOW, [0xfd, 9, 0, 0], [0, 0, 0, 5]));

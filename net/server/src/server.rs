@@ -170,7 +170,8 @@ impl Server {
         let epoll = Rc::new(Epoll::new()?);
         epoll.add(orders.as_raw_fd(), sys::IN, Token::Orders.pack())?;
         let nic_is_file = strays || matches!(&uplink, Uplink::Nic(Queue::Tap { .. }, _));
-        let stray_fds = if strays { uplink_fds.split_off(uplink_fds.len().saturating_sub(2)) } else { Vec::new() };
+        let stray_fds =
+            if strays { uplink_fds.split_off(uplink_fds.len().saturating_sub(2)) } else { Vec::new() };
         let strays = if strays { Some(HostNic::strays(stray_fds)?) } else { None };
         let (gateway_mac, nics) = match uplink {
             Uplink::Host(mac) => (Some(mac), Vec::new()),

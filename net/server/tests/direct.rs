@@ -646,7 +646,10 @@ fn frames_find_the_guests_queue_or_the_server() {
                     let mut count = 0;
                     nic.receive(64, &mut |frames| {
                         let ours = |f: &&RxFrame<'_>| f.bytes[12..14] == [8, 0] && f.bytes[23] == 17;
-                        assert!(frames.iter().filter(ours).all(|f| f.checksum_ok), "an unfinished checksum, not told");
+                        assert!(
+                            frames.iter().filter(ours).all(|f| f.checksum_ok),
+                            "an unfinished checksum, not told"
+                        );
                         assert!(frames.iter().filter(ours).all(|f| f.bytes.ends_with(b"hello")));
                         count += frames.iter().filter(ours).count();
                     });
