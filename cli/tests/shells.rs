@@ -397,7 +397,7 @@ fn scripts() {
     ];
     let bash_only = [
         "set -o pipefail; yes | head -n 1 >/dev/null; echo ${PIPESTATUS[@]}; false | true; echo $?",
-        "diff <(seq 5) <(seq 2 6); echo $?; seq 9 > >(tail -n 1); wait $!; coproc cat; echo hi >&${COPROC[1]}; read -ru ${COPROC[0]} l; echo $l",
+        "diff <(seq 5) <(seq 2 6); echo $?; x=$(seq 9 > >(tail -n 1)); echo $x; coproc cat; echo hi >&${COPROC[1]}; read -ru ${COPROC[0]} l; echo $l",
         "declare -A a=([x]=1 [y]=2); echo ${#a[@]} ${a[y]}; printf '%q %05.1f %s\\n' 'a b' 3.14159 x; [[ abc =~ ^a(.)c$ ]] && echo ${BASH_REMATCH[1]}; echo {1..5}",
         "trap 'echo err $LINENO' ERR; false; shopt -s lastpipe; echo v | read v; echo $v; mapfile -t m < <(seq 3); echo ${m[2]}; read -t 0.1 z < <(sleep 1); echo $?",
         "wait -n 2>/dev/null; (exit 5) & wait -n; echo $?; kill -l 15; enable -f nonesuch x; echo $?; time -p true 2>/dev/null; exit 5",
