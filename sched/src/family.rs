@@ -5,6 +5,7 @@
 //! arena. [`fork`](crate::fork) makes one, and buries one whose host process is gone.
 
 use crate::host_fd::Watches;
+use crate::slots::Slots;
 use crate::timer::Timers;
 use crate::vcpu::Process;
 use alloc::boxed::Box;
@@ -51,7 +52,8 @@ pub(crate) struct Family {
     pub(crate) next_serial: AtomicU32,
     pub(crate) next_thread: AtomicU32,
     pub(crate) next_timer: AtomicU64,
-    processes: Lock<Vec<Arc<Process>>>,
+    /// By serial.
+    processes: Lock<Slots<Arc<Process>>>,
     /// Which caches are taken.
     caches: Lock<[u64; CACHES / 64]>,
 }
@@ -97,30 +99,27 @@ impl Family {
             next_serial: AtomicU32::new(1),
             next_thread: AtomicU32::new(1),
             next_timer: AtomicU64::new(1),
-            processes: Lock::new(Vec::new()),
+            processes: Lock::new(Slots::new()),
             caches: Lock::new([0; CACHES / 64]),
         })))
     }
 
     pub(crate) fn add(&self, process: Arc<Process>) {
-        self.processes.lock().push(process);
+        self.processes.lock().insert(process.serial, process);
     }
 
     pub(crate) fn by_serial(&self, serial: u32) -> Option<Arc<Process>> {
-        self.processes.lock().iter().find(|process| process.serial == serial).cloned()
+        self.processes.lock().get(serial).cloned()
     }
 
     /// All of them now.
     pub(crate) fn all(&self) -> Vec<Arc<Process>> {
-        self.processes.lock().clone()
+        self.processes.lock().iter().cloned().collect()
     }
 
     /// Takes a process out of the list.
     pub(crate) fn forget(&self, process: &Arc<Process>) {
-        let mut processes = self.processes.lock();
-        let at = processes.iter().position(|other| Arc::ptr_eq(other, process));
-        let gone = at.map(|at| processes.swap_remove(at));
-        drop(processes);
+        let gone = self.processes.lock().remove(process.serial);
         drop(gone);
     }
 

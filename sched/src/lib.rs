@@ -36,6 +36,7 @@ pub mod hooks;
 pub mod host_fd;
 mod run_queue;
 pub mod signal;
+pub mod slots;
 pub mod stack;
 mod state;
 pub mod testing;

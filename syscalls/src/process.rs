@@ -14,7 +14,6 @@ use crate::signal::{Actions, Pending};
 use crate::task::Task;
 use crate::{Result, futex, posix_timer, rt};
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
@@ -22,6 +21,7 @@ use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64,
 use platform::host;
 use platform::sync::Lock;
 use platform::time::Instant;
+use sched::slots::Slots;
 
 /// `RLIMIT_CPU`.
 pub const RLIMIT_CPU: usize = 0;
@@ -54,7 +54,7 @@ pub struct Config<'a> {
 
 /// All kernel state of a guest.
 pub struct Root {
-    processes: Lock<BTreeMap<u32, Arc<Process>>>,
+    processes: Lock<Slots<Arc<Process>>>,
     next_id: AtomicU32,
     /// The guest's first process.
     pub first: u32,
@@ -115,7 +115,7 @@ pub fn root() -> &'static Root {
 /// Makes the root and the first process, with one thread, which is the running one.
 pub fn start(config: &Config) -> Arc<Process> {
     let root = Box::new(Root {
-        processes: Lock::new(BTreeMap::new()),
+        processes: Lock::new(Slots::new()),
         next_id: AtomicU32::new(config.pid),
         first: config.pid,
         foreground: AtomicU32::new(config.pid),
@@ -161,40 +161,40 @@ impl Root {
         process.counted_out.store(false, Ordering::SeqCst);
     }
 
-    /// The processes for which `pick` holds.
+    /// The processes for which `pick` holds, by id.
     pub fn processes_that(&self, mut pick: impl FnMut(&Process) -> bool) -> Vec<Arc<Process>> {
-        self.processes.lock().values().filter(|process| pick(process)).cloned().collect()
+        let mut found: Vec<Arc<Process>> =
+            self.processes.lock().iter().filter(|process| pick(process)).cloned().collect();
+        found.sort_unstable_by_key(|process| process.pid);
+        found
     }
 
     /// The process with this id.
     pub fn process(&self, pid: u32) -> Option<Arc<Process>> {
-        self.processes.lock().get(&pid).cloned()
+        self.processes.lock().get(pid).cloned()
     }
 
     /// All processes, by id.
     pub fn processes(&self) -> Vec<Arc<Process>> {
-        self.processes.lock().values().cloned().collect()
+        self.processes_that(|_| true)
     }
 
     /// The thread with this id, in whatever process.
     pub fn task(&self, tid: u32) -> Option<Arc<Task>> {
         // In place: whoever is killed with counts of all processes in its hands keeps all of them for ever.
-        self.processes.lock().values().find_map(|process| process.task(tid))
+        self.processes.lock().iter().find_map(|process| process.task(tid))
     }
 
     /// Forgets a process that has ended.
     pub fn remove_process(&self, pid: u32) {
-        let gone = self.processes.lock().remove(&pid);
+        let gone = self.processes.lock().remove(pid);
         drop(gone);
     }
 
     /// As [`Root::remove_process`], if it is still this one that the id names: to do it again does no harm.
     pub fn forget_process(&self, process: &Process) {
-        let mut processes = self.processes.lock();
-        let is_this =
-            processes.get(&process.pid).is_some_and(|there| core::ptr::eq(&raw const **there, process));
-        let gone = if is_this { processes.remove(&process.pid) } else { None };
-        drop(processes);
+        let is_this = |there: &Arc<Process>| core::ptr::eq(&raw const **there, process);
+        let gone = self.processes.lock().remove_if(process.pid, is_this);
         drop(gone);
     }
 
@@ -298,7 +298,7 @@ pub struct Process {
     /// That thread's name: a zombie's.
     pub(crate) last_name: Lock<[u8; 16]>,
     limits: Lock<[Limit; LIMITS]>,
-    tasks: Lock<Vec<Arc<Task>>>,
+    tasks: Lock<Slots<Arc<Task>>>,
 }
 
 /// Set in [`Process::ending`] with the status.
@@ -343,7 +343,7 @@ impl Process {
             last: Lock::new(None),
             last_name: Lock::default(),
             limits: Lock::new(host_limits()),
-            tasks: Lock::new(Vec::new()),
+            tasks: Lock::new(Slots::new()),
         }
     }
 
@@ -389,7 +389,7 @@ impl Process {
             last: Lock::new(None),
             last_name: Lock::default(),
             limits: Lock::new(*self.limits.lock()),
-            tasks: Lock::new(Vec::new()),
+            tasks: Lock::new(Slots::new()),
         })
     }
 
@@ -491,7 +491,7 @@ impl Process {
 
     /// Its threads now.
     pub fn tasks(&self) -> Vec<Arc<Task>> {
-        self.tasks.lock().clone()
+        self.tasks.lock().iter().cloned().collect()
     }
 
     /// How many threads it has.
@@ -501,7 +501,7 @@ impl Process {
 
     /// Its thread with this id.
     pub fn task(&self, tid: u32) -> Option<Arc<Task>> {
-        self.tasks.lock().iter().find(|task| task.tid == tid).cloned()
+        self.tasks.lock().get(tid).cloned()
     }
 
     /// The first thread for which `pick` holds.
@@ -510,13 +510,13 @@ impl Process {
     }
 
     pub(crate) fn add_task(&self, task: Arc<Task>) {
-        self.tasks.lock().push(task);
+        self.tasks.lock().insert(task.tid, task);
     }
 
     /// Takes a thread out; answers how many are left.
     pub(crate) fn remove_task(&self, tid: u32) -> usize {
         let mut tasks = self.tasks.lock();
-        let gone = tasks.iter().position(|task| task.tid == tid).map(|at| tasks.swap_remove(at));
+        let gone = tasks.remove(tid);
         let left = tasks.len();
         drop(tasks);
         if let Some(last) = gone.filter(|_| left == 0) {
