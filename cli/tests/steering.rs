@@ -16,7 +16,7 @@ use support::*;
 #[test]
 fn of_two_guests_behind_one_address_one_switches() {
     inside("of_two_guests_behind_one_address_one_switches", || {
-        one_of_two_switches(&Network::start(&[]), |_| {})
+        one_of_two_switches(&Network::start(&[]), 60, |_| {})
     });
 }
 
@@ -123,6 +123,6 @@ fn a_device_that_vanishes_leaves_the_guest_with_the_server() {
 #[test]
 fn the_busy_guest_is_given_the_queue() {
     inside("the_busy_guest_is_given_the_queue", || {
-        busy_guest_is_given_the_queue(&Network::start(&["--auto"]))
+        busy_guest_is_given_the_queue(&Network::start(&["--auto"]), true)
     });
 }

@@ -30,8 +30,8 @@ fn received(network: &Network, guest: &str, mode: &str) -> u64 {
 fn of_two_guests_behind_one_address_one_switches_over_xdp() {
     inside("of_two_guests_behind_one_address_one_switches_over_xdp", || {
         // At first the kernel spreads connections by itself; then all come to one queue, and to the other.
-        one_of_two_switches(&Network::start_xdp(&[]), |round| {
-            if round >= 20 {
+        one_of_two_switches(&Network::start_xdp(&[]), 21, |round| {
+            if round >= 7 {
                 send_on(round / 3 % 2);
             }
         });
@@ -125,7 +125,7 @@ fn a_guest_begins_on_a_queue_of_the_networks_nic() {
 #[test]
 fn the_busy_guest_is_given_the_xdp_queue() {
     inside("the_busy_guest_is_given_the_xdp_queue", || {
-        busy_guest_is_given_the_queue(&Network::start_xdp(&["--auto"]));
+        busy_guest_is_given_the_queue(&Network::start_xdp(&["--auto"]), false);
     });
 }
 

@@ -248,8 +248,16 @@ pub fn echo(stream: &mut TcpStream, number: u64) {
     std::thread::sleep(Duration::from_micros(100));
 }
 
+fn short_exchange(stream: &mut TcpStream, number: u64) {
+    let word = number.to_le_bytes();
+    if number == 0 {
+        stream.write_all(b"E").unwrap();
+    }
+    ask(stream, &word, &word);
+}
+
 /// Of two guests behind one address one is switched, with `between` before each time; every answer of both is checked.
-pub fn one_of_two_switches(network: &Network, between: impl Fn(usize)) {
+pub fn one_of_two_switches(network: &Network, count: usize, between: impl Fn(usize)) {
     let peer = peer();
     let peer = peer.to_str().unwrap();
     let (port_one, called_one) = echo_here();
@@ -267,7 +275,7 @@ pub fn one_of_two_switches(network: &Network, between: impl Fn(usize)) {
     let of_one = client("10.9.0.40:7000", &stop, echo);
     let of_two = client("10.9.0.40:8000", &stop, echo);
     let (mut random, mut windows) = (Random(0x0b), Windows::default());
-    for round in 0..rounds(60) {
+    for round in 0..rounds(count) {
         between(round);
         windows.switch("one", round % 2 == 0, &mut random);
         if round % 20 == 0 {
@@ -298,7 +306,8 @@ pub fn one_of_two_switches(network: &Network, between: impl Fn(usize)) {
 }
 
 /// The policy's own: a busy guest gets the one queue, and gives it back when it has been idle for its stay.
-pub fn busy_guest_is_given_the_queue(network: &Network) {
+/// `bulk`: long frames, else many short ones.
+pub fn busy_guest_is_given_the_queue(network: &Network, bulk: bool) {
     let peer = peer();
     let words = ["--name", "busy", "--net", NET, "--cpus", "1", "--ip", "10.9.0.50"];
     let _busy = Guest::start(&[&words[..], &[peer.to_str().unwrap(), "7000"]].concat());
@@ -315,13 +324,14 @@ pub fn busy_guest_is_given_the_queue(network: &Network) {
             assert_ne!(stream.read(&mut [0; 8192]).unwrap(), 0);
         })
     };
-    let load = drain("10.9.0.50:7000");
+    let words = || client("10.9.0.50:7000", &stop, short_exchange);
+    let loads = if bulk { vec![drain("10.9.0.50:7000")] } else { (0..6).map(|_| words()).collect() };
     let direct = || network.guest("busy")["mode"] == "direct";
     assert!(eventually(PATIENCE, direct), "{}", explain("busy"));
     assert!(explain("busy").contains("frames/s, the most of those without a queue"), "{}", explain("busy"));
     assert_eq!(network.guest("idle")["mode"], "server");
     stop.store(true, Ordering::Relaxed);
-    load.join().unwrap();
+    loads.into_iter().for_each(|load| drop(load.join().unwrap()));
     let back = || network.guest("busy")["mode"] == "server";
     assert!(eventually(PATIENCE, back), "{}", explain("busy"));
     assert!(explain("busy").contains("too few for a queue of its own"), "{}", explain("busy"));

@@ -45,13 +45,13 @@ impl Filters {
 
     /// Has the NIC receive on `queue` what is under these rules, if its driver can.
     pub(crate) fn add(&mut self, queue: u32, rules: &[Rule]) {
+        if self.refused.is_some() {
+            return;
+        }
         for block in blocks(rules) {
-            if self.refused.is_some() {
-                return;
-            }
             match insert(&self.interface, &block, queue) {
                 Ok(location) => self.set.push(Filter { queue, block, location }),
-                Err(error) => self.refuse(&error),
+                Err(error) => return self.refuse(&error),
             }
         }
     }

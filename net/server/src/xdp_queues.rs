@@ -44,7 +44,8 @@ pub struct XdpQueues {
 
 struct Holder {
     guest: u32,
-    rules: HashSet<Rule>,
+    /// Up to all ports of an ephemeral range: listed, not hashed, for most are put in and taken out all at once.
+    rules: Vec<Rule>,
     /// The guest's descriptors, too, until it has closed its own: the last close of an AF_XDP socket waits for the whole
     /// kernel (synchronize_net), and the guest's vCPU should not.
     _kept: Vec<OwnedFd>,
@@ -104,7 +105,7 @@ impl XdpQueues {
             // Not the interface's own: neighbours go on knowing the guest by the one that it has.
             opened.mac = mac;
             let kept = opened.fds.iter().map(OwnedFd::try_clone).collect::<io::Result<_>>()?;
-            self.holders[at] = Some(Holder { guest, rules: HashSet::new(), _kept: kept });
+            self.holders[at] = Some(Holder { guest, rules: Vec::new(), _kept: kept });
             return Ok((opened, queue));
         }
         Err(refused)
@@ -117,7 +118,7 @@ impl XdpQueues {
         let Some(holder) = &mut self.holders[at] else { return Ok(()) };
         for rule in rules {
             self.steering.set(*rule, queue)?;
-            holder.rules.insert(*rule);
+            holder.rules.push(*rule);
         }
         self.filters.add(queue, rules);
         Ok(())
@@ -134,7 +135,10 @@ impl XdpQueues {
     /// Frames under this rule of the guest go to the server again.
     pub(crate) fn unsteer_one(&mut self, guest: u32, rule: Rule) {
         let Some(at) = self.at(guest) else { return };
-        if self.holders[at].as_mut().is_some_and(|holder| holder.rules.remove(&rule)) {
+        let Some(holder) = &mut self.holders[at] else { return };
+        let before = holder.rules.len();
+        holder.rules.retain(|other| *other != rule);
+        if holder.rules.len() != before {
             self.give_back(rule);
             self.filters.clear_one(self.first + at as u32, rule);
         }
