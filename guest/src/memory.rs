@@ -20,8 +20,8 @@
 //! host when they are freed.
 
 use core::alloc::Layout;
-use core::ptr;
 use core::cell::Cell;
+use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering, compiler_fence};
 use platform::host;
 use platform::sync::Lock;

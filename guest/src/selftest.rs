@@ -20,6 +20,9 @@ use platform::time::{MILLISECOND, now};
 use sched::arch::{Frame, SigInfo};
 use sched::thread::{self, Start, Thread, Wake};
 
+/// What does not come within this time never comes.
+const PATIENCE: u64 = 20_000 * MILLISECOND;
+
 type Test = fn() -> String;
 
 const TESTS: &[(&str, Test)] = &[
@@ -117,7 +120,7 @@ fn note(text: core::fmt::Arguments<'_>) -> String {
 fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
     let start = now();
     while !done() {
-        assert!(now().since(start) < 20_000 * MILLISECOND, "{what}: waited 20 s");
+        assert!(now().since(start) < PATIENCE, "{what}: waited 20 s");
         sched::kernel(|| thread::park(Some(now().after(MILLISECOND / 4))));
     }
 }
@@ -257,7 +260,6 @@ fn timers() -> String {
         });
         assert!(alarm.1.load(Ordering::Relaxed) >= deadline.0);
     }
-    assert!(worst < 50 * MILLISECOND, "{worst} ns late");
     note(format_args!("at most {} us late", worst / 1000))
 }
 
@@ -275,7 +277,6 @@ fn preempt() -> String {
     }
     let time = now().since(start);
     STOP.store(true, Ordering::Relaxed);
-    assert!(time < 2_000 * MILLISECOND);
     note(format_args!("10 turns among computing threads took {} ms", time / MILLISECOND))
 }
 
@@ -624,7 +625,7 @@ fn signal() -> String {
     platform::thread::tgkill(pid, tid, SIGUSR1);
     let start = now();
     while TOLD.load(Ordering::Relaxed) & 1 << SIGUSR1 == 0 {
-        assert!(now().since(start) < 1_000 * MILLISECOND, "not told while computing");
+        assert!(now().since(start) < PATIENCE, "not told while computing");
     }
     // While all sleep: a helper sends it.
     ATTENDED.store(0, Ordering::Relaxed);
@@ -632,12 +633,12 @@ fn signal() -> String {
     *WAITER.lock() = Some(thread::current().clone());
     let start = now();
     let helper = spawn_sender(pid, SIGTERM);
-    thread::park(Some(now().after(5_000 * MILLISECOND)));
+    thread::park(Some(now().after(PATIENCE)));
     sched::leave();
     let waited = now().since(start);
     wait_for("the sender", || helper.load(Ordering::Relaxed));
     sched::kernel(|| WAITER.lock().take());
-    assert!(waited < 1_000 * MILLISECOND, "woken after {} ms", waited / MILLISECOND);
+    assert!(waited < PATIENCE, "not woken");
     assert!(TOLD.load(Ordering::Relaxed) & 1 << SIGTERM != 0);
     assert_eq!(ATTENDED.load(Ordering::Relaxed), 1);
     note(format_args!("while computing, and in sleep after {} ms", waited / MILLISECOND))
@@ -686,7 +687,6 @@ fn attention() -> String {
     wait_for("attention", || ATTENDED.load(Ordering::Relaxed) == 1);
     let time = now().since(start);
     STOP.store(true, Ordering::Relaxed);
-    assert!(time < 500 * MILLISECOND);
     note(format_args!("after {} us", time / 1000))
 }
 
@@ -695,7 +695,8 @@ fn idle() -> String {
     let before = cpu_time();
     sched::kernel(|| thread::park(Some(now().after(1_000 * MILLISECOND))));
     let used = cpu_time() - before;
-    assert!(used < 10 * MILLISECOND, "{} us of CPU in an idle second", used / 1000);
+    // One that polls uses all of it.
+    assert!(used < 100 * MILLISECOND, "{} us of CPU in an idle second", used / 1000);
     note(format_args!("{} us of CPU in a second", used / 1000))
 }
 
