@@ -58,6 +58,9 @@ pub(crate) struct Args {
     /// Virtual CPUs, each a host thread [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     cpus: Option<u32>,
+    /// TCP engines among which connections are spread, for programs of many threads; see ARCHITECTURE.md [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    shards: Option<u32>,
     /// Memory for the kernel's state: sockets, buffers, tmpfs (for example 512M, 4G)
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     memory: Option<u64>,
@@ -254,6 +257,11 @@ fn describe_program(config: &mut Config, args: &Args, program: &Program) -> Resu
     let cpus =
         args.cpus.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get() as u32));
     config.add("cpus", cpus.to_string())?;
+    // The variable is for whole test suites: `ATTACCA_SHARDS=2 cargo test -p attacca ...`.
+    let shards = args.shards.map(|shards| shards.to_string().into());
+    if let Some(shards) = shards.or_else(|| std::env::var_os("ATTACCA_SHARDS")) {
+        config.add("shards", shards)?;
+    }
     if let Some(memory) = args.memory {
         config.add("memory", memory.to_string())?;
     }

@@ -18,9 +18,8 @@ use syscalls::net_poll;
 pub(crate) fn begin(fds: Vec<i32>) {
     let Some((fd, others)) = fds.split_first() else { return };
     others.iter().for_each(|fd| close(*fd));
-    let mut stack = net_poll::access();
     // Dropped if it is refused.
-    let _ = stack.backend.watch(Box::new(Writer { fd: *fd, lost: 0, gone: false }));
+    let _ = net_poll::device().watch(Box::new(Writer { fd: *fd, lost: 0, gone: false }));
 }
 
 struct Writer {

@@ -69,6 +69,8 @@ pub(crate) struct Config {
     pub(crate) env: Vec<&'static [u8]>,
     pub(crate) cwd: &'static [u8],
     pub(crate) cpus: u32,
+    /// Engines; 0: one.
+    pub(crate) shards: u32,
     pub(crate) root: &'static [u8],
     pub(crate) volumes: Vec<Volume>,
     pub(crate) tmpfs: Vec<&'static [u8]>,
@@ -152,6 +154,11 @@ impl Config {
         config
     }
 
+    /// How many engines share the guest's flows.
+    pub(crate) fn shards(&self) -> usize {
+        self.shards.max(1) as usize
+    }
+
     fn take(&mut self, key: &'static [u8], value: &'static [u8]) {
         match key {
             b"path" => self.path = value,
@@ -159,6 +166,7 @@ impl Config {
             b"env" => self.env.push(value),
             b"cwd" => self.cwd = value,
             b"cpus" => self.cpus = number(key, value),
+            b"shards" => self.shards = number(key, value),
             b"memory" => (),
             b"root" => self.root = value,
             b"volume" => self.volumes.push(volume(value).unwrap_or_else(|| bad(key, value))),

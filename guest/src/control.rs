@@ -167,8 +167,8 @@ fn handle(request: u32, message: ToGuest, fds: Vec<i32>) {
     let failed = |errno: Errno, stage| send(&ToSupervisor::SwitchFailed { errno: errno.0, stage }, request);
     match message {
         ToGuest::GoDirect(direct) => {
-            let mut stack = net_poll::access();
-            let opened = match crate::nic::open(&direct, fds, &mut stack.backend) {
+            let mut device = net_poll::device();
+            let opened = match crate::nic::open(&direct, fds, &mut device) {
                 Ok(opened) => opened,
                 Err(error) => {
                     failed(error, Stage::Open);
@@ -176,21 +176,22 @@ fn handle(request: u32, message: ToGuest, fds: Vec<i32>) {
                 }
             };
             let now = platform::time::now();
-            if let Err(error) = stack.backend.go_direct(opened.device, opened.parts, request, now) {
+            if let Err(error) = device.go_direct(opened.device, opened.parts, request, now) {
                 failed(error, Stage::Use);
                 return;
             }
-            stack.poll();
+            drop(device);
+            net_poll::poll_now();
         }
         ToGuest::GoServer => {
-            let mut stack = net_poll::access();
-            match stack.backend.go_server(request, platform::time::now()) {
-                Ok(()) => stack.poll(),
+            let begun = net_poll::device().go_server(request, platform::time::now());
+            match begun {
+                Ok(()) => net_poll::poll_now(),
                 Err(error) => drop(failed(error, Stage::Use)),
             }
         }
         ToGuest::Report => {
-            let counters = Counters { cpu_ns: cpu_ns(), ..net_poll::access().counters() };
+            let counters = Counters { cpu_ns: cpu_ns(), ..net_poll::counters() };
             send(&ToSupervisor::Counters(counters), request);
         }
         ToGuest::Capture => crate::capture::begin(fds),

@@ -25,7 +25,7 @@ use syscalls::net_poll;
 pub(crate) fn files(config: &Config) -> Vec<(&'static [u8], String)> {
     let name = config.hostname.escape_ascii();
     let mut files: Vec<(&'static [u8], String)> = Vec::new();
-    let leased = net_poll::access().shard.dhcp_lease().cloned();
+    let leased = net_poll::home().shard.dhcp_lease().cloned();
     let servers: Vec<IpAddr> = match &leased {
         Some(lease) => lease.dns.iter().map(|dns| IpAddr::V4(*dns)).collect(),
         None => config.net.dns.into_iter().collect(),
@@ -58,9 +58,9 @@ const GATEWAY_MAC: [u8; 6] = [0x02, 0xa7, 0xac, 0xca, 0, 2];
 pub(crate) fn start(config: &Config) {
     let net = &config.net;
     if net.ring_fd.is_some() || net.direct.is_some() {
-        join(net, config.name);
+        join(net, config.name, config.shards());
     } else {
-        net_poll::init(Shard::new(loopback_only()), Backend::none(), control::report);
+        net_poll::init(Shard::group(&loopback_only(), config.shards()), Backend::none(), control::report);
     }
     if net.claims {
         syscalls::net_claim::start(control::send);
@@ -92,7 +92,7 @@ fn loopback_only() -> net::Config {
     net::Config::new([0x02, 0, 0, 0, 0, 1], seed())
 }
 
-fn join(settings: &Net, name: &'static [u8]) {
+fn join(settings: &Net, name: &'static [u8], shards: usize) {
     let (Some(mac), true) = (settings.mac, settings.ip.is_some() != settings.dhcp) else {
         die(format_args!(
             "the network's settings are incomplete (are attacca and its guest of one version?)"
@@ -114,9 +114,9 @@ fn join(settings: &Net, name: &'static [u8]) {
     config.ephemeral = settings.ephemeral.unwrap_or(config.ephemeral);
     config.mtu = settings.mtu as usize;
     net_interface::set(Interface { mac, mtu: settings.mtu });
-    net_poll::init(Shard::new(config), Backend::none(), control::report);
-    let mut stack = net_poll::access();
-    let backend = &mut stack.backend;
+    net_poll::init(Shard::group(&config, shards), Backend::none(), control::report);
+    let mut device = net_poll::device();
+    let backend = &mut *device;
     if let Some(fd) = settings.ring_fd {
         let (Some(out), Some(bell)) = (settings.doorbell_out, settings.doorbell_in) else {
             die(format_args!("the network's doorbells are missing"));
@@ -131,7 +131,7 @@ fn join(settings: &Net, name: &'static [u8]) {
     if let Some(message) = settings.direct {
         open_direct(backend, settings, message, mac);
     }
-    drop(stack);
+    drop(device);
     if settings.dhcp {
         await_lease();
     }
@@ -141,12 +141,10 @@ fn join(settings: &Net, name: &'static [u8]) {
 fn await_lease() {
     let begin = platform::time::now();
     loop {
-        let mut stack = net_poll::access();
-        stack.poll();
-        if stack.shard.dhcp_lease().is_some() {
+        net_poll::poll_now();
+        if net_poll::home().shard.dhcp_lease().is_some() {
             return;
         }
-        drop(stack);
         if platform::time::now().since(begin) > LONGEST_WAIT_NS {
             die(format_args!("--ip dhcp: no DHCP server has answered for {} s", LONGEST_WAIT_NS / SECOND));
         }

@@ -6,8 +6,8 @@
 //! * addresses, routes, the link's parameters: the home shard's, of which the others have copies ([`Control`]);
 //! * a listener: it has a *place* in each shard, with queues of its own that count together ([`Backlog`]).
 //!
-//! Each shard finds neighbours' hardware addresses and the sizes of paths for itself: what comes in answer is
-//! shown to all ([`Shard::take_inbox`]), and nobody needs another one's table. What reaches a shard that is not its
+//! Each shard has a table of neighbours' hardware addresses and of the sizes of paths for itself: what comes in answer to
+//! one's question is shown to all ([`Shard::take_inbox`]), so that no other asks again. What reaches a shard that is not its
 //! flow's (fragments, put together by the home shard; segments that a raw socket sends over the loopback interface)
 //! is passed on as a [`Stray`].
 //!
@@ -24,7 +24,7 @@ use platform::time::Instant;
 use smoltcp::wire::{EthernetFrame, EthernetProtocol};
 
 use crate::config::{Config, FastOpen};
-use crate::device::RxFrame;
+use crate::device::{Device, RxFrame};
 use crate::engine::isn::Secrets;
 use crate::engine::listen::Listening;
 use crate::engine::tcb::{Backlog, Extra, Flags, Listener, NEVER, Options, Tcb};
@@ -170,6 +170,11 @@ impl Shard {
         self.group.copies = control.copies;
     }
 
+    /// What the device's hardware address is now, for a shard that does not receive itself. [`Shard::poll`] does this, too.
+    pub fn meet(&mut self, dev: &dyn Device) {
+        self.take_mac(dev);
+    }
+
     /// The next thing for another shard.
     pub fn next_stray(&mut self) -> Option<Stray> {
         self.group.strays.pop_front()
@@ -275,9 +280,9 @@ impl Shard {
         if self.routes.is_local(arp.sender.into()) {
             return;
         }
-        // Only whom we asked ourselves: the home shard keeps the others for all.
-        let solicited = self.routes.is_local(arp.target.into()) && !arp.request;
-        let news = News { create: false, solicited, replace: true, router: None };
+        // As `input_arp` does: what one has found out, no other asks again.
+        let for_us = self.routes.is_local(arp.target.into()) && !arp.target.is_loopback();
+        let news = News { create: for_us, solicited: for_us && !arp.request, replace: true, router: None };
         let outcome = self.neighbors.learn(arp.sender.into(), Some(arp.mac), news, self.now.ms);
         self.resolved(outcome, None);
     }
@@ -291,10 +296,10 @@ impl Shard {
             Some(Message::NeighborAdvert { flags, target, options }) => {
                 let router = Some(flags & ndp::ROUTER != 0);
                 let (solicited, replace) = (flags & ndp::SOLICITED != 0, flags & ndp::OVERRIDE != 0);
-                (target, options.target_link, News { create: false, solicited, replace, router })
+                (target, options.target_link, News { create: solicited, solicited, replace, router })
             }
             Some(Message::NeighborSolicit { options, .. }) if options.source_link.is_some() => {
-                (src, options.source_link, News { replace: true, ..News::default() })
+                (src, options.source_link, News { create: true, replace: true, ..News::default() })
             }
             Some(Message::RouterAdvert { options, .. }) if options.source_link.is_some() => {
                 (src, options.source_link, News { replace: true, router: Some(true), ..News::default() })

@@ -576,7 +576,7 @@ impl Shard {
     }
 
     /// The device may have a hardware address of its own, which is ours as long as we use it.
-    fn take_mac(&mut self, dev: &dyn Device) {
+    pub(crate) fn take_mac(&mut self, dev: &dyn Device) {
         let Some(mac) = dev.mac().filter(|mac| *mac != self.config.mac) else { return };
         self.old_mac = core::mem::replace(&mut self.config.mac, mac);
         self.announce();

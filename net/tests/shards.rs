@@ -449,3 +449,13 @@ fn neighbours_are_found_by_each_shard() {
     }
     assert_eq!(std::iter::from_fn(|| world.server.accept(&listener)).count(), 4);
 }
+
+#[test]
+fn what_one_shard_found_out_no_other_asks_again() {
+    let mut world = World::new([1, 4]);
+    world.server.listen(80, 64);
+    world.connect(2, 80).unwrap();
+    world.pass(2);
+    let mac = |shard: usize| world.client.shards[shard].neighbors_v4().first().and_then(|(_, mac, _)| *mac);
+    assert!((0..4).all(|shard| mac(shard).is_some() && mac(shard) == mac(2)));
+}

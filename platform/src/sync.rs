@@ -104,6 +104,16 @@ impl<T: ?Sized> Lock<T> {
         taken.then(|| Guard { lock: self })
     }
 
+    /// Takes the lock if it is free, or from a dead owner; does not wait for a living one.
+    pub fn reclaim(&self) -> Option<Guard<'_, T>> {
+        let own = own_word();
+        let taken = match self.word.compare_exchange(0, own, Ordering::Acquire, Ordering::Relaxed) {
+            Ok(_) => true,
+            Err(owner) => self.inherit(owner, own),
+        };
+        taken.then(|| Guard { lock: self })
+    }
+
     /// Gives back a lock whose guard was forgotten: around a fork, where two processes go on with it.
     ///
     /// # Safety

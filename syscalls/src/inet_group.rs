@@ -7,7 +7,7 @@ use crate::errno::Linux;
 use crate::inet_option::{SOL_IP, SOL_IPV6, int, int_or_byte, keep, raw, told, udp};
 use crate::inet_socket::{InetSocket, Kind};
 use crate::net_interface::{self, ETH, LO};
-use crate::net_poll::access;
+use crate::net_poll::home;
 use crate::sockaddr::SockAddr;
 use crate::{Errno, Result};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -162,13 +162,13 @@ fn join_or_leave(socket: &InetSocket, group: IpAddr, interface: u32, join: bool)
         return Err(Errno::EINVAL);
     }
     let lo = interface == LO;
-    let mut stack = access();
+    let mut stack = home();
     let done = match (socket.kind, join) {
-        (Kind::Udp, true) => stack.shard.udp_set(socket.id, UdpOption::Join { group, lo }),
-        (Kind::Udp, false) => stack.shard.udp_set(socket.id, UdpOption::Leave { group }),
+        (Kind::Udp, true) => stack.shard.udp_set(socket.id(), UdpOption::Join { group, lo }),
+        (Kind::Udp, false) => stack.shard.udp_set(socket.id(), UdpOption::Leave { group }),
         (Kind::Tcp, _) => return Err(Errno::ENOPROTOOPT),
-        (_, true) => stack.shard.raw_set(socket.id, RawOption::Join { group, lo }),
-        (_, false) => stack.shard.raw_set(socket.id, RawOption::Leave { group }),
+        (_, true) => stack.shard.raw_set(socket.id(), RawOption::Join { group, lo }),
+        (_, false) => stack.shard.raw_set(socket.id(), RawOption::Leave { group }),
     };
     done.linux()
 }
@@ -181,7 +181,7 @@ fn interface(own: Ipv4Addr, index: u32) -> Result<u32> {
     if own.is_loopback() {
         return Ok(LO);
     }
-    let known = own.is_unspecified() || access().shard.addresses().0.iter().any(|(addr, _)| *addr == own);
+    let known = own.is_unspecified() || home().shard.addresses().0.iter().any(|(addr, _)| *addr == own);
     if known { by_index(0) } else { Err(Errno::ENODEV) }
 }
 

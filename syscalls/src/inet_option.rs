@@ -9,7 +9,7 @@ use crate::errno::Linux;
 use crate::inet_message::Wants;
 use crate::inet_socket::{self, InetSocket, Kind};
 use crate::net_interface;
-use crate::net_poll::access;
+use crate::net_poll;
 use crate::socket::SOL_SOCKET;
 use crate::{Errno, Result};
 use alloc::vec;
@@ -173,15 +173,24 @@ fn number(value: u32) -> Result<Vec<u8>> {
 }
 
 fn tcp(socket: &InetSocket, option: TcpOption) -> Result<()> {
-    access().shard.tcp_set(socket.id, option).linux()
+    let (mut stack, id) = socket.stack();
+    stack.shard.tcp_set(id, option).linux()?;
+    drop(stack);
+    if socket.is_listening() {
+        for place in socket.places() {
+            // One that is being given up needs no options.
+            let _ = net_poll::at(place.shard()).shard.tcp_set(place, option);
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn udp(socket: &InetSocket, option: UdpOption) -> Result<()> {
-    access().shard.udp_set(socket.id, option).linux()
+    net_poll::home().shard.udp_set(socket.id(), option).linux()
 }
 
 pub(crate) fn raw(socket: &InetSocket, option: RawOption) -> Result<()> {
-    access().shard.raw_set(socket.id, option).linux()
+    net_poll::home().shard.raw_set(socket.id(), option).linux()
 }
 
 /// What an option was set to.
@@ -321,7 +330,10 @@ fn bind_to_device(value: &[u8]) -> Result<()> {
 
 fn get_socket(socket: &InetSocket, name: i32) -> Result<Vec<u8>> {
     let is_tcp = socket.kind == Kind::Tcp;
-    let options = || access().shard.tcp_options(socket.id).linux();
+    let options = || {
+        let (stack, id) = socket.stack();
+        stack.shard.tcp_options(id).linux()
+    };
     let kept = |name: i32| socket.kept.lock().iter().find(|k| k.1 == name).map_or(0, |k| k.2);
     let bind = *socket.bind.lock();
     number(match name {
@@ -377,7 +389,8 @@ fn buffer_size(socket: &InetSocket, which: usize) -> Result<u32> {
         // net.core.{r,w}mem_default
         return Ok(if set != 0 { set } else { 212_992 });
     }
-    let options = access().shard.tcp_options(socket.id).linux()?;
+    let (stack, id) = socket.stack();
+    let options = stack.shard.tcp_options(id).linux()?;
     Ok(if which == 0 { options.send_buffer } else { options.receive_buffer } as u32)
 }
 
@@ -458,7 +471,7 @@ fn set_tcp(socket: &InetSocket, name: i32, value: &[u8]) -> Result<()> {
 
 /// TCP_FASTOPEN_CONNECT: only where clients may, and before connect(2).
 fn set_connect_early(socket: &InetSocket, on: bool) -> Result<()> {
-    if !access().shard.fast_open().contains(FastOpen::CLIENT) {
+    if !net_poll::home().shard.fast_open().contains(FastOpen::CLIENT) {
         return Err(Errno::EOPNOTSUPP);
     }
     if !socket.is_fresh() {
@@ -477,12 +490,12 @@ fn algorithm(value: &[u8]) -> Result<Algorithm> {
 }
 
 fn get_tcp(socket: &InetSocket, name: i32, room: usize) -> Result<Vec<u8>> {
-    let stack = access();
-    let options = stack.shard.tcp_options(socket.id).linux()?;
+    let (stack, id) = socket.stack();
+    let options = stack.shard.tcp_options(id).linux()?;
     number(match name {
         TCP_NODELAY => options.no_delay.into(),
         TCP_CORK => options.cork.into(),
-        TCP_MAXSEG => match stack.shard.tcp_info(socket.id) {
+        TCP_MAXSEG => match stack.shard.tcp_info(id) {
             Ok(info) if info.send_mss != 0 => info.send_mss.into(),
             _ if options.max_segment != 0 => options.max_segment.into(),
             // RFC 9293 3.7.1: the default before a connection exists.
@@ -519,7 +532,7 @@ fn get_tcp(socket: &InetSocket, name: i32, room: usize) -> Result<Vec<u8>> {
             padded.truncate(room.min(16));
             return Ok(padded);
         }
-        TCP_INFO => return Ok(tcp_info(&stack.shard.tcp_info(socket.id).linux()?)),
+        TCP_INFO => return Ok(tcp_info(&stack.shard.tcp_info(id).linux()?)),
         _ => return Err(Errno::ENOPROTOOPT),
     })
 }
@@ -642,8 +655,8 @@ fn set_mtu_discover(socket: &InetSocket, value: u32) -> Result<()> {
 
 /// IP_MTU: what is known of a connected socket's path.
 fn path_mtu(socket: &InetSocket) -> Result<Vec<u8>> {
-    let stack = access();
-    let peer = stack.shard.peer(socket.id).ok_or(Errno::ENOTCONN)?;
+    let (stack, id) = socket.stack();
+    let peer = stack.shard.peer(id).ok_or(Errno::ENOTCONN)?;
     number(stack.shard.path_mtu(peer.addr) as u32)
 }
 
@@ -739,7 +752,10 @@ fn set_ipv6(socket: &InetSocket, name: i32, value: &[u8]) -> Result<()> {
     let on = value != 0;
     match name {
         IPV6_V6ONLY => {
-            if access().shard.local(socket.id).port != 0 {
+            let (stack, id) = socket.stack();
+            let port = stack.shard.local(id).port;
+            drop(stack);
+            if port != 0 {
                 return Err(Errno::EINVAL);
             }
             socket.v6_only.store(on, Ordering::Relaxed);

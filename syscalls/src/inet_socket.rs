@@ -11,7 +11,7 @@ use crate::file::{File, OpenFile, Sink, Source, Stat};
 use crate::hub::{Events, Hub};
 use crate::inet_message::Wants;
 use crate::net_interface::{ETH, LO};
-use crate::net_poll::{self, access};
+use crate::net_poll::{self, Access};
 use crate::sockaddr::{AF_INET, AF_INET6, AF_UNSPEC, SockAddr};
 use crate::socket::{
     How, Incoming, MSG_DONTROUTE, MSG_ERRQUEUE, MSG_FASTOPEN, MSG_MORE, MSG_OOB, MSG_PEEK, MSG_TRUNC,
@@ -24,9 +24,9 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use net::control::Proto;
-use net::{Bind, Endpoint, FastOpen, RawProtocol, Shutdown, SocketId, TcpFlags, UdpOption};
+use net::{Backlog, Bind, Endpoint, FastOpen, RawProtocol, Shutdown, SocketId, TcpFlags, UdpOption};
 use platform::sync::Lock;
 use platform::time;
 
@@ -61,8 +61,14 @@ const DEFERRED: u8 = 4;
 
 /// An internet socket.
 pub(crate) struct InetSocket {
-    pub(crate) id: SocketId,
-    cookie: u64,
+    /// Its name in the engine ([`SocketId::to_bits`]), and its cookie there. A TCP socket without a connection may move to
+    /// another shard ([`InetSocket::move_to`]).
+    id: AtomicU64,
+    cookie: AtomicU64,
+    /// Of a listener: its places in other shards.
+    places: Lock<Vec<(SocketId, u64)>>,
+    /// Of a listener with such places: how many connections wait in which shard.
+    backlog: Lock<Option<Arc<Backlog>>>,
     pub(crate) kind: Kind,
     pub(crate) v6: bool,
     pub(crate) v6_only: AtomicBool,
@@ -106,7 +112,8 @@ pub(crate) fn open(ctx: &Ctx, v6: bool, kind: i32, protocol: i32) -> Result<Box<
         (SOCK_STREAM | SOCK_DGRAM, _) => return Err(Errno::EPROTONOSUPPORT),
         _ => return Err(Errno::ESOCKTNOSUPPORT),
     };
-    let mut stack = access();
+    // TCP begins with the shard of whoever makes it; everything else is the home shard's.
+    let mut stack = if kind == Kind::Tcp { net_poll::at(net_poll::own()) } else { net_poll::home() };
     let id = match kind {
         Kind::Tcp => stack.shard.tcp_open().linux()?,
         Kind::Udp => stack.shard.udp_open().linux()?,
@@ -136,8 +143,10 @@ impl InetSocket {
 
     fn new(id: SocketId, cookie: u64, kind: Kind, v6: bool, hub: Arc<Hub>, phase: u8) -> InetSocket {
         InetSocket {
-            id,
-            cookie,
+            id: AtomicU64::new(id.to_bits()),
+            cookie: AtomicU64::new(cookie),
+            places: Lock::new(Vec::new()),
+            backlog: Lock::new(None),
             kind,
             v6,
             v6_only: AtomicBool::new(false),
@@ -157,17 +166,176 @@ impl InetSocket {
         }
     }
 
+    /// Its name in the engine, now.
+    pub(crate) fn id(&self) -> SocketId {
+        SocketId::from_bits(self.id.load(Ordering::Acquire))
+    }
+
+    /// The stack that the socket lives in, and its name there, which stays while the stack is locked.
+    #[inline]
+    pub(crate) fn stack(&self) -> (Access, SocketId) {
+        loop {
+            let id = self.id();
+            let stack = net_poll::at(id.shard());
+            if self.id() == id {
+                return (stack, id);
+            }
+        }
+    }
+
+    /// Moves a socket without a connection to another shard: an endpoint that was bound decides where the flow
+    /// belongs. Both stacks are locked while the name changes.
+    fn move_to(&self, shard: usize) -> net::Result<()> {
+        loop {
+            let old = self.id();
+            if old.shard() == shard {
+                return Ok(());
+            }
+            let (mut from, mut to) = net_poll::two(old.shard(), shard);
+            if self.id() != old {
+                continue;
+            }
+            let detached = from.shard.tcp_detach(old)?;
+            from.unregister(old, self.cookie.load(Ordering::Relaxed));
+            let new = to.shard.tcp_attach(detached);
+            self.cookie.store(to.register(new, self.hub.clone()), Ordering::Relaxed);
+            self.id.store(new.to_bits(), Ordering::Release);
+            return Ok(());
+        }
+    }
+
+    /// Begins a connection to `to` in the shard where its flow belongs. A socket that may choose its port chooses one with
+    /// which that is the shard where it is, and moves only when those are used up.
+    fn begin<T>(
+        &self,
+        to: Endpoint,
+        connect: &mut dyn FnMut(&mut Access, SocketId) -> net::Result<T>,
+    ) -> net::Result<T> {
+        let (mut stack, id) = self.stack();
+        if net_poll::shards() == 1 {
+            return connect(&mut stack, id);
+        }
+        let belongs = stack.shard.tcp_belongs(id, to);
+        match belongs {
+            Some(shard) if shard != id.shard() => {
+                drop(stack);
+                self.move_to(shard)?;
+                let (mut stack, id) = self.stack();
+                return connect(&mut stack, id);
+            }
+            _ => {}
+        }
+        let mut begun = connect(&mut stack, id);
+        drop(stack);
+        for shard in (0..net_poll::shards()).filter(|shard| *shard != id.shard()) {
+            if belongs.is_some() || !matches!(begun, Err(net::Error::AddressUnavailable)) {
+                break;
+            }
+            self.move_to(shard)?;
+            let (mut stack, id) = self.stack();
+            begun = connect(&mut stack, id);
+        }
+        begun
+    }
+
+    /// Gives a listener its places in the other shards, or those a new backlog.
+    fn listen_everywhere(&self, backlog: usize) -> Result<()> {
+        let mut places = self.places.lock();
+        if !places.is_empty() {
+            for (place, _) in places.iter() {
+                net_poll::at(place.shard()).shard.tcp_listen(*place, backlog).linux()?;
+            }
+            return Ok(());
+        }
+        let (mut stack, id) = self.stack();
+        let (copy, shared) = stack.shard.tcp_share_listener(id).linux()?;
+        drop(stack);
+        for shard in (0..net_poll::shards()).filter(|shard| *shard != id.shard()) {
+            let mut stack = net_poll::at(shard);
+            match stack.shard.tcp_place_listener(&copy) {
+                Ok(place) => places.push((place, stack.register(place, self.hub.clone()))),
+                Err(error) => {
+                    drop(stack);
+                    core::mem::take(&mut *places)
+                        .into_iter()
+                        .for_each(|(id, cookie)| net_poll::close(id, cookie));
+                    return Err(of_net(error));
+                }
+            }
+        }
+        *self.backlog.lock() = Some(shared);
+        Ok(())
+    }
+
+    /// Its places in other shards, now.
+    pub(crate) fn places(&self) -> Vec<SocketId> {
+        self.places.lock().iter().map(|(place, _)| *place).collect()
+    }
+
+    /// All its names in the engine: its own and those of its places.
+    pub(crate) fn names(&self) -> Vec<SocketId> {
+        let mut names = self.places();
+        names.push(self.id());
+        names
+    }
+
+    /// Gives them up.
+    fn leave_places(&self) {
+        if self.kind != Kind::Tcp {
+            return;
+        }
+        let places = core::mem::take(&mut *self.places.lock());
+        *self.backlog.lock() = None;
+        places.into_iter().for_each(|(place, cookie)| net_poll::close(place, cookie));
+    }
+
+    /// The next connection of a listener: the one that has waited longest, whatever shard it is in.
+    fn take_connection(&self) -> Result<(Access, (SocketId, Endpoint))> {
+        let Some(backlog) = self.backlog.lock().clone() else {
+            let (mut stack, id) = self.stack();
+            let taken = stack.shard.tcp_accept(id).linux()?;
+            return Ok((stack, taken));
+        };
+        while let Some(shard) = backlog.next() {
+            let main = self.id();
+            let place = self.places.lock().iter().map(|(place, _)| *place).find(|id| id.shard() == shard);
+            // Without a place there: another thread ends the listening.
+            let Some(id) = place.or(Some(main).filter(|id| id.shard() == shard)) else { break };
+            let mut stack = net_poll::at(shard);
+            match stack.shard.tcp_accept(id) {
+                Ok(taken) => return Ok((stack, taken)),
+                // Somebody else was faster, and the engine has noted what is left.
+                Err(net::Error::WouldBlock) => {}
+                Err(error) => return Err(of_net(error)),
+            }
+        }
+        Err(Errno::EAGAIN)
+    }
+
+    fn ready(&self) -> net::Ready {
+        if let Some(backlog) = self.backlog.lock().as_ref() {
+            let waiting = backlog.all_ready() > 0;
+            return if waiting { net::Ready::READABLE } else { net::Ready::empty() };
+        }
+        let (stack, id) = self.stack();
+        stack.shard.ready(id)
+    }
+
     /// Binds what IP_BIND_ADDRESS_NO_PORT left for later.
     fn finish_bind(&self) -> Result<()> {
         let Some(local) = self.unfinished.lock().take() else { return Ok(()) };
         let v6_only = self.v6_only.load(Ordering::Relaxed);
         let bind = Bind { v6_only, ..*self.bind.lock() };
-        access().shard.tcp_bind(self.id, local, bind).linux()
+        let (mut stack, id) = self.stack();
+        stack.shard.tcp_bind(id, local, bind).linux()
     }
 
     /// SO_ERROR. A connection attempt that ended in one may be made again.
     pub(crate) fn take_error(&self) -> Option<Errno> {
-        let error = access().shard.take_error(self.id)?;
+        let error = {
+            let (mut stack, id) = self.stack();
+            stack.shard.take_error(id)?
+        };
         let _ = self.phase.compare_exchange(CONNECTING, IDLE, Ordering::Relaxed, Ordering::Relaxed);
         Some(of_net(error))
     }
@@ -212,10 +380,12 @@ impl InetSocket {
     fn connect_with(&self, to: Endpoint, from: &mut dyn Source) -> Result {
         self.finish_bind()?;
         let (mut fault, wanted) = (None, from.remaining());
-        let begun = access().shard.tcp_connect_early(self.id, to, time::now(), wanted, &mut |piece| {
-            from.take(piece).unwrap_or_else(|errno| {
-                fault = Some(errno);
-                0
+        let begun = self.begin(to, &mut |stack, id| {
+            stack.shard.tcp_connect_early(id, to, time::now(), wanted, &mut |piece| {
+                from.take(piece).unwrap_or_else(|errno| {
+                    fault = Some(errno);
+                    0
+                })
             })
         });
         let count = begun.linux()?;
@@ -229,7 +399,7 @@ impl InetSocket {
 
     /// MSG_FASTOPEN (tcp_sendmsg_fastopen of Linux).
     fn send_opening(&self, from: &mut dyn Source, message: &Outgoing) -> Result {
-        if !access().shard.fast_open().contains(FastOpen::CLIENT) {
+        if !net_poll::home().shard.fast_open().contains(FastOpen::CLIENT) {
             return Err(Errno::EOPNOTSUPP);
         }
         match self.phase.load(Ordering::Relaxed) {
@@ -268,12 +438,12 @@ impl InetSocket {
         while total < wanted {
             let count = HOLD.min(wanted - total);
             flags.set(TcpFlags::URGENT, oob && total + count == wanted);
-            let mut stack = access();
-            if total > 0 && stack.shard.ready(self.id).intersects(net::Ready::ERROR | net::Ready::HANGUP) {
+            let (mut stack, id) = self.stack();
+            if total > 0 && stack.shard.ready(id).intersects(net::Ready::ERROR | net::Ready::HANGUP) {
                 // What was taken counts; the next call finds the error still there.
                 break;
             }
-            let sent = stack.shard.tcp_send_with(self.id, count, flags, &mut |piece| {
+            let sent = stack.shard.tcp_send_with(id, count, flags, &mut |piece| {
                 from.take(piece).unwrap_or_else(|errno| {
                     fault = Some(errno);
                     0
@@ -309,12 +479,12 @@ impl InetSocket {
         let (mut fault, mut total) = (None, 0);
         loop {
             let count = if peek { wanted } else { HOLD.min(wanted - total) };
-            let mut stack = access();
-            if total > 0 && stack.shard.tcp_unread(self.id) == 0 {
+            let (mut stack, id) = self.stack();
+            if total > 0 && stack.shard.tcp_unread(id) == 0 {
                 // What comes behind the data, an error or the end, is for the next call.
                 return Ok(total);
             }
-            let received = stack.shard.tcp_recv_with(self.id, count, flags, &mut |piece| {
+            let received = stack.shard.tcp_recv_with(id, count, flags, &mut |piece| {
                 if discard {
                     // tcp(7): MSG_TRUNC throws the bytes away instead of giving them.
                     into.advance(piece.len());
@@ -339,7 +509,11 @@ impl InetSocket {
     /// recv with MSG_OOB: the urgent byte by itself (tcp_recv_urg of Linux).
     fn urgent_receive(&self, into: &mut dyn Sink, message: &mut Incoming) -> Result {
         let peek = message.flags & MSG_PEEK != 0;
-        let Some(byte) = access().shard.tcp_recv_urgent(self.id, peek).linux()? else { return Ok(0) };
+        let byte = {
+            let (mut stack, id) = self.stack();
+            stack.shard.tcp_recv_urgent(id, peek).linux()?
+        };
+        let Some(byte) = byte else { return Ok(0) };
         message.result_flags |= MSG_OOB;
         if into.remaining() == 0 {
             message.result_flags |= MSG_TRUNC;
@@ -361,10 +535,10 @@ impl InetSocket {
         bytes.try_reserve_exact(len).map_err(|_| Errno::ENOBUFS)?;
         bytes.resize(len, 0);
         from.take(&mut bytes)?;
-        let mut stack = access();
+        let (mut stack, id) = self.stack();
         match self.kind {
-            Kind::Udp => stack.shard.udp_send_with(self.id, &[&bytes], &how).linux(),
-            _ => stack.shard.raw_send_with(self.id, &bytes, &how).linux(),
+            Kind::Udp => stack.shard.udp_send_with(id, &[&bytes], &how).linux(),
+            _ => stack.shard.raw_send_with(id, &bytes, &how).linux(),
         }
     }
 
@@ -376,8 +550,8 @@ impl InetSocket {
                 message.result_flags |= MSG_ERRQUEUE;
                 return Ok(0);
             }
-            Kind::Udp => access().shard.udp_take_queued_error(self.id),
-            _ => access().shard.raw_take_queued_error(self.id),
+            Kind::Udp => self.stack().0.shard.udp_take_queued_error(self.id()),
+            _ => self.stack().0.shard.raw_take_queued_error(self.id()),
         };
         let queued = queued.ok_or(Errno::EAGAIN)?;
         let room = into.remaining();
@@ -390,12 +564,12 @@ impl InetSocket {
 
     fn udp_receive(&self, into: &mut dyn Sink, message: &mut Incoming) -> Result {
         let peek = message.flags & MSG_PEEK != 0;
-        let mut stack = access();
+        let (mut stack, id) = self.stack();
         let room = into.remaining();
         let mut take = |bytes: &[u8], datagram| (into.put(&bytes[..bytes.len().min(room)]), datagram);
         let taken = match self.kind {
-            Kind::Udp => stack.shard.udp_recv_with(self.id, peek, take),
-            _ => stack.shard.raw_recv_with(self.id, peek, &mut take),
+            Kind::Udp => stack.shard.udp_recv_with(id, peek, take),
+            _ => stack.shard.raw_recv_with(id, peek, &mut take),
         };
         let (copied, datagram) = taken.linux()?;
         let copied = copied?;
@@ -440,11 +614,11 @@ impl Socket for InetSocket {
             Some(proto) => net_claim::claim(ctx, proto, local.addr, local.port)?,
             None => false,
         };
-        let mut stack = access();
+        let (mut stack, id) = self.stack();
         let bound = match self.kind {
-            Kind::Tcp => stack.shard.tcp_bind(self.id, local, bind).linux(),
-            Kind::Udp => stack.shard.udp_bind(self.id, local, bind).linux(),
-            Kind::Ping | Kind::Raw(_) => stack.shard.raw_bind(self.id, local).linux(),
+            Kind::Tcp => stack.shard.tcp_bind(id, local, bind).linux(),
+            Kind::Udp => stack.shard.udp_bind(id, local, bind).linux(),
+            Kind::Ping | Kind::Raw(_) => stack.shard.raw_bind(id, local).linux(),
         };
         drop(stack);
         match (claimed, bound.is_ok(), self.proto()) {
@@ -465,14 +639,17 @@ impl Socket for InetSocket {
         self.finish_bind()?;
         // As Linux: a negative backlog counts as the largest (net.core.somaxconn).
         let backlog = (backlog as u32).min(inet_option::SOMAXCONN) as usize;
-        let mut stack = access();
-        if self.v6 && !self.is_listening() && stack.shard.local(self.id).port == 0 {
+        let (mut stack, id) = self.stack();
+        if self.v6 && !self.is_listening() && stack.shard.local(id).port == 0 {
             let v6_only = self.v6_only.load(Ordering::Relaxed);
             let bind = Bind { v6_only, ..*self.bind.lock() };
-            stack.shard.tcp_bind(self.id, Endpoint::new(Ipv6Addr::UNSPECIFIED, 0), bind).linux()?;
+            stack.shard.tcp_bind(id, Endpoint::new(Ipv6Addr::UNSPECIFIED, 0), bind).linux()?;
         }
-        stack.shard.tcp_listen(self.id, backlog).linux()?;
+        stack.shard.tcp_listen(id, backlog).linux()?;
         drop(stack);
+        if net_poll::shards() > 1 {
+            self.listen_everywhere(backlog)?;
+        }
         self.phase.store(LISTENING, Ordering::Relaxed);
         Ok(())
     }
@@ -484,8 +661,7 @@ impl Socket for InetSocket {
         if !self.is_listening() {
             return Err(Errno::EINVAL);
         }
-        let mut stack = access();
-        let (id, peer) = stack.shard.tcp_accept(self.id).linux()?;
+        let (mut stack, (id, peer)) = self.take_connection()?;
         let hub = Arc::new(Hub::new());
         let cookie = stack.register(id, hub.clone());
         drop(stack);
@@ -499,14 +675,16 @@ impl Socket for InetSocket {
         }
         if matches!(self.kind, Kind::Ping | Kind::Raw(_)) {
             let peer = if to.family() == AF_UNSPEC { None } else { Some(self.reachable(to)?.addr) };
-            return access().shard.raw_connect(self.id, peer).linux();
+            return self.stack().0.shard.raw_connect(self.id(), peer).linux();
         }
         if self.kind == Kind::Udp {
             let peer = if to.family() == AF_UNSPEC { None } else { Some(self.reachable(to)?) };
-            return access().shard.udp_connect(self.id, peer).linux();
+            return self.stack().0.shard.udp_connect(self.id(), peer).linux();
         }
         if to.family() == AF_UNSPEC {
-            access().shard.tcp_abort(self.id);
+            self.leave_places();
+            let (mut stack, id) = self.stack();
+            stack.shard.tcp_abort(id);
             return Ok(());
         }
         match self.phase.load(Ordering::Relaxed) {
@@ -521,7 +699,11 @@ impl Socket for InetSocket {
         }
         let to = self.reachable(to)?;
         if self.connect_early.load(Ordering::Relaxed) {
-            if access().shard.tcp_early_possible(self.id, to) {
+            let possible = {
+                let (stack, id) = self.stack();
+                stack.shard.tcp_early_possible(id, to)
+            };
+            if possible {
                 *self.deferred.lock() = Some(to);
                 self.phase.store(DEFERRED, Ordering::Relaxed);
                 return Ok(());
@@ -530,7 +712,7 @@ impl Socket for InetSocket {
             return self.connect_with(to, &mut crate::buffer::Slice::new(&[])).map(|_| ());
         }
         self.finish_bind()?;
-        match access().shard.tcp_connect(self.id, to, time::now()) {
+        match self.begin(to, &mut |stack, id| stack.shard.tcp_connect(id, to, time::now())) {
             Ok(()) => {
                 self.phase.store(CONNECTED, Ordering::Relaxed);
                 Ok(())
@@ -547,9 +729,9 @@ impl Socket for InetSocket {
         if let Some(error) = self.take_error() {
             return Err(error);
         }
-        let stack = access();
-        if stack.shard.peer(self.id).is_some()
-            && stack.shard.ready(self.id).intersects(net::Ready::WRITABLE | net::Ready::HANGUP)
+        let (stack, id) = self.stack();
+        if stack.shard.peer(id).is_some()
+            && stack.shard.ready(id).intersects(net::Ready::WRITABLE | net::Ready::HANGUP)
         {
             self.phase.store(CONNECTED, Ordering::Relaxed);
             return Ok(());
@@ -579,10 +761,13 @@ impl Socket for InetSocket {
     }
 
     fn shutdown(&self, how: How) -> Result<()> {
-        let mut stack = access();
+        if self.kind == Kind::Tcp && how.read && self.is_listening() {
+            self.leave_places();
+        }
+        let (mut stack, id) = self.stack();
         if self.kind != Kind::Tcp {
             // udp(7) knows no half-close; a connected socket's waiters are told.
-            let connected = stack.shard.peer(self.id).is_some();
+            let connected = stack.shard.peer(id).is_some();
             drop(stack);
             self.hub.notify(Events::READABLE | Events::HUP);
             return if connected { Ok(()) } else { Err(Errno::ENOTCONN) };
@@ -592,18 +777,20 @@ impl Socket for InetSocket {
             How { read: true, .. } => Shutdown::Read,
             How { .. } => Shutdown::Write,
         };
-        stack.shard.tcp_shutdown(self.id, how).linux()
+        stack.shard.tcp_shutdown(id, how).linux()
     }
 
     fn local(&self) -> Result<SockAddr> {
         if let Some(local) = *self.unfinished.lock() {
             return Ok(self.to_sockaddr(local));
         }
-        Ok(self.to_sockaddr(access().shard.local(self.id)))
+        let (stack, id) = self.stack();
+        Ok(self.to_sockaddr(stack.shard.local(id)))
     }
 
     fn peer(&self) -> Result<SockAddr> {
-        let peer = access().shard.peer(self.id).ok_or(Errno::ENOTCONN)?;
+        let (stack, id) = self.stack();
+        let peer = stack.shard.peer(id).ok_or(Errno::ENOTCONN)?;
         Ok(self.to_sockaddr(peer))
     }
 
@@ -635,7 +822,7 @@ impl File for InetSocket {
         if self.phase.load(Ordering::Relaxed) == DEFERRED {
             return Events::WRITABLE;
         }
-        let ready = access().shard.ready(self.id);
+        let ready = self.ready();
         if self.phase.load(Ordering::Relaxed) == IDLE && self.kind == Kind::Tcp {
             // A socket that was never connected is at its end both ways (tcp_poll of Linux).
             return Events::WRITABLE | Events::HUP;
@@ -667,15 +854,23 @@ impl File for InetSocket {
         const FIONREAD: u32 = 0x541b;
         const SIOCOUTQ: u32 = 0x5411;
         const SIOCATMARK: u32 = 0x8905;
+        let engine = || self.stack();
         let answer = match (command, self.kind) {
             (FIONREAD, Kind::Tcp) if self.is_listening() => return Err(Errno::EINVAL),
-            (FIONREAD, Kind::Tcp) => access().shard.tcp_info(self.id).map_or(0, |info| info.receive_queue),
-            (FIONREAD, Kind::Udp) => access().shard.udp_next_len(self.id) as u32,
-            (FIONREAD, _) => access().shard.raw_next_len(self.id) as u32,
-            (SIOCOUTQ, Kind::Tcp) => {
-                access().shard.tcp_info(self.id).map_or(0, |info| info.in_flight + info.not_sent)
+            (FIONREAD, Kind::Tcp) => {
+                let (stack, id) = engine();
+                stack.shard.tcp_info(id).map_or(0, |info| info.receive_queue)
             }
-            (SIOCATMARK, Kind::Tcp) => access().shard.tcp_at_mark(self.id).is_ok_and(|at| at).into(),
+            (FIONREAD, Kind::Udp) => engine().0.shard.udp_next_len(self.id()) as u32,
+            (FIONREAD, _) => engine().0.shard.raw_next_len(self.id()) as u32,
+            (SIOCOUTQ, Kind::Tcp) => {
+                let (stack, id) = engine();
+                stack.shard.tcp_info(id).map_or(0, |info| info.in_flight + info.not_sent)
+            }
+            (SIOCATMARK, Kind::Tcp) => {
+                let (stack, id) = engine();
+                stack.shard.tcp_at_mark(id).is_ok_and(|at| at).into()
+            }
             (SIOCOUTQ | SIOCATMARK, _) => 0,
             _ => return crate::net_interface::ioctl(command, argument),
         };
@@ -684,7 +879,13 @@ impl File for InetSocket {
 
     fn stat(&self, out: &mut Stat) -> Result<()> {
         const S_IFSOCK: u32 = 0o140000;
-        *out = Stat { mode: S_IFSOCK | 0o777, nlink: 1, blksize: 4096, ino: self.cookie, ..Stat::default() };
+        *out = Stat {
+            mode: S_IFSOCK | 0o777,
+            nlink: 1,
+            blksize: 4096,
+            ino: self.cookie.load(Ordering::Relaxed),
+            ..Stat::default()
+        };
         Ok(())
     }
 
@@ -701,8 +902,8 @@ impl File for InetSocket {
         };
         let family = if self.v6 { "v6" } else { "" };
         let (local, peer) = {
-            let stack = access();
-            (stack.shard.local(self.id), stack.shard.peer(self.id))
+            let (stack, id) = self.stack();
+            (stack.shard.local(id), stack.shard.peer(id))
         };
         match peer {
             Some(peer) => write!(f, "{kind}{family}:[{local}->{peer}]"),
@@ -713,7 +914,8 @@ impl File for InetSocket {
 
 impl Drop for InetSocket {
     fn drop(&mut self) {
-        net_poll::close(self.id, self.cookie);
+        self.leave_places();
+        net_poll::close(self.id(), self.cookie.load(Ordering::Relaxed));
         if let Some(proto) = self.proto() {
             net_claim::release(proto, self.claimed.load(Ordering::Relaxed));
         }

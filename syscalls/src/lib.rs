@@ -56,6 +56,7 @@ mod net_counters;
 pub mod net_device;
 pub mod net_interface;
 pub mod net_lease;
+mod net_link;
 pub mod net_poll;
 mod net_tables;
 mod netlink;

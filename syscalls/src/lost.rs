@@ -15,7 +15,7 @@
 
 use crate::file::OpenFile;
 use crate::inet_socket::InetSocket;
-use crate::net_poll::{self, try_access};
+use crate::net_poll;
 use crate::process::root;
 use crate::rt;
 use alloc::collections::BTreeSet;
@@ -78,11 +78,12 @@ impl rt::Expire for Search {
 /// Sockets that the engine keeps for somebody and that nothing refers to. They are asked for first: one that is made
 /// meanwhile is not among them.
 fn unreferred() -> Vec<(SocketId, u64)> {
-    let Some(mut registered) = try_access().map(|stack| stack.registered()) else { return Vec::new() };
+    let mut registered = Vec::new();
+    net_poll::each(|stack| registered.extend(stack.registered()));
     let mut seen = BTreeSet::new();
     let mut see = |open: &OpenFile| {
         if let Some(socket) = open.downcast::<InetSocket>() {
-            seen.insert(socket.id);
+            seen.extend(socket.names());
         }
     };
     for process in root().processes() {

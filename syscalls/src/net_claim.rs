@@ -182,7 +182,7 @@ impl Claims {
         if self.table.lock().idle.is_empty() {
             return;
         }
-        let stack = net_poll::access();
+        let stack = net_poll::home();
         let mut free = Vec::new();
         self.table.lock().idle.retain(|&(proto, port)| {
             let used = stack.shard.is_port_used(proto == Proto::Udp as u8, port);

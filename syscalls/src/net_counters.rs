@@ -3,7 +3,7 @@
 //! `snmp` has Linux's columns, since programs read some by their place; those of `netstat` go by their names, and only
 //! what the engine counts is there. Left out by name: UDP-Lite, `snmp6` and IPv6's rows.
 
-use crate::net_poll::access;
+use crate::net_poll;
 use alloc::format;
 use alloc::string::String;
 use fs::procfs::Net;
@@ -12,12 +12,37 @@ use net::{Counters, IpCounters, TcpCounters, Usage};
 /// The text of a table.
 pub(crate) fn table(table: Net) -> String {
     match table {
-        Net::Snmp => snmp(&access().shard.counters()),
-        Net::Netstat => netstat(&access().shard.counters().tcp),
-        Net::Sockstat => sockstat(&access().shard.usage()),
-        Net::Sockstat6 => sockstat6(&access().shard.usage()),
+        Net::Snmp => snmp(&counted()),
+        Net::Netstat => netstat(&counted().tcp),
+        Net::Sockstat => sockstat(&usage()),
+        Net::Sockstat6 => sockstat6(&usage()),
+        Net::Softnet => softnet(),
         _ => String::new(),
     }
+}
+
+fn counted() -> Counters {
+    let mut all = net_poll::home().shard.counters();
+    net_poll::others(|stack| all += &stack.shard.counters());
+    all
+}
+
+fn usage() -> Usage {
+    let mut all = net_poll::home().shard.usage();
+    net_poll::others(|stack| all += &stack.shard.usage());
+    all
+}
+
+/// A row for each shard in the columns of `softnet_stat` (net-procfs.c of Linux), which has one for each CPU: packets, those
+/// that found no room in the shard's inbox, and tenth those that came through it; the twelfth and the thirteenth are the
+/// backlog's length, always 0, and the shard's number.
+fn softnet() -> String {
+    let row = |(shard, [packets, mail, dropped]): (usize, [u64; 3])| {
+        let columns = [packets, dropped, 0, 0, 0, 0, 0, 0, 0, mail, 0, 0, shard as u64];
+        let words: alloc::vec::Vec<String> = columns.iter().map(|n| format!("{:08x}", *n as u32)).collect();
+        words.join(" ") + "\n"
+    };
+    net_poll::work().into_iter().enumerate().map(row).collect()
 }
 
 /// Two lines: the names, the values.

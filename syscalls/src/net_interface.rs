@@ -1,6 +1,6 @@
 //! Interfaces as programs ask for them by ioctl (netdevice(7)): `lo`, and `eth0` if there is a network.
 
-use crate::net_poll::access;
+use crate::net_poll::home;
 use crate::sockaddr::SockAddr;
 use crate::user::{self, UserPtr};
 use crate::{Errno, Result};
@@ -72,7 +72,7 @@ pub(crate) fn traffic(index: u32) -> [(u64, u64); 2] {
     if index != ETH {
         return [(0, 0); 2];
     }
-    let counters = access().counters();
+    let counters = crate::net_poll::counters();
     // Each over the ring and over a queue of our own.
     let [ring_in, ring_out, direct_in, direct_out] = counters.frames;
     let [ring_in_bytes, ring_out_bytes, direct_in_bytes, direct_out_bytes] = counters.bytes;
@@ -100,7 +100,8 @@ pub(crate) fn rows() -> Vec<Row> {
         hardware: 772,
     });
     rows.extend(ETHERNET.get().map(|eth| {
-        let stack = access();
+        let mac = crate::net_poll::device().mac();
+        let stack = home();
         Row {
             name: "eth0",
             index: ETH,
@@ -108,7 +109,7 @@ pub(crate) fn rows() -> Vec<Row> {
             addresses: stack.shard.addresses().0.to_vec(),
             mtu: eth.mtu,
             // A direct device may have brought its own.
-            mac: stack.backend.mac().unwrap_or(eth.mac),
+            mac: mac.unwrap_or(eth.mac),
             hardware: 1,
         }
     }));

@@ -4,7 +4,7 @@
 
 use crate::inet_option::state_number;
 use crate::net_interface::{self, ETH, LO};
-use crate::net_poll::access;
+use crate::net_poll::{self, home};
 use alloc::format;
 use alloc::string::String;
 use core::fmt::Write;
@@ -25,12 +25,15 @@ pub(crate) fn rows(table: Net) -> String {
         Net::Route => routes(),
         Net::IfInet6 => addresses6(),
         Net::Ipv6Route => routes6(),
-        Net::Snmp | Net::Netstat | Net::Sockstat | Net::Sockstat6 => crate::net_counters::table(table),
+        Net::Snmp | Net::Netstat | Net::Sockstat | Net::Sockstat6 | Net::Softnet => {
+            crate::net_counters::table(table)
+        }
     }
 }
 
 fn sockets(kind: Kind, v6: bool) -> String {
-    let all = access().shard.rows();
+    let mut all = alloc::vec::Vec::new();
+    net_poll::each(|stack| all.extend(stack.shard.rows()));
     let mut text = String::new();
     for (number, row) in all.iter().filter(|row| (row.kind, row.v6) == (kind, v6)).enumerate() {
         let _ = writeln!(text, "{}", socket(number, row, v6));
@@ -79,7 +82,15 @@ fn devices() -> String {
 /// address, hardware type (Ethernet), flags, hardware address, mask (none), name: `arp_format_neigh_entry` of Linux.
 fn neighbors() -> String {
     let mut text = String::new();
-    for (address, mac, permanent) in access().shard.neighbors_v4() {
+    // Each shard asks for itself; one that has an answer says more than one that has none.
+    let mut all = alloc::collections::BTreeMap::new();
+    net_poll::each(|stack| {
+        for (address, mac, permanent) in stack.shard.neighbors_v4() {
+            let known = all.entry(address).or_insert((mac, permanent));
+            *known = if mac.is_some() { (mac, permanent) } else { *known };
+        }
+    });
+    for (address, (mac, permanent)) in all {
         // ATF_COM 2, ATF_PERM 4
         let flags = if mac.is_none() { 0 } else { 2 | u32::from(permanent) << 2 };
         let [a, b, c, d, e, f] = mac.unwrap_or_default();
@@ -92,7 +103,7 @@ fn neighbors() -> String {
 }
 
 fn routes() -> String {
-    let stack = access();
+    let stack = home();
     let mut text = String::new();
     for entry in stack.shard.routes() {
         if let Some((network, mask, via)) = route(entry) {
@@ -126,7 +137,7 @@ fn route(entry: &RouteEntry) -> Option<(Ipv4Addr, Ipv4Addr, Ipv4Addr)> {
 /// address, index, prefix length, scope, flags, name.
 fn addresses6() -> String {
     let mut text = format!("{:032x} {LO:02x} 80 10 80       lo\n", 1);
-    for own in access().shard.addresses().1 {
+    for own in home().shard.addresses().1 {
         let scope = if own.addr.is_unicast_link_local() { 0x20 } else { 0 };
         // IFA_F_TENTATIVE 0x40, IFA_F_PERMANENT 0x80
         let flags = u8::from(own.tentative) << 6 | u8::from(!own.autoconfigured) << 7;
@@ -139,7 +150,7 @@ fn addresses6() -> String {
 /// destination, length; source (none), length; next hop, metric, two counts, flags, name.
 fn routes6() -> String {
     let mut text = String::new();
-    for entry in access().shard.routes() {
+    for entry in home().shard.routes() {
         let IpAddr::V6(prefix) = entry.prefix.address else { continue };
         let len = entry.prefix.prefix;
         let network = prefix.to_bits() & u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0);

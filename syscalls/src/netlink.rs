@@ -8,7 +8,7 @@ use crate::context::Ctx;
 use crate::file::{File, OpenFile, Sink, Source};
 use crate::hub::{Events, Hub};
 use crate::net_interface::{self, ETH, LO, mask};
-use crate::net_poll::access;
+use crate::net_poll::home;
 use crate::sockaddr::SockAddr;
 use crate::socket::{
     How, Incoming, MSG_DONTROUTE, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK, MSG_TRUNC, Outgoing,
@@ -492,7 +492,7 @@ fn own(family: u8) -> Vec<Own> {
         lives: FOREVER,
     };
     all.push(host);
-    let stack = access();
+    let stack = home();
     let now_ms = platform::time::now().0 / platform::time::MILLISECOND;
     let left = |until: u64| if until == 0 { u32::MAX } else { (until.saturating_sub(now_ms) / 1000) as u32 };
     all.extend(stack.shard.addresses().1.iter().map(|own| {
@@ -552,7 +552,7 @@ fn routes(family: u8) -> Vec<Message> {
     const KERNEL: u8 = 2;
     const STATIC: u8 = 4;
     const RA: u8 = 9;
-    let stack = access();
+    let stack = home();
     let sources = stack.shard.addresses().0;
     let fits = |v4: bool| family == 0 || family == if v4 { AF_INET } else { AF_INET6 };
     let entries = stack.shard.routes().filter(|entry| fits(entry.prefix.address.is_ipv4()));

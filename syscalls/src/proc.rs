@@ -7,7 +7,7 @@
 
 use crate::context::Ctx;
 use crate::file::OpenFile;
-use crate::net_poll::access;
+use crate::net_poll::home;
 use crate::process::{LIMITS, Process, root};
 use crate::rt;
 use crate::rw;
@@ -266,14 +266,14 @@ impl Provider for GuestProvider {
 
     fn sysctl(&self, what: Sysctl) -> u32 {
         match what {
-            Sysctl::TcpFastOpen => access().shard.fast_open().bits(),
+            Sysctl::TcpFastOpen => home().shard.fast_open().bits(),
         }
     }
 
     fn set_sysctl(&self, what: Sysctl, value: u32) -> Result<()> {
         match what {
             // Bits without a meaning here are kept off, so that reading tells what is in force.
-            Sysctl::TcpFastOpen => access().shard.set_fast_open(FastOpen::from_bits_truncate(value)),
+            Sysctl::TcpFastOpen => home().shard.set_fast_open(FastOpen::from_bits_truncate(value)),
         }
         Ok(())
     }

@@ -333,6 +333,8 @@ pub(crate) fn host_gone(host: &rt::HostRef) {
     }
     end_borrowers(host);
     drop(Process::of_host(host));
+    // It may have been in the engine.
+    crate::net_poll::recover();
 }
 
 /// What a thread that was killed in its sleep held: places in queues, open files.

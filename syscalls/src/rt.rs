@@ -182,6 +182,12 @@ mod real {
         sched::vcpu::current() as usize
     }
 
+    /// A number that the vCPUs of a process have in a row, and processes made one after the other, too.
+    #[inline]
+    pub fn lane() -> usize {
+        sched::vcpu::lane()
+    }
+
     /// `left` bytes could not be copied.
     #[inline]
     fn done(left: usize) -> Result<()> {

@@ -263,6 +263,9 @@ pub mod host_sched {
     pub fn cpu() -> usize {
         0
     }
+    pub fn lane() -> usize {
+        0
+    }
 
     pub fn die_by_signal(signal: i32) -> ! {
         panic!("the process ended by signal {signal}")

@@ -147,6 +147,8 @@ pub enum Net {
     Netstat,
     Sockstat,
     Sockstat6,
+    /// `softnet_stat`
+    Softnet,
 }
 
 /// The root directory of /proc.

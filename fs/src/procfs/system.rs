@@ -125,6 +125,7 @@ pub(crate) fn net(proc: &Proc) -> Arc<dyn Vnode> {
             table(b"snmp", "", Net::Snmp),
             table(b"sockstat", "", Net::Sockstat),
             table(b"sockstat6", "", Net::Sockstat6),
+            table(b"softnet_stat", "", Net::Softnet),
             table(b"tcp", TCP, Net::Tcp),
             table(b"tcp6", TCP6, Net::Tcp6),
             table(b"udp", UDP, Net::Udp),

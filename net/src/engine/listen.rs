@@ -407,8 +407,7 @@ impl Tcp {
         let parent = self.sockets[index].parent.0;
         let listener = &mut self.sockets[parent];
         if let Some(queue) = &mut listener.listener {
-            queue.ready.push_back(index);
-            queue.note();
+            queue.offer(index);
             listener.news |= Ready::READABLE;
         }
         self.raise(parent);

@@ -4,7 +4,7 @@
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::congestion::Congestion;
 use super::demux::FlowKey;
@@ -317,27 +317,48 @@ static NOTHING: Extra = Extra {
 /// in between is wrong until its next change only.
 #[derive(Debug)]
 pub struct Backlog {
-    queues: Box<[[AtomicU32; 2]]>,
+    queues: Box<[Waiters]>,
+    /// Numbers connections as they come, so that they are accepted in that order, whatever shards they are in:
+    /// programs that open several to one listener rely on it.
+    arrivals: AtomicU64,
 }
+
+#[derive(Debug)]
+struct Waiters {
+    ready: AtomicU32,
+    opening: AtomicU32,
+    /// The number of the one that waits longest, `NOBODY` if none does.
+    first: AtomicU64,
+}
+
+const NOBODY: u64 = u64::MAX;
 
 impl Backlog {
     pub(crate) fn new(shards: usize) -> Backlog {
-        Backlog { queues: (0..shards).map(|_| Default::default()).collect() }
+        let queue = |_| Waiters { ready: 0.into(), opening: 0.into(), first: NOBODY.into() };
+        Backlog { queues: (0..shards).map(queue).collect(), arrivals: 0.into() }
     }
 
     /// Connections that wait to be accepted in a shard.
     pub fn ready(&self, shard: usize) -> usize {
-        self.queues[shard][0].load(Ordering::Acquire) as usize
+        self.queues[shard].ready.load(Ordering::Acquire) as usize
     }
 
     /// The same in all shards.
     pub fn all_ready(&self) -> usize {
-        self.queues.iter().map(|queue| queue[0].load(Ordering::Acquire) as usize).sum()
+        self.queues.iter().map(|queue| queue.ready.load(Ordering::Acquire) as usize).sum()
     }
 
-    fn others(&self, own: u8, which: usize) -> usize {
+    /// The shard with the connection that waits longest.
+    pub fn next(&self) -> Option<usize> {
+        let firsts = self.queues.iter().map(|queue| queue.first.load(Ordering::Acquire)).enumerate();
+        let (shard, first) = firsts.min_by_key(|(_, first)| *first)?;
+        (first != NOBODY).then_some(shard)
+    }
+
+    fn others(&self, own: u8, length: impl Fn(&Waiters) -> &AtomicU32) -> usize {
         let others = self.queues.iter().enumerate().filter(|(shard, _)| *shard != usize::from(own));
-        others.map(|(_, queue)| queue[which].load(Ordering::Relaxed) as usize).sum()
+        others.map(|(_, queue)| length(queue).load(Ordering::Relaxed) as usize).sum()
     }
 }
 
@@ -345,24 +366,40 @@ impl Listener {
     /// Connections that wait to be accepted, in other shards as well.
     #[inline]
     pub(crate) fn waiting(&self) -> usize {
-        self.ready.len() + self.shared.as_ref().map_or(0, |(shared, own)| shared.others(*own, 0))
+        self.ready.len() + self.shared.as_ref().map_or(0, |(shared, own)| shared.others(*own, |q| &q.ready))
     }
 
     /// Half-open connections, in other shards as well.
     #[inline]
     pub(crate) fn opening(&self) -> usize {
-        self.half_open + self.shared.as_ref().map_or(0, |(shared, own)| shared.others(*own, 1))
+        self.half_open + self.shared.as_ref().map_or(0, |(shared, own)| shared.others(*own, |q| &q.opening))
     }
 
     /// Tells the other shards how long the queues are. After each change of them.
     #[inline]
     pub(crate) fn note(&self) {
         if let Some((shared, own)) = &self.shared {
-            let [ready, opening] = &shared.queues[usize::from(*own)];
-            ready.store(self.ready.len() as u32, Ordering::Release);
-            opening.store(self.half_open as u32, Ordering::Relaxed);
+            let queue = &shared.queues[usize::from(*own)];
+            let first = self.ready.front().map_or(NOBODY, |waiting| waiting.arrival);
+            queue.first.store(first, Ordering::Release);
+            queue.ready.store(self.ready.len() as u32, Ordering::Release);
+            queue.opening.store(self.half_open as u32, Ordering::Relaxed);
         }
     }
+
+    /// A connection waits to be accepted.
+    pub(crate) fn offer(&mut self, child: u32) {
+        let arrival = self.shared.as_ref().map_or(0, |(all, _)| all.arrivals.fetch_add(1, Ordering::Relaxed));
+        self.ready.push_back(Waiting { child, arrival });
+        self.note();
+    }
+}
+
+/// A connection in an accept queue.
+pub(crate) struct Waiting {
+    pub(crate) child: u32,
+    /// Its number among those of all shards.
+    pub(crate) arrival: u64,
 }
 
 /// A listener's queue.
@@ -370,7 +407,7 @@ impl Listener {
 pub(crate) struct Listener {
     pub(crate) backlog: usize,
     /// Established and not yet accepted.
-    pub(crate) ready: VecDeque<u32>,
+    pub(crate) ready: VecDeque<Waiting>,
     /// In SYN-RECEIVED.
     pub(crate) half_open: usize,
     /// Until when answers to SYN cookies may come.

@@ -259,7 +259,8 @@ impl Shard {
             None => {}
         }
         let news = News {
-            create: false,
+            // "If no entry exists, the advertisement SHOULD be silently discarded": it may be another shard's.
+            create: solicited && self.group.steering.shards() > 1,
             solicited,
             replace: flags & ndp::OVERRIDE != 0,
             router: Some(flags & ndp::ROUTER != 0),

@@ -679,4 +679,72 @@ mod loom_tests {
             assert!(!waits || bell.load(Ordering::SeqCst));
         });
     }
+
+    /// A shard with its inbox (`syscalls/src/net_poll.rs::Net::attend`): whoever has the lock takes from the ring.
+    struct Shard {
+        ring: Ring,
+        lock: AtomicU32,
+        taken: std::cell::UnsafeCell<(Option<Consumer>, u32)>,
+    }
+    // SAFETY: `taken` is reached under the lock alone.
+    unsafe impl Sync for Shard {}
+    // SAFETY: as above.
+    unsafe impl Send for Shard {}
+
+    impl Shard {
+        fn try_lock(&self) -> bool {
+            self.lock.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        }
+
+        /// The caller has the lock.
+        fn take_all(&self) {
+            // SAFETY: as said.
+            let (consumer, count) = unsafe { &mut *self.taken.get() };
+            let consumer = consumer.as_mut().unwrap();
+            while consumer.pop(&mut [0; 64]).unwrap().is_some() {
+                *count += 1;
+                let _ = consumer.release();
+            }
+        }
+
+        /// Gives it back, and looks after what came meanwhile.
+        fn unlock(&self) {
+            loop {
+                self.lock.store(0, Ordering::Release);
+                fence(Ordering::SeqCst);
+                if self.ring.positions.is_empty() || !self.try_lock() {
+                    return;
+                }
+                self.take_all();
+            }
+        }
+    }
+
+    #[test]
+    fn what_finds_the_shard_locked_is_taken_by_who_unlocks() {
+        loom::model(|| {
+            let ring = Ring { positions: Positions::new(), data: Default::default() };
+            let taken = std::cell::UnsafeCell::new((None, 0));
+            let shard = Arc::new(Shard { ring, lock: AtomicU32::new(1), taken });
+            let (mut producer, consumer) = ends(&shard.ring);
+            // SAFETY: nobody else has it yet.
+            unsafe { (*shard.taken.get()).0 = Some(consumer) };
+            let theirs = shard.clone();
+            let sender = loom::thread::spawn(move || {
+                for byte in 1..=2u8 {
+                    assert!(producer.push(8, Meta::default(), |b| b.fill(byte)).unwrap());
+                    let _ = producer.publish();
+                }
+                if theirs.try_lock() {
+                    theirs.take_all();
+                    theirs.unlock();
+                }
+            });
+            shard.take_all();
+            shard.unlock();
+            sender.join().unwrap();
+            // SAFETY: the other thread has ended.
+            assert_eq!(unsafe { (*shard.taken.get()).1 }, 2);
+        });
+    }
 }

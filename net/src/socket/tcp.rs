@@ -16,7 +16,7 @@ use crate::engine::receive::Act;
 use crate::engine::receive::DELAYED_ACK_MS;
 use crate::engine::segment::{Control, Header};
 use crate::engine::seq::Seq;
-use crate::engine::tcb::{Extra, Flags, Listener, T_ACK, T_KEEP, Tcb, ago};
+use crate::engine::tcb::{Extra, Flags, Listener, T_ACK, T_KEEP, Tcb, Waiting, ago};
 use crate::error::{Error, Result};
 use crate::ip::report::Unreachable;
 use crate::ports::{Families, Owner};
@@ -573,7 +573,7 @@ impl Shard {
         let Some(listener) = &mut self.tcp.sockets[index].listener else { return Err(Error::Invalid) };
         let child = listener.ready.pop_front();
         listener.note();
-        let child = child.ok_or(Error::WouldBlock)?;
+        let child = child.ok_or(Error::WouldBlock)?.child;
         let tcb = &mut self.tcp.sockets[child];
         tcb.flags -= Flags::CHILD | Flags::MORE;
         if !tcb.has(Flags::FAST_OPEN) {
@@ -946,7 +946,7 @@ impl Shard {
         tcb.news |= Ready::all() - (Ready::ERROR | Ready::URGENT);
         let port = tcb.key.local_port;
         let name = SocketId::new(Kind::Tcp, index, tcb.generation).on(self.config.shard);
-        let (mut waiting, mut is_replica) = (Default::default(), false);
+        let (mut waiting, mut is_replica) = (alloc::collections::VecDeque::new(), false);
         if let Some(mut listener) = tcb.listener.take() {
             (waiting, is_replica) = (core::mem::take(&mut listener.ready), listener.is_replica);
             listener.half_open = 0;
@@ -956,7 +956,7 @@ impl Shard {
         if !is_replica {
             self.tcp.ports.lock().unbind(port, name);
         }
-        for child in waiting {
+        for Waiting { child, .. } in waiting {
             self.tcp.sockets[child].flags -= Flags::CHILD;
             self.reset_now(child);
         }
