@@ -36,6 +36,8 @@ pub(crate) struct Search(Lock<State>);
 struct State {
     /// When the last look was to be, or the next one is.
     due: Option<Instant>,
+    /// When the last look was.
+    looked: Option<Instant>,
     /// What nothing referred to at the last look.
     suspects: Vec<(SocketId, u64)>,
 }
@@ -46,18 +48,23 @@ impl Search {
     pub(crate) fn begin(self: &Arc<Search>) {
         let now = time::now();
         if self.0.lock().due.is_none_or(|due| due <= now) {
-            self.arm(now.after(APART_NS));
+            let due = now.after(APART_NS);
+            rt::timer_add(due, self.clone());
+            self.0.lock().due = Some(due);
         }
-    }
-
-    fn arm(self: &Arc<Search>, due: Instant) {
-        rt::timer_add(due, self.clone());
-        self.0.lock().due = Some(due);
     }
 }
 
 impl rt::Expire for Search {
     fn expire(&self, now: Instant) {
+        {
+            // Two may have been armed at once; what only the other saw a moment ago is suspected by nobody yet.
+            let mut state = self.0.lock();
+            if state.looked.is_some_and(|looked| now < looked.after(APART_NS / 2)) {
+                return;
+            }
+            state.looked = Some(now);
+        }
         let unreferred = unreferred();
         let mut lost = Vec::new();
         let again = {
@@ -70,7 +77,7 @@ impl rt::Expire for Search {
         };
         lost.into_iter().for_each(|(id, cookie)| net_poll::close(id, cookie));
         if again {
-            root().lost.arm(now.after(APART_NS));
+            root().lost.begin();
         }
     }
 }

@@ -7,6 +7,7 @@
 //! drops the circle (the idea of Linux's net/unix/garbage.c).
 
 use crate::file::OpenFile;
+use crate::inet_socket::InetSocket;
 use crate::process::root;
 use crate::unix_socket::UnixSocket;
 use alloc::collections::BTreeMap;
@@ -15,12 +16,12 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use platform::sync::Lock;
 
-/// Descriptions in messages.
+/// Sockets in messages.
 #[derive(Default)]
 pub struct InFlight {
     /// How many of them are AF_UNIX sockets: mostly none.
-    sockets: AtomicUsize,
-    /// All, by the description's address, with the number of messages that hold it.
+    local: AtomicUsize,
+    /// All, those of the engine too, by the description's address, with the number of messages that hold it.
     files: Lock<BTreeMap<usize, (usize, Weak<OpenFile>)>>,
     collecting: AtomicBool,
 }
@@ -33,7 +34,7 @@ impl InFlight {
     /// None.
     pub const fn new() -> InFlight {
         InFlight {
-            sockets: AtomicUsize::new(0),
+            local: AtomicUsize::new(0),
             files: Lock::new(BTreeMap::new()),
             collecting: AtomicBool::new(false),
         }
@@ -41,16 +42,21 @@ impl InFlight {
 
     /// A message takes or gives up a description.
     pub fn note(&self, open: &Arc<OpenFile>, comes: bool) {
-        let is_socket = usize::from(socket(open).is_some());
+        let is_local = socket(open).is_some();
+        // Other files are in no hurry to be found; and whoever is killed here may leave the map damaged.
+        if !is_local && open.downcast::<InetSocket>().is_none() {
+            return;
+        }
+        let local = usize::from(is_local);
         let mut files = self.files.lock();
         let (held, _) = files.entry(address(open)).or_insert_with(|| {
-            self.sockets.fetch_add(is_socket, Ordering::Release);
+            self.local.fetch_add(local, Ordering::Release);
             (0, Arc::downgrade(open))
         });
         *held = if comes { *held + 1 } else { held.saturating_sub(1) };
         if *held == 0 {
             files.remove(&address(open));
-            self.sockets.fetch_sub(is_socket, Ordering::Release);
+            self.local.fetch_sub(local, Ordering::Release);
         }
     }
 
@@ -63,7 +69,7 @@ impl InFlight {
 /// A socket's descriptor was closed: looks for circles, if any socket is under way at all.
 pub(crate) fn collect() {
     let flight = &root().in_flight;
-    if flight.sockets.load(Ordering::Acquire) == 0 || flight.collecting.swap(true, Ordering::AcqRel) {
+    if flight.local.load(Ordering::Acquire) == 0 || flight.collecting.swap(true, Ordering::AcqRel) {
         return;
     }
     // What is dropped may close more sockets, which come here and go away again; the loop sees them.
