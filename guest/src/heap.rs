@@ -84,6 +84,11 @@ pub(crate) fn before_fork() {
     private().lock_all();
 }
 
+/// A host thread of this process ends in order: the cache of that number was its.
+pub(crate) fn ending(cache: u32, owner: u32) {
+    arena().release_left(cache, owner, sched::vcpu::cache_index());
+}
+
 /// It was copied. `Some` in the child: which caches the parent used.
 pub(crate) fn after_fork(child_of: Option<&sched::fork::Caches<'_>>) {
     // SAFETY: locked by `before_fork`; the child's copy of the locks is its own.

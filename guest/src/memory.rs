@@ -324,6 +324,20 @@ impl Heap {
         left.at.set(at);
     }
 
+    /// Gives back what the owner of a cache has left by `realloc`: it ends in order, and names it no more. `own`: the
+    /// caller's cache.
+    pub(crate) fn release_left(&self, cache: u32, owner: u32, own: u32) {
+        let Some(left) = self.left.get(cache as usize).filter(|left| left.owner.get() == owner) else {
+            return;
+        };
+        let (at, size) = (left.at.replace(ptr::null_mut()), left.size.get());
+        in_order();
+        if !at.is_null() {
+            // SAFETY: as in `release_later`.
+            unsafe { self.release(at, Layout::from_size_align_unchecked(size, 1), own) };
+        }
+    }
+
     /// Whether a block of layout `old` can hold `new_size` bytes as it is.
     pub(crate) fn fits_in_place(old: Layout, new_size: usize) -> bool {
         match Layout::from_size_align(new_size, old.align()) {

@@ -55,6 +55,7 @@ mod with_loader {
             before_sleep: |_| syscalls::net_poll::before_sleep(),
             after_sleep: |_| syscalls::net_poll::after_sleep(),
             before_fork: crate::heap::before_fork,
+            ending: crate::heap::ending,
             after_fork: |child_of| {
                 crate::heap::after_fork(child_of.as_ref());
                 if child_of.is_some() {

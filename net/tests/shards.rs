@@ -379,7 +379,7 @@ fn cut(frame: &[u8]) -> Vec<Vec<u8>> {
     let piece = |bytes: &[u8], offset: usize, more: u16| {
         let mut piece = [head, bytes].concat();
         piece[16..18].copy_from_slice(&(20 + bytes.len() as u16).to_be_bytes());
-        piece[20..22].copy_from_slice(&(offset as u16 / 8 | more << 13).to_be_bytes());
+        piece[20..22].copy_from_slice(&((offset as u16 / 8) | (more << 13)).to_be_bytes());
         piece[24..26].fill(0);
         let sum = piece[14..34].chunks(2).map(|w| u32::from(u16::from_be_bytes([w[0], w[1]]))).sum::<u32>();
         let sum = (sum & 0xffff) + (sum >> 16);

@@ -323,6 +323,7 @@ fn adopt(gone: u32) {
 pub fn die(signal: i32) -> ! {
     let _ = thread::current();
     vcpu::halt_others();
+    vcpu::tell_ending();
     platform::thread::die_by_signal(signal)
 }
 
@@ -331,5 +332,6 @@ pub fn die(signal: i32) -> ! {
 pub fn exit(status: i32) -> ! {
     let _ = thread::current();
     vcpu::halt_others();
+    vcpu::tell_ending();
     platform::thread::exit_group(status)
 }

@@ -49,6 +49,9 @@ pub struct Hooks {
     pub before_fork: fn(),
     /// It was copied, or that failed. `Some` in the child: which caches of it the parent used.
     pub after_fork: fn(child_of: Option<crate::fork::Caches<'_>>),
+    /// The calling host process ends by itself: of each of its host threads the number of its cache and its word
+    /// ([`crate::owner`]). None of the others runs any more.
+    pub ending: fn(cache: u32, owner: u32),
     /// A host process of the family has ended, by itself or killed; nothing of it runs any more. In the
     /// kernel of another one, on any context.
     pub process_gone: fn(process: &Arc<Process>),
@@ -71,6 +74,7 @@ impl Hooks {
             exited: |_| (),
             before_fork: || (),
             after_fork: |_| (),
+            ending: |_, _| (),
             process_gone: |_| (),
         }
     }

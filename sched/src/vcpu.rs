@@ -654,6 +654,12 @@ pub(crate) fn halt_others() {
     }
 }
 
+/// Tells `hooks.ending` of all vCPUs. After [`halt_others`].
+pub(crate) fn tell_ending() {
+    let process = process();
+    process.vcpus.iter().for_each(|block| (process.hooks.ending)(block.cache.get(), block.owner.get()));
+}
+
 /// Leaves the current thread's stack for the next ready thread or the loop; comes back when the
 /// thread runs again, perhaps on another vCPU.
 pub(crate) fn switch_away(after: After) {
