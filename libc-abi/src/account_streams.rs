@@ -148,6 +148,19 @@ pub(crate) unsafe fn field<'a>(text: *const c_char) -> Option<&'a [u8]> {
     (!text.iter().any(|b| matches!(b, b':' | b'\n'))).then_some(text)
 }
 
+/// A list's names between commas; null is empty. `None` if one holds what ends it.
+pub(crate) unsafe fn list(mut at: *mut *mut c_char) -> Option<Vec<u8>> {
+    let mut names = Vec::new();
+    // SAFETY: null, or the program's null-terminated list of strings.
+    unsafe {
+        while !at.is_null() && !(*at).is_null() {
+            names.push(field(*at).filter(|name| !name.contains(&b','))?);
+            at = at.add(1);
+        }
+    }
+    Some(names.join(&b','))
+}
+
 /// A NIS entry has no numbers.
 fn is_nis(name: &[u8]) -> bool {
     matches!(name.first(), Some(b'+' | b'-'))
@@ -192,17 +205,8 @@ unsafe fn group_line(g: &group) -> Option<Vec<u8>> {
     unsafe {
         let (name, password) = (field(g.gr_name)?, field(g.gr_passwd)?);
         let id = if is_nis(name) { "".into() } else { format!("{}", g.gr_gid) };
-        let mut members = Vec::new();
-        let mut at = g.gr_mem;
-        while !at.is_null() && !(*at).is_null() {
-            let member = field(*at)?;
-            if member.contains(&b',') {
-                return None;
-            }
-            members.push(member);
-            at = at.add(1);
-        }
-        (!name.is_empty()).then(|| [name, password, id.as_bytes(), &members.join(&b',')].join(&b':'))
+        let members = list(g.gr_mem)?;
+        (!name.is_empty()).then(|| [name, password, id.as_bytes(), &members].join(&b':'))
     }
 }
 

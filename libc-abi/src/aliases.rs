@@ -3,7 +3,7 @@
 //! A record is a name, a colon and members between commas; lines that begin with a blank go on with it.
 //! `:include:FILE` stands for the members in a file, one or more a line.
 
-use crate::netdb::files;
+use crate::netdb::files::{self, without_comment};
 use crate::netdb::inet::bytes;
 use crate::netdb::nss;
 use crate::netdb::pack::{Packer, Record, Slot, reentrant};
@@ -88,10 +88,6 @@ fn add(members: &mut Vec<Vec<u8>>, line: &[u8], include: &dyn Fn(&CStr) -> Optio
             }
         }
     }
-}
-
-fn without_comment(line: &[u8]) -> &[u8] {
-    &line[..line.iter().position(|&b| b == b'#').unwrap_or(line.len())]
 }
 
 /// Blanks before a member are passed over, those behind it are its own.

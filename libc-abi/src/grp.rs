@@ -49,12 +49,11 @@ impl Line for Group {
     const PATH: &'static CStr = c"/etc/group";
     fn parse(line: &[u8]) -> Option<Self> {
         let [name, password, gid, members] = fields::<4>(line)?;
-        let members = members.split(|&b| b == b',').map(<[u8]>::trim_ascii).filter(|m| !m.is_empty());
         Some(Group {
             name: name.to_vec(),
             password: password.to_vec(),
             gid: id(gid)?,
-            members: members.map(<[u8]>::to_vec).collect(),
+            members: files::names(members),
         })
     }
 }

@@ -1,7 +1,7 @@
 //! The shadow group database `/etc/gshadow`: getsgnam(3) and its kin, from the file, a string or a stream.
 
-use crate::account_streams::{field, invalid, read_next, read_reentrant, write};
-use crate::netdb::files::{Line, Position, find};
+use crate::account_streams::{field, invalid, list, read_next, read_reentrant, write};
+use crate::netdb::files::{Line, Position, find, names};
 use crate::netdb::inet::bytes;
 use crate::netdb::pack::{Packer, Record, Slot, reentrant};
 use crate::pwd::{fields, next};
@@ -49,11 +49,7 @@ impl Line for SecretGroup {
     const PATH: &'static CStr = c"/etc/gshadow";
     fn parse(line: &[u8]) -> Option<Self> {
         let [name, password, administrators, members] = fields::<4>(line)?;
-        let list = |text: &[u8]| {
-            let names = text.split(|&b| b == b',').map(<[u8]>::trim_ascii).filter(|name| !name.is_empty());
-            names.map(<[u8]>::to_vec).collect()
-        };
-        let (administrators, members) = (list(administrators), list(members));
+        let (administrators, members) = (names(administrators), names(members));
         Some(SecretGroup { name: name.to_vec(), password: password.to_vec(), administrators, members })
     }
 }
@@ -129,21 +125,9 @@ unsafe fn line_of(g: &sgrp) -> Option<Vec<u8>> {
     // SAFETY: the structure's strings and its null-terminated lists.
     unsafe {
         let (name, password) = (field(g.sg_namp)?, field(g.sg_passwd)?);
-        let line = [name, password, &list_of(g.sg_adm)?, &list_of(g.sg_mem)?].join(&b':');
+        let line = [name, password, &list(g.sg_adm)?, &list(g.sg_mem)?].join(&b':');
         (!name.is_empty()).then_some(line)
     }
-}
-
-unsafe fn list_of(mut at: *mut *mut c_char) -> Option<Vec<u8>> {
-    let mut names = Vec::new();
-    // SAFETY: null, or the program's null-terminated list of strings.
-    unsafe {
-        while !at.is_null() && !(*at).is_null() {
-            names.push(field(*at).filter(|name| !name.contains(&b','))?);
-            at = at.add(1);
-        }
-    }
-    Some(names.join(&b','))
 }
 
 #[cfg(test)]

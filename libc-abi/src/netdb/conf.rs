@@ -193,8 +193,8 @@ pub fn host_steps() -> Vec<Step> {
 pub fn parse_steps(text: &[u8]) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     let line = files::lines(text).find_map(|line| {
-        let end = line.iter().position(|&b| b == b'#').unwrap_or(line.len());
-        line[..end].trim_ascii_start().strip_prefix(b"hosts")?.trim_ascii_start().strip_prefix(b":")
+        let line = files::without_comment(line).trim_ascii_start();
+        line.strip_prefix(b"hosts")?.trim_ascii_start().strip_prefix(b":")
     });
     // A module that we do not have leaves its actions behind; they are its own.
     let mut last_is_known = false;

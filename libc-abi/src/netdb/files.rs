@@ -3,6 +3,7 @@
 
 use super::pack::Record;
 use crate::kcall;
+use crate::types::c_int;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ffi::CStr;
@@ -61,8 +62,26 @@ pub fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// The words of a line, up to a `#`.
 pub fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let end = line.iter().position(|&b| b == b'#').unwrap_or(line.len());
-    line[..end].split(|b| b.is_ascii_whitespace()).filter(|w| !w.is_empty())
+    without_comment(line).split(|b| b.is_ascii_whitespace()).filter(|w| !w.is_empty())
+}
+
+/// A line up to a `#`.
+pub fn without_comment(line: &[u8]) -> &[u8] {
+    &line[..line.iter().position(|&b| b == b'#').unwrap_or(line.len())]
+}
+
+/// The words of a line that gives a name a number: the name, the number, and other names.
+pub fn numbered(line: &[u8]) -> Option<(Vec<u8>, c_int, Vec<Vec<u8>>)> {
+    let mut words = words(line);
+    let name = words.next()?.to_vec();
+    let number = c_int::try_from(number(words.next()?)?).ok()?;
+    Some((name, number, words.map(<[u8]>::to_vec).collect()))
+}
+
+/// Names between commas, without blanks around them.
+pub fn names(list: &[u8]) -> Vec<Vec<u8>> {
+    let names = list.split(|&b| b == b',').map(<[u8]>::trim_ascii).filter(|name| !name.is_empty());
+    names.map(<[u8]>::to_vec).collect()
 }
 
 /// The first record that is wanted.

@@ -1,6 +1,6 @@
 //! `/etc/rpc`: getrpcbyname(3) and its kin.
 
-use super::files::{Line, Position, find, number, words};
+use super::files::{Line, Position, find, numbered};
 use super::inet::bytes;
 use super::pack::{Packer, Record, Slot, reentrant};
 use crate::pwd::next;
@@ -42,10 +42,8 @@ impl Record for Program {
 impl Line for Program {
     const PATH: &'static CStr = c"/etc/rpc";
     fn parse(line: &[u8]) -> Option<Self> {
-        let mut words = words(line);
-        let name = words.next()?.to_vec();
-        let number = c_int::try_from(number(words.next()?)?).ok()?;
-        Some(Program { name, aliases: words.map(<[u8]>::to_vec).collect(), number })
+        let (name, number, aliases) = numbered(line)?;
+        Some(Program { name, aliases, number })
     }
 }
 

@@ -1,6 +1,6 @@
 //! `/etc/services` and `/etc/protocols`: getservbyname(3), getprotobyname(3) and their kin.
 
-use super::files::{Line, Position, find, number, words};
+use super::files::{Line, Position, find, number, numbered, words};
 use super::inet::bytes;
 use super::pack::{Packer, Record, Slot, reentrant};
 use crate::types::{c_char, c_int};
@@ -100,10 +100,8 @@ impl Record for Protocol {
 impl Line for Protocol {
     const PATH: &'static CStr = c"/etc/protocols";
     fn parse(line: &[u8]) -> Option<Self> {
-        let mut words = words(line);
-        let name = words.next()?.to_vec();
-        let number = number(words.next()?).filter(|&n| n <= c_int::MAX as u64)? as c_int;
-        Some(Protocol { name, aliases: words.map(<[u8]>::to_vec).collect(), number })
+        let (name, number, aliases) = numbered(line)?;
+        Some(Protocol { name, aliases, number })
     }
 }
 
