@@ -312,20 +312,17 @@ impl Heap {
             // SAFETY: the caller's promise.
             return unsafe { self.release(at, layout, cache) };
         };
-        let (before, size) = (left.at.replace(ptr::null_mut()), left.size.get());
+        self.release_left(cache, owner, cache);
+        // Another owner's is given up.
+        left.at.set(ptr::null_mut());
         in_order();
-        if !before.is_null() && left.owner.get() == owner {
-            // SAFETY: left by this owner, with the size that is rounded already; by now it is named nowhere.
-            unsafe { self.release(before, Layout::from_size_align_unchecked(size, 1), cache) };
-        }
         left.size.set(rounded(layout));
         left.owner.set(owner);
         in_order();
         left.at.set(at);
     }
 
-    /// Gives back what the owner of a cache has left by `realloc`: it ends in order, and names it no more. `own`: the
-    /// caller's cache.
+    /// Gives back what the owner of a cache has left by `realloc`, and names no more. `own`: the caller's cache.
     pub(crate) fn release_left(&self, cache: u32, owner: u32, own: u32) {
         let Some(left) = self.left.get(cache as usize).filter(|left| left.owner.get() == owner) else {
             return;
@@ -333,7 +330,7 @@ impl Heap {
         let (at, size) = (left.at.replace(ptr::null_mut()), left.size.get());
         in_order();
         if !at.is_null() {
-            // SAFETY: as in `release_later`.
+            // SAFETY: left by this owner, with the size that is rounded already; by now it is named nowhere.
             unsafe { self.release(at, Layout::from_size_align_unchecked(size, 1), own) };
         }
     }
