@@ -2,10 +2,10 @@
 //! hubs of sockets what changed.
 //!
 //! One [`Stack`] for each shard holds an engine and the registry of its sockets, behind one lock that is held for
-//! the length of an engine operation. There are as many shards as the guest has vCPUs; a vCPU has one that is its own
-//! ([`own`]): its sockets begin there, its polls take care of it first. The frame of a flow is taken by the vCPU that
-//! polls the device, which is the flow's in the best case; else it goes through the shard's inbox, and whoever has the
-//! shard takes it from there. A vCPU that has nothing to do serves other shards as well if nobody else does.
+//! the length of an engine operation. A guest has one shard or as many as `--shards` says; a vCPU has one that is
+//! its own ([`own`]): its sockets begin there, its polls take care of it first. The frame of a flow is taken by the vCPU
+//! that polls the device, which is the flow's in the best case; else it goes through the shard's inbox, and whoever has
+//! the shard takes it from there. A vCPU that has nothing to do serves other shards as well if nobody else does.
 //!
 //! Lock order: stacks by their numbers, then the device, then an inbox's sending end; a stack, then a hub, then the
 //! scheduler. A thread never waits for frames here; it parks on its socket's hub.
