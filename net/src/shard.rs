@@ -296,7 +296,7 @@ impl Shard {
                 continue;
             }
             let news = core::mem::take(&mut tcb.news);
-            let ready = tcb.ready(&self.config.limits);
+            let ready = tcb.ready_for_owner(&self.config.limits);
             let id = SocketId::new(Kind::Tcp, index, tcb.generation).on(self.config.shard);
             return Some(Event { id, cookie: tcb.cookie, ready, news });
         }
@@ -346,9 +346,9 @@ impl Shard {
     }
 
     /// What the socket is ready for. A closed identifier is ready for nothing.
-    pub fn ready(&self, id: SocketId) -> Ready {
+    pub fn ready(&mut self, id: SocketId) -> Ready {
         if let Ok(index) = self.tcp_index(id) {
-            self.tcp.sockets[index].ready(&self.config.limits)
+            self.tcp.sockets[index].ready_for_owner(&self.config.limits)
         } else if let Ok(index) = self.udp_index(id) {
             self.udp.sockets[index].ready()
         } else if let Ok(index) = self.raw_index(id) {

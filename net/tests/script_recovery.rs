@@ -5,6 +5,7 @@
 mod common;
 mod peer;
 
+use net::Ready;
 use peer::*;
 
 fn segments(from: u32, to: u32) -> Vec<(u32, usize)> {
@@ -53,6 +54,24 @@ fn rfc8985_6_2_the_reordering_window_ends_by_time() {
     assert!(c.sent(&early).is_empty(), "{early:?}");
     let due = c.pass(3);
     assert_eq!(c.sent(&due), [(0, 1000)], "a quarter of the round trip");
+}
+
+/// The buffer follows the congestion window, so a loss can leave too much in it for a writer that found room before.
+/// Who has been told so must be told of the end of it, though no send was ever refused.
+#[test]
+fn a_loss_takes_room_and_an_acknowledgement_tells_when_it_is_back() {
+    let mut c = Conn::with(SACK, |config| config.limits.sndbuf.0 = 4_000);
+    c.write(13_000);
+    c.pass(10);
+    assert!(c.script.shard.ready(c.id).contains(Ready::WRITABLE), "two thirds of twice ten segments");
+    for right in [2000, 3000, 4000] {
+        c.sack(0, &[(1000, right)]);
+    }
+    assert!(!c.script.shard.ready(c.id).contains(Ready::WRITABLE), "more than two thirds of what is left");
+    while c.script.shard.next_event().is_some() {}
+    c.ack(10_000);
+    let event = c.script.shard.next_event().expect("room");
+    assert!(event.id == c.id && event.news.contains(Ready::WRITABLE), "{:?}", event.news);
 }
 
 #[test]

@@ -317,7 +317,7 @@ impl InetSocket {
             let waiting = backlog.all_ready() > 0;
             return if waiting { net::Ready::READABLE } else { net::Ready::empty() };
         }
-        let (stack, id) = self.stack();
+        let (mut stack, id) = self.stack();
         stack.shard.ready(id)
     }
 
@@ -729,7 +729,7 @@ impl Socket for InetSocket {
         if let Some(error) = self.take_error() {
             return Err(error);
         }
-        let (stack, id) = self.stack();
+        let (mut stack, id) = self.stack();
         if stack.shard.peer(id).is_some()
             && stack.shard.ready(id).intersects(net::Ready::WRITABLE | net::Ready::HANGUP)
         {

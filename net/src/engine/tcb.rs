@@ -751,6 +751,16 @@ impl Tcb {
         ready
     }
 
+    /// The same for who acts on it: if it waits for room now, it is told when there is some. Not only a send can have
+    /// taken the room: with the congestion window the buffer shrinks under what is queued.
+    pub(crate) fn ready_for_owner(&mut self, limits: &Limits) -> Ready {
+        let ready = self.ready(limits);
+        if !ready.contains(Ready::WRITABLE) {
+            self.flags |= Flags::WANTS_ROOM;
+        }
+        ready
+    }
+
     /// As [`Self::fail`], for what a segment or a timer did.
     pub(super) fn fail_counted(&mut self, error: Error, pool: &mut Pool) {
         if matches!(self.state, TcpState::Established | TcpState::CloseWait) {
