@@ -557,6 +557,19 @@ impl Shard {
         rows
     }
 
+    /// The sockets that somebody is to close: without those that are closed already, and without connections that wait
+    /// to be accepted or admitted, which their listener closes.
+    pub fn owned(&self) -> impl Iterator<Item = SocketId> {
+        const OTHERS: Flags = Flags::ORPHAN.union(Flags::CHILD).union(Flags::HELD);
+        let shard = self.config.shard;
+        let tcp = self.tcp.sockets.iter().filter(|(_, tcb)| !tcb.flags.intersects(OTHERS));
+        let tcp = tcp.map(move |(index, tcb)| SocketId::new(Kind::Tcp, index, tcb.generation).on(shard));
+        let udp = self.udp.sockets.iter().filter(|(_, socket)| socket.open);
+        let udp = udp.map(|(index, socket)| SocketId::new(Kind::Udp, index, socket.generation));
+        let raw = self.raw.sockets.iter();
+        tcp.chain(udp).chain(raw.map(|(index, socket)| SocketId::new(Kind::Raw, index, socket.generation)))
+    }
+
     /// Whether a socket is bound to the port, or a connection uses it (its TIME-WAIT included).
     pub fn is_port_used(&self, udp: bool, port: u16) -> bool {
         if udp { self.udp.ports.is_used(port) } else { self.tcp.ports.lock().is_used(port) }

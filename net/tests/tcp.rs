@@ -44,6 +44,27 @@ fn opens_talks_and_closes() {
     assert_eq!(world.client.deadline(), None);
 }
 
+/// What an owner may have lost: not what a listener or the engine itself will close.
+#[test]
+fn tells_which_sockets_have_an_owner() {
+    let mut world = World::new();
+    let listener = world.listen(81, 8);
+    let before: Vec<_> = world.server.owned().collect();
+    assert!(before.contains(&listener));
+    let client = world.connect(81);
+    world.settle();
+    assert!(world.client.owned().any(|id| id == client));
+    assert_eq!(world.server.owned().count(), before.len(), "one that waits to be accepted is the listener's");
+    let (accepted, _) = world.server.tcp_accept(listener).unwrap();
+    assert!(world.server.owned().any(|id| id == accepted));
+    world.server.close(accepted);
+    assert!(world.server.owned().all(|id| id != accepted), "it waits for its peer, and is nobody's");
+    let udp = world.server.udp_open().unwrap();
+    assert!(world.server.owned().any(|id| id == udp));
+    world.server.close(udp);
+    assert!(world.server.owned().eq(before));
+}
+
 #[test]
 fn refuses_where_nobody_listens() {
     let mut world = World::new();

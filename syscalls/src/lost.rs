@@ -58,10 +58,12 @@ impl Search {
 impl rt::Expire for Search {
     fn expire(&self, now: Instant) {
         {
-            // Two may have been armed at once; what only the other saw a moment ago is suspected by nobody yet.
+            // Two may have been armed at once. What the other suspected a moment ago is not looked at again yet, but
+            // it may have relied on this look.
             let mut state = self.0.lock();
             if state.looked.is_some_and(|looked| now < looked.after(APART_NS / 2)) {
-                return;
+                drop(state);
+                return root().lost.begin();
             }
             state.looked = Some(now);
         }
@@ -75,7 +77,7 @@ impl rt::Expire for Search {
             }
             !state.suspects.is_empty()
         };
-        lost.into_iter().for_each(|(id, cookie)| net_poll::close(id, cookie));
+        lost.into_iter().for_each(|(id, cookie)| net_poll::close_lost(id, cookie));
         if again {
             root().lost.begin();
         }
@@ -85,8 +87,8 @@ impl rt::Expire for Search {
 /// Sockets that the engine keeps for somebody and that nothing refers to. They are asked for first: one that is made
 /// meanwhile is not among them.
 fn unreferred() -> Vec<(SocketId, u64)> {
-    let mut registered = Vec::new();
-    net_poll::each(|stack| registered.extend(stack.registered()));
+    let mut owned = Vec::new();
+    net_poll::each(|stack| owned.extend(stack.owned()));
     let mut seen = BTreeSet::new();
     let mut see = |open: &OpenFile| {
         if let Some(socket) = open.downcast::<InetSocket>() {
@@ -100,6 +102,6 @@ fn unreferred() -> Vec<(SocketId, u64)> {
         process.tasks().iter().for_each(|task| task.stay.each_file(&mut see));
     }
     root().in_flight.files().iter().for_each(|open| see(open));
-    registered.retain(|(id, _)| !seen.contains(id));
-    registered
+    owned.retain(|(id, _)| !seen.contains(id));
+    owned
 }

@@ -14,6 +14,7 @@ use crate::hub::{Events, Hub};
 use crate::net_device::{Backend, Notice};
 use crate::net_link::{Facts, Lane, Sending, Sorter, store};
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering, fence};
@@ -379,6 +380,14 @@ impl Stack {
         }
     }
 
+    /// As [`Stack::close`], for one that may not be registered.
+    fn close_lost(&mut self, id: SocketId, cookie: u64) {
+        match cookie {
+            0 if self.shard.owned().any(|owned| owned == id) => self.shard.close(id),
+            _ => self.close(id, cookie),
+        }
+    }
+
     fn has(&self, id: SocketId, cookie: u64) -> bool {
         let entry = index_of(cookie).and_then(|index| self.hubs.get(index)?.as_ref());
         entry.is_some_and(|(there, _)| *there == id)
@@ -392,11 +401,14 @@ impl Stack {
         }
     }
 
-    /// The sockets that are registered, with their cookies.
-    pub(crate) fn registered(&self) -> impl Iterator<Item = (SocketId, u64)> {
+    /// The sockets that somebody is to close, with their cookies. 0: not registered yet, or no more.
+    pub(crate) fn owned(&self) -> Vec<(SocketId, u64)> {
         let shard = self.shard.number();
         let named = self.hubs.iter().enumerate();
-        named.filter_map(move |(index, entry)| Some((entry.as_ref()?.0, cookie(index, shard))))
+        let named = named.filter_map(|(index, entry)| Some((entry.as_ref()?.0, cookie(index, shard))));
+        let mut owned: BTreeMap<SocketId, u64> = self.shard.owned().map(|id| (id, 0)).collect();
+        owned.extend(named);
+        owned.into_iter().collect()
     }
 
     /// Takes over what the home shard has said since.
@@ -739,6 +751,11 @@ pub(crate) fn work() -> Vec<[u64; 3]> {
         [stack.shard.packets(), stack.inbox.as_ref().map_or(0, Inbox::taken), dropped]
     };
     net.lanes.iter().enumerate().map(row).collect()
+}
+
+/// Closes an engine socket that nobody has any more (`lost.rs`).
+pub(crate) fn close_lost(id: SocketId, cookie: u64) {
+    at(id.shard()).close_lost(id, cookie);
 }
 
 /// Closes an engine socket, if that has not been done, and forgets its hub.
