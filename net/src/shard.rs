@@ -562,11 +562,11 @@ impl Shard {
     pub fn owned(&self) -> impl Iterator<Item = SocketId> {
         const OTHERS: Flags = Flags::ORPHAN.union(Flags::CHILD).union(Flags::HELD);
         let shard = self.config.shard;
-        let tcp = self.tcp.sockets.iter().filter(|(_, tcb)| !tcb.flags.intersects(OTHERS));
+        let tcp = self.tcp.sockets.in_use().filter(|(_, tcb)| !tcb.flags.intersects(OTHERS));
         let tcp = tcp.map(move |(index, tcb)| SocketId::new(Kind::Tcp, index, tcb.generation).on(shard));
         let udp = self.udp.sockets.iter().filter(|(_, socket)| socket.open);
         let udp = udp.map(|(index, socket)| SocketId::new(Kind::Udp, index, socket.generation));
-        let raw = self.raw.sockets.iter();
+        let raw = self.raw.sockets.in_use();
         tcp.chain(udp).chain(raw.map(|(index, socket)| SocketId::new(Kind::Raw, index, socket.generation)))
     }
 

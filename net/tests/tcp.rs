@@ -62,7 +62,9 @@ fn tells_which_sockets_have_an_owner() {
     let udp = world.server.udp_open().unwrap();
     assert!(world.server.owned().any(|id| id == udp));
     world.server.close(udp);
-    assert!(world.server.owned().eq(before));
+    world.client.close(client);
+    world.pass(61_000);
+    assert!(world.server.owned().eq(before) && world.client.owned().next().is_none(), "slots that are free");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Control blocks in pages: an index is stable, growth copies nothing.
 
-use alloc::vec::Vec;
+use alloc::{vec, vec::Vec};
 
 /// Values in a page: so many that the list of pages stays in the first-level cache.
 const PAGE: usize = 1024;
@@ -45,6 +45,13 @@ impl<T: Default> Slab<T> {
     #[inline]
     pub(crate) fn get(&self, index: u32) -> Option<&T> {
         self.pages.get(index as usize / PAGE)?.get(index as usize % PAGE)
+    }
+
+    /// The values in use, with their index. It takes a list of the others: not for the way of a packet.
+    pub(crate) fn in_use(&self) -> impl Iterator<Item = (u32, &T)> {
+        let mut free = vec![false; self.pages.iter().map(Vec::len).sum()];
+        self.free.iter().for_each(|&index| free[index as usize] = true);
+        self.iter().filter(move |(index, _)| !free[*index as usize])
     }
 
     /// All values ever made, with their index.
