@@ -18,6 +18,8 @@ mod door;
 #[cfg(feature = "program")]
 mod exec;
 mod heap;
+#[cfg(feature = "program")]
+mod image;
 mod memory;
 mod message;
 #[cfg(feature = "program")]

@@ -54,7 +54,10 @@ mod with_loader {
             deadline: |_| syscalls::net_poll::deadline(),
             before_sleep: |_| syscalls::net_poll::before_sleep(),
             after_sleep: |_| syscalls::net_poll::after_sleep(),
-            before_fork: crate::heap::before_fork,
+            before_fork: || {
+                crate::image::copy_tables_at_forks();
+                crate::heap::before_fork();
+            },
             ending: crate::heap::ending,
             after_fork: |child_of| {
                 crate::heap::after_fork(child_of.as_ref());
