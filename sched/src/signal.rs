@@ -55,6 +55,7 @@ const SIG_IGN: usize = 1;
 const SYS_USER_DISPATCH: i32 = 2;
 /// Handler stack of a vCPU: room for the host's frame with every extension, and the report.
 const HANDLER_STACK: usize = 128 * 1024;
+const MADV_DONTFORK: usize = 10;
 /// Where it lies in the vCPU's slot, behind the loop's stack and a gap.
 const HANDLER_OFFSET: usize = 512 * 1024;
 const _: () =
@@ -135,11 +136,15 @@ fn set_handler(signal: i32, handler: usize, mask: u64) -> Result<usize> {
 }
 
 /// For the calling vCPU, number `slot` of its process: handler stack, the `syscall` door, the preemption
-/// timer; then unblocks. In a forked process the stack may be a copy of the parent's, which serves as well.
+/// timer; then unblocks. A forked process makes its own stack: a copy of the parent's would cost a page or two for each
+/// fork.
 pub(crate) fn prepare_host_thread(slot: usize) -> Result<()> {
     let stack = layout::stack_slot(slot) + HANDLER_OFFSET;
     // SAFETY: the slot is this vCPU's alone.
-    unsafe { platform::mem::replace_private(stack, HANDLER_STACK, Prot::READ | Prot::WRITE)? };
+    unsafe {
+        platform::mem::replace_private(stack, HANDLER_STACK, Prot::READ | Prot::WRITE)?;
+        host!(madvise, stack, HANDLER_STACK, MADV_DONTFORK)?;
+    }
     let alternate = [stack, 0, HANDLER_STACK];
     // SAFETY: the stack is fresh and this vCPU's alone.
     unsafe { host!(sigaltstack, alternate.as_ptr(), 0) }?;

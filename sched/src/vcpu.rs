@@ -340,14 +340,9 @@ pub fn init(config: Config, hooks: Hooks) -> Result<()> {
     Ok(())
 }
 
-/// Starts the other vCPUs and runs guest threads on this one (vCPU 0) for good.
+/// Runs guest threads on this vCPU, number 0, for good.
 pub fn run() -> ! {
-    // Before another vCPU runs: it may take the first thread, which may fork at once, and the child's loop
-    // stands on its copy of this stack (`adopt_forked`).
     let stack = map_stack(0).unwrap_or_else(|error| panic!("vCPU 0 has no stack: {error}"));
-    for _ in 1..count() {
-        start_vcpu();
-    }
     // SAFETY: the stack is fresh; nothing of the initial one is used again.
     unsafe { arch::run_on(stack + LOOP_STACK, loop_for_good, 0) }
 }
@@ -375,11 +370,23 @@ fn start_vcpu() {
     }
 }
 
-/// A process begins with one vCPU after a fork; the others come with threads to run.
+/// A process begins with one vCPU; the others come with threads to run, or with a network to serve
+/// ([`start_for_network`]). A second one that has nothing to run would look for work now and then, and each page that
+/// this one changes would cost the host an interrupt of the other's processor (TLB shootdown): a third of what a fork
+/// costs.
 pub(crate) fn start_vcpu_for_thread() {
     let process = process();
     let started = process.started.load(Ordering::Relaxed);
     if started < process.vcpus.len() as u32 && process.threads.load(Ordering::Relaxed) > started {
+        start_vcpu();
+    }
+}
+
+/// The program opens a socket: while its threads compute, vCPUs that have none take frames for them. Only in a guest's
+/// first process: those that it forks are many, as the workers of a server are, and each takes its own.
+pub fn start_for_network() {
+    let process = process();
+    while process.maker == 0 && process.started.load(Ordering::Relaxed) < count() {
         start_vcpu();
     }
 }

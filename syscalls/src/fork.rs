@@ -506,6 +506,10 @@ extern "C" fn begin(start: *mut ()) -> ! {
 
 /// vfork(2): no host process is made. The calling thread itself becomes the child, in the same memory,
 /// until that executes a program or ends; then it goes on as the parent ([`give_back`]).
+///
+/// Out of line, as is what makes a thread: register states are large, and a page of the stack that a fork's way needs is
+/// copied by every fork.
+#[inline(never)]
 fn lend(
     ctx: &Ctx,
     args: &CloneArgs,

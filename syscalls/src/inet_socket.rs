@@ -19,7 +19,7 @@ use crate::socket::{
 };
 use crate::user;
 use crate::zero_copy::ZeroCopy;
-use crate::{Errno, Result, inet_message, inet_option, net_claim};
+use crate::{Errno, Result, inet_message, inet_option, net_claim, rt};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -112,6 +112,7 @@ pub(crate) fn open(ctx: &Ctx, v6: bool, kind: i32, protocol: i32) -> Result<Box<
         (SOCK_STREAM | SOCK_DGRAM, _) => return Err(Errno::EPROTONOSUPPORT),
         _ => return Err(Errno::ESOCKTNOSUPPORT),
     };
+    rt::serve_network();
     // TCP begins with the shard of whoever makes it; everything else is the home shard's.
     let mut stack = if kind == Kind::Tcp { net_poll::at(net_poll::own()) } else { net_poll::home() };
     let id = match kind {

@@ -172,6 +172,11 @@ mod real {
         sched::vcpu::count() as usize
     }
 
+    /// The process has a network to serve.
+    pub fn serve_network() {
+        sched::vcpu::start_for_network();
+    }
+
     /// vCPUs of all the guest's processes that sleep.
     pub fn sleepers() -> u32 {
         sched::vcpu::sleepers()

@@ -194,7 +194,8 @@ pub fn clone3(_ctx: &Ctx, _args: UserPtr<CloneArgs>, _size: usize) -> Result {
     Err(Errno::ENOSYS)
 }
 
-/// A thread that goes on with a copy of the caller's registers.
+/// A thread that goes on with a copy of the caller's registers. Out of line as `fork::lend`.
+#[inline(never)]
 pub(crate) fn clone_thread(ctx: &Ctx, args: CloneArgs, frame: &Frame) -> Result {
     if args.flags & THREAD != THREAD || args.stack == 0 {
         return Err(Errno::EINVAL);
