@@ -25,8 +25,11 @@ use std::rc::Rc;
 
 /// Longest frame: a 64 KiB super-segment behind an Ethernet header.
 pub(crate) const MAX_FRAME: usize = 65536 + 64;
-/// How long a guest whose ring is full may keep its senders waiting without taking anything.
-const STALL_NS: u64 = 1_000_000;
+/// How long a guest whose ring is full may keep its senders waiting without taking anything. Longer than the host's
+/// scheduler leaves a guest without a processor where there are fewer than there are guests (a slice or two of 3 ms): such
+/// a one takes its frames when it runs again, and each that was dropped would cost its sender half of its window. A
+/// stuck guest costs its senders this once, until it takes a frame.
+const STALL_NS: u64 = 8_000_000;
 /// How long a guest's last bytes may take to reach slow host sockets after it has gone.
 const LINGER_NS: u64 = 60 * SECOND;
 
