@@ -570,6 +570,13 @@ impl Shard {
         tcp.chain(udp).chain(raw.map(|(index, socket)| SocketId::new(Kind::Raw, index, socket.generation)))
     }
 
+    /// Somebody may have been killed while it changed this shard: makes good what it left half done
+    /// (`engine/audit.rs`). Takes a look at every connection.
+    pub fn audit(&mut self, now: Instant) {
+        self.set_now(now);
+        self.tcp.audit(self.now, &self.config.limits);
+    }
+
     /// Whether a socket is bound to the port, or a connection uses it (its TIME-WAIT included).
     pub fn is_port_used(&self, udp: bool, port: u16) -> bool {
         if udp { self.udp.ports.is_used(port) } else { self.tcp.ports.lock().is_used(port) }

@@ -5,6 +5,8 @@
 //! its peer would wait. So after such a death the engine's sockets are compared with what descriptors, messages and
 //! sleeping calls refer to: what nothing refers to, and a second later still nothing, is closed.
 //!
+//! The engine itself is put right first: it may have been in the middle of anything (`net/src/engine/audit.rs`).
+//!
 //! One look would not do: living calls, too, have sockets in their hands that are in no table, while they make them or
 //! after another thread has closed them. They have them for microseconds, and if one did for longer (its host process
 //! was stopped), it would meet a closed socket, not freed memory: objects are left alone here.
@@ -78,6 +80,8 @@ impl rt::Expire for Search {
             !state.suspects.is_empty()
         };
         lost.into_iter().for_each(|(id, cookie)| net_poll::close_lost(id, cookie));
+        // What the audit found is sent, and told to owners.
+        net_poll::poll();
         if again {
             root().lost.begin();
         }
@@ -88,7 +92,10 @@ impl rt::Expire for Search {
 /// meanwhile is not among them.
 fn unreferred() -> Vec<(SocketId, u64)> {
     let mut owned = Vec::new();
-    net_poll::each(|stack| owned.extend(stack.owned()));
+    net_poll::each(|stack| {
+        stack.shard.audit(time::now());
+        owned.extend(stack.owned());
+    });
     let mut seen = BTreeSet::new();
     let mut see = |open: &OpenFile| {
         if let Some(socket) = open.downcast::<InetSocket>() {

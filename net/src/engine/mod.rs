@@ -3,6 +3,7 @@
 //! A segment goes `Tcp::input` → [`receive`] → `Tcp::after`; what is to be sent is found on the list of dirty
 //! connections by `Tcp::output` → [`send`]. Both cost the same however many connections there are.
 
+mod audit;
 pub(crate) mod congestion;
 mod cookies;
 pub(crate) mod demux;
