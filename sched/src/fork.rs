@@ -181,11 +181,14 @@ fn begin(
     let process = &**process;
     process.pid.store(platform::thread::getpid(), Ordering::Relaxed);
     process.vcpus[0].adopt_forked();
-    // Kept, as the parent may have ended: what its host threads had in their caches is told by its record.
-    let parent = process.forked_from.lock().take();
-    let Some(parent) = parent else { unreachable!("set by `at`") };
-    (process.hooks.after_fork)(Some(Caches { parents: parents_cache, all: &parent.caches }));
-    drop(parent);
+    // Kept, as the parent may have ended: what its host threads had in their caches is told by its record. Where it is
+    // named, or who is killed here would keep it for ever.
+    {
+        let parent = process.forked_from.lock();
+        let Some(parent) = &*parent else { unreachable!("set by `at`") };
+        (process.hooks.after_fork)(Some(Caches { parents: parents_cache, all: &parent.caches }));
+    }
+    process.forked_from.set(None);
     if process.config.signals
         && let Err(error) = signal::prepare_host_thread(0)
     {

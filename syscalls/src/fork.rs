@@ -362,6 +362,11 @@ fn fork(ctx: &Ctx, args: &CloneArgs, back: Back<'_>) -> Result {
         _ => ctx.process.parent.load(Ordering::Relaxed),
     };
     let process = ctx.process.forked(parent, args.exit_signal as i32);
+    let stay = &ctx.task.stay;
+    let mark = stay.mark();
+    // The host's clone takes long: whoever buries us if we are killed in it finds what we hold of the child. It is
+    // struck out before any of it is given up.
+    stay.holds_count(&process);
     if args.flags & CLONE_CLEAR_SIGHAND != 0 {
         process.actions.reset();
     }
@@ -369,13 +374,8 @@ fn fork(ctx: &Ctx, args: &CloneArgs, back: Back<'_>) -> Result {
     // After the descriptors were copied: the child has none for itself.
     let pidfd = match args.flags & CLONE_PIDFD {
         0 => None,
-        _ => Some(open_pidfd(ctx, args, &process)?),
+        _ => Some(open_pidfd(ctx, args, &process).inspect_err(|_| stay.strike(mark))?),
     };
-    let stay = &ctx.task.stay;
-    let mark = stay.mark();
-    // The host's clone takes long: whoever buries us if we are killed in it finds what we hold of the child. It is
-    // struck out before any of it is given up.
-    stay.holds_count(&process);
     let made = match args.flags & CLONE_VM {
         0 => start_child(ctx, args, back, &process, &task),
         _ => {
@@ -422,15 +422,15 @@ fn start_child(
     // The child's own count of its task (`thread::exited` takes it back): it may have ended, and been cleaned
     // up behind, before we are through.
     let local = Arc::into_raw(task.clone());
+    let stay = &ctx.task.stay;
+    let mark = stay.mark();
     let child = rt::Child::new(local.cast_mut().cast());
+    stay.holds_count(child.process());
+    stay.holds_count(child.thread());
+    stay.holds_count(task);
     task.waiter.bind(child.thread());
     crate::priority::apply(task);
     process.set_host(child.process().clone());
-    let stay = &ctx.task.stay;
-    let mark = stay.mark();
-    stay.holds_count(task);
-    stay.holds_count(child.process());
-    stay.holds_count(child.thread());
     let start = Start { task, args, back };
     root().insert_process(process);
     let turn = Turn::take();

@@ -8,8 +8,8 @@
 
 use super::Tcp;
 use super::tcb::{Flags, NEVER, NONE, Now, T_RESEND, Tcb};
+use crate::TcpState;
 use crate::config::Limits;
-use crate::{Ready, TcpState};
 use alloc::vec::Vec;
 
 impl Tcp {
@@ -94,7 +94,7 @@ impl Tcp {
 mod tests {
     use super::*;
     use crate::device::{Capabilities, Pair, PairEnd};
-    use crate::{Bind, Config, Endpoint, Shard, SocketId, TcpFlags};
+    use crate::{Bind, Config, Endpoint, Ready, Shard, SocketId, TcpFlags};
     use core::net::Ipv4Addr;
     use platform::time::{Instant, MILLISECOND};
 
