@@ -310,6 +310,8 @@ fn about(child: &Process, status: u32) -> Info {
 /// The scheduler's `process_gone` hook: a host process has ended. If its guest process has not, or not to the last
 /// step, it was killed from outside; what it leaves behind is cleaned up here. The caller may be killed, too, and then
 /// another one begins again.
+// Unit tests have no scheduler that would call it.
+#[cfg_attr(test, allow(dead_code))]
 pub(crate) fn host_gone(host: &rt::HostRef) {
     let Some(process) = Process::behind_host(host) else { return };
     process.forget_host();
