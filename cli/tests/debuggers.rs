@@ -59,7 +59,14 @@ fn started_under_gdb() {
     gdb.arg("--args").arg(env!("CARGO_BIN_EXE_attacca")).args(["run", "--net", "none"]).arg(program);
     knows(
         &mut gdb,
-        &["libshared.so", "hit Breakpoint", "in shared (", "target (n=20)", "main (", "exited with code 051"],
+        &[
+            "libshared.so",
+            ", shared (back=",
+            "in shared (",
+            "target (n=20)",
+            "main (",
+            "exited with code 051",
+        ],
     );
 }
 
@@ -71,7 +78,10 @@ fn attached_to() {
         std::fs::read_to_string(format!("/proc/{}/comm", guest.pid())).is_ok_and(|name| name == "debugged\n")
     }));
     let pid = guest.pid().to_string();
-    let commands = ["info sharedlibrary", "info line target", "info address shared", "info symbol target"];
+    // The frame where a guest of one thread waits is the runtime's, and names would be looked up as Rust's.
+    let language = "set language c";
+    let commands =
+        [language, "info sharedlibrary", "info line target", "info address shared", "info symbol target"];
     knows(
         gdb(&commands).args(["-p", &pid]),
         &["libshared.so", "debugged", "target in section .text", "\"shared\" is a function", "debugged-"],
