@@ -566,7 +566,7 @@ impl Shard {
         let tcp = tcp.map(move |(index, tcb)| SocketId::new(Kind::Tcp, index, tcb.generation).on(shard));
         let udp = self.udp.sockets.iter().filter(|(_, socket)| socket.open);
         let udp = udp.map(|(index, socket)| SocketId::new(Kind::Udp, index, socket.generation));
-        let raw = self.raw.sockets.in_use();
+        let raw = self.raw.sockets.iter().filter(|(_, socket)| socket.open);
         tcp.chain(udp).chain(raw.map(|(index, socket)| SocketId::new(Kind::Raw, index, socket.generation)))
     }
 

@@ -55,7 +55,6 @@ const SIG_IGN: usize = 1;
 const SYS_USER_DISPATCH: i32 = 2;
 /// Handler stack of a vCPU: room for the host's frame with every extension, and the report.
 const HANDLER_STACK: usize = 128 * 1024;
-const MADV_DONTFORK: usize = 10;
 /// Where it lies in the vCPU's slot, behind the loop's stack and a gap.
 const HANDLER_OFFSET: usize = 512 * 1024;
 const _: () =
@@ -139,6 +138,7 @@ fn set_handler(signal: i32, handler: usize, mask: u64) -> Result<usize> {
 /// timer; then unblocks. A forked process makes its own stack: a copy of the parent's would cost a page or two for each
 /// fork.
 pub(crate) fn prepare_host_thread(slot: usize) -> Result<()> {
+    const MADV_DONTFORK: usize = 10;
     let stack = layout::stack_slot(slot) + HANDLER_OFFSET;
     // SAFETY: the slot is this vCPU's alone.
     unsafe {

@@ -380,10 +380,10 @@ impl Stack {
         }
     }
 
-    /// As [`Stack::close`], for one that may not be registered.
+    /// As [`Stack::close`], for one that may not be registered. (The engine knows an identifier that is used up.)
     fn close_lost(&mut self, id: SocketId, cookie: u64) {
         match cookie {
-            0 if self.shard.owned().any(|owned| owned == id) => self.shard.close(id),
+            0 => self.shard.close(id),
             _ => self.close(id, cookie),
         }
     }

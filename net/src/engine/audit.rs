@@ -124,6 +124,12 @@ mod tests {
             client
         }
 
+        /// A client, and its accepted end.
+        fn established(&mut self) -> (SocketId, SocketId) {
+            let client = self.connect();
+            (client, self.shard.tcp_accept(self.listener).unwrap().0)
+        }
+
         fn pass(&mut self, ms: u64) {
             for _ in 0..ms {
                 self.now = self.now.after(MILLISECOND);
@@ -140,8 +146,7 @@ mod tests {
     #[test]
     fn an_orphan_without_a_timer_goes_on() {
         let mut world = World::new();
-        let client = world.connect();
-        let (server, _) = world.shard.tcp_accept(world.listener).unwrap();
+        let (client, server) = world.established();
         world.shard.close(client);
         // Its end is queued, and whoever closed it was killed before it was on the list.
         world.shard.tcp.dirty.clear();
@@ -157,8 +162,7 @@ mod tests {
     #[test]
     fn what_was_over_and_not_given_back_is_given_back() {
         let mut world = World::new();
-        let client = world.connect();
-        let (server, _) = world.shard.tcp_accept(world.listener).unwrap();
+        let (client, server) = world.established();
         let tcb = &mut world.shard.tcp.sockets[server.index()];
         tcb.flags |= Flags::ORPHAN;
         tcb.state = TcpState::Closed;
@@ -180,9 +184,8 @@ mod tests {
     #[test]
     fn what_lives_is_left_alone() {
         let mut world = World::new();
-        let client = world.connect();
+        let (client, server) = world.established();
         let waiting = world.connect();
-        let (server, _) = world.shard.tcp_accept(world.listener).unwrap();
         for round in 0..20u8 {
             world.shard.tcp_send(client, &[round; 5000], TcpFlags::empty()).unwrap();
             world.shard.audit(world.now);
