@@ -7,7 +7,7 @@
 use crate::attr::{Stat, StatFs};
 use alloc::vec::Vec;
 use platform::errno::{Errno, Result};
-use platform::host;
+use platform::{hands, host};
 
 /// `O_ACCMODE`
 pub const O_ACCMODE: u32 = 3;
@@ -56,8 +56,20 @@ pub struct HostFd(i32);
 
 impl HostFd {
     /// Takes over a descriptor that nobody else closes.
-    pub const fn new(fd: i32) -> HostFd {
+    pub fn new(fd: i32) -> HostFd {
+        hands::keep(fd);
         HostFd(fd)
+    }
+
+    /// What the host call `open` makes. Until the running call ends, or [`HostFd::keep`], it is known to be in
+    /// that call's hands: if the process is killed, others close it.
+    pub fn opened(open: impl FnOnce() -> Result<usize>) -> Result<HostFd> {
+        hands::open(open).map(HostFd)
+    }
+
+    /// It is going to something that outlives this process. Before it does.
+    pub fn keep(&self) {
+        hands::keep(self.0);
     }
 
     /// The host's number.
@@ -69,16 +81,7 @@ impl HostFd {
     pub fn open_host(path: &[u8], flags: u32, mode: u32) -> Result<HostFd> {
         let path = CPath::new(path)?;
         // SAFETY: the path is a C string that lives during the call.
-        let fd = unsafe { host!(openat, AT_FDCWD, path.ptr(), flags | O_CLOEXEC, mode) }?;
-        Ok(HostFd(fd as i32))
-    }
-
-    /// Another descriptor of the same description.
-    pub fn duplicate(&self) -> Result<HostFd> {
-        const F_DUPFD_CLOEXEC: usize = 1030;
-        // SAFETY: plain numbers.
-        let fd = unsafe { host!(fcntl, self.0, F_DUPFD_CLOEXEC, 0) }?;
-        Ok(HostFd(fd as i32))
+        HostFd::opened(|| unsafe { host!(openat, AT_FDCWD, path.ptr(), flags | O_CLOEXEC, mode) })
     }
 
     /// Opens `path` beneath this directory; no symbolic link is followed (ELOOP).
@@ -95,13 +98,13 @@ impl HostFd {
         };
         loop {
             // SAFETY: the path is a C string and `how` the kernel's struct open_how; both live on.
-            let fd = unsafe {
+            let opened = HostFd::opened(|| unsafe {
                 host!(openat2, self.0, path.ptr(), &raw const how, core::mem::size_of::<OpenHow>())
-            };
-            match fd {
+            });
+            match opened {
                 // openat2(2): EAGAIN when a rename raced with the beneath check; try again.
                 Err(Errno::EAGAIN | Errno::EINTR) => {}
-                other => return other.map(|fd| HostFd(fd as i32)),
+                opened => return opened,
             }
         }
     }
@@ -176,8 +179,7 @@ impl HostFd {
 
 impl Drop for HostFd {
     fn drop(&mut self) {
-        // SAFETY: the descriptor is ours alone (see `new`). Errors of close(2) belong to fsync.
-        let _ = unsafe { host!(close, self.0) };
+        hands::close(self.0);
     }
 }
 

@@ -6,8 +6,8 @@
 
 use crate::attr::{Cred, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, Stat, StatFs};
 use crate::host::{
-    AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, CPath, HostFd, O_ACCMODE, O_CREAT, O_DIRECTORY, O_EXCL,
-    O_NOCTTY, O_NOFOLLOW, O_PATH, O_TMPFILE_BIT, O_TRUNC,
+    AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, CPath, HostFd, O_ACCMODE, O_CLOEXEC, O_CREAT, O_DIRECTORY,
+    O_EXCL, O_NOCTTY, O_NOFOLLOW, O_PATH, O_TMPFILE_BIT, O_TRUNC,
 };
 use crate::mount::{Node, Place, Tree, below, join};
 use crate::vnode::{New, NewTime, Opening, Vnode};
@@ -695,10 +695,9 @@ pub fn reopen(fd: &HostFd, flags: u32, mode: u32) -> Result<HostFd> {
         return Err(Errno::ENOTDIR);
     }
     let path = proc_path(fd)?;
+    let flags = (flags & !(O_NOFOLLOW | O_CREAT)) | O_CLOEXEC;
     // SAFETY: the path is a C string.
-    let fd =
-        unsafe { host!(openat, AT_FDCWD, path.ptr(), (flags & !(O_NOFOLLOW | O_CREAT)) | 0o2000000, mode) }?;
-    Ok(HostFd::new(fd as i32))
+    HostFd::opened(|| unsafe { host!(openat, AT_FDCWD, path.ptr(), flags, mode) })
 }
 
 /// A path of the host that names the file of a descriptor.

@@ -1,7 +1,7 @@
 //! ramfs beside the host's tmpfs: the same random operations, the same answers.
 
 use fs::host::{O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_PATH, O_TRUNC};
-use fs::vnode::NewTime;
+use fs::vnode::{New, NewTime};
 use fs::{Cred, Node, Opened, Tree, View, ramfs};
 use platform::errno::{Errno, Result};
 use std::sync::Arc;
@@ -255,4 +255,31 @@ fn times_are_kept() {
     let stat = node.stat();
     assert_eq!((stat.atime, stat.atime_nsec), (5, 6));
     assert!(stat.mtime > 1_000_000_000);
+}
+
+#[test]
+fn what_has_no_name_is_told_and_given_up() {
+    let root = ramfs::new(0x99, 1 << 20, 0o755, 0, 0);
+    let make = |name: &[u8]| {
+        let node = root.create(name, New { mode: 0o100_600, uid: 0, gid: 0, rdev: 0, target: b"" }).unwrap();
+        node.write_at(0, &[7; 200_000]).unwrap();
+        node
+    };
+    let numbers = || ramfs::unnamed(&root).iter().map(|node| node.stat().ino).collect::<Vec<_>>();
+    let (open, linked, over) = (make(b"open"), make(b"linked"), make(b"over"));
+    root.link(b"link", &linked).unwrap();
+    drop(make(b"closed"));
+    drop(make(b"from"));
+    for name in [&b"open"[..], b"linked", b"closed"] {
+        root.remove(name, false).unwrap();
+    }
+    assert_eq!(numbers(), [open.stat().ino]);
+    root.rename(b"from", &root, b"over", 0).unwrap();
+    assert_eq!(numbers(), [open.stat().ino, over.stat().ino]);
+    let free = root.statfs().bfree;
+    ramfs::give_up(&open);
+    assert_eq!((open.stat().size, open.stat().blocks), (0, 0));
+    assert_eq!(root.statfs().bfree, free + 49);
+    drop(open);
+    assert_eq!(numbers(), [over.stat().ino]);
 }

@@ -10,6 +10,8 @@
 
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicBool, Ordering};
+use fs::HostFd;
+use fs::host::O_RDWR;
 use platform::host;
 use platform::layout::PAGE_SIZE;
 
@@ -36,18 +38,12 @@ static DONE: AtomicBool = AtomicBool::new(false);
 /// The process forks: from now on the tables of its code go with it. A host that refuses (no /proc, or
 /// `proc_mem.force_override`) costs it the time alone.
 pub(crate) fn copy_tables_at_forks() {
-    const AT_FDCWD: isize = -100;
-    const O_RDWR_CLOEXEC: usize = 0o2 | 0o2_000_000;
     if DONE.swap(true, Ordering::Relaxed) {
         return;
     }
     let page = &raw const PRIVATE_PAGE;
-    // SAFETY: a string of ours; the descriptor is ours until it is closed; nobody executes or reads the byte that is
-    // written, and it is what it was.
-    unsafe {
-        if let Ok(memory) = host!(openat, AT_FDCWD, c"/proc/self/mem".as_ptr(), O_RDWR_CLOEXEC) {
-            let _ = host!(pwrite64, memory, c"".as_ptr(), 1, page);
-            let _ = host!(close, memory);
-        }
+    if let Ok(memory) = HostFd::open_host(b"/proc/self/mem", O_RDWR, 0) {
+        // SAFETY: one byte of a string; nobody executes or reads the byte that is written, and it is what it was.
+        let _ = unsafe { host!(pwrite64, memory.raw(), c"".as_ptr(), 1, page) };
     }
 }

@@ -126,15 +126,10 @@ mod with_loader {
     /// ps(1) and top(1) shall name the program, not the runtime. A process's name is that of its first host
     /// thread, which need not be the one that runs here.
     pub(crate) fn take_name(path: &[u8]) {
-        const AT_FDCWD: isize = -100;
-        const O_WRONLY_CLOEXEC: usize = 0o2000001;
         let base = path.rsplit(|&b| b == b'/').next().unwrap_or(path);
-        // SAFETY: a literal, and `base` for its length (the host cuts it); the descriptor is closed again.
-        unsafe {
-            let path = c"/proc/self/comm".as_ptr();
-            let Ok(fd) = platform::host!(openat, AT_FDCWD, path, O_WRONLY_CLOEXEC) else { return };
-            let _ = platform::host!(write, fd, base.as_ptr(), base.len());
-            let _ = platform::host!(close, fd);
+        if let Ok(name) = fs::HostFd::open_host(b"/proc/self/comm", fs::host::O_WRONLY, 0) {
+            // SAFETY: `base` for its length; the host cuts what is too long.
+            let _ = unsafe { platform::host!(write, name.raw(), base.as_ptr(), base.len()) };
         }
     }
 

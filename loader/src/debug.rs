@@ -139,7 +139,9 @@ static HOST_MAPS: spin::Mutex<Option<Box<[HostMap]>>> = spin::Mutex::new(None);
 
 /// Makes the list for the host from the program's: `first` and what follows it.
 fn list_for_host(first: *mut LinkMap) {
-    let maps = read_maps();
+    // Without it, debuggers get the paths inside the guest.
+    let maps =
+        fs::HostFd::open_host(b"/proc/self/maps", 0, 0).and_then(|fd| fd.read_all()).unwrap_or_default();
     let mut entries = alloc::vec![host_entry(0, 0, Vec::new())];
     let mut at = first;
     while !at.is_null() {
@@ -166,28 +168,6 @@ fn host_entry(l_addr: usize, l_ld: usize, mut name: Vec<u8>) -> HostMap {
     let (l_next, l_prev) = (null_mut(), null_mut());
     // The bytes stay where they are when the entry moves.
     HostMap { l_addr, l_name: name.as_ptr().cast(), l_ld, l_next, l_prev, name }
-}
-
-/// The host's /proc/self/maps; empty where it cannot be read.
-fn read_maps() -> Vec<u8> {
-    const AT_FDCWD: isize = -100;
-    const O_CLOEXEC: usize = 0o2000000;
-    let mut text = Vec::new();
-    // SAFETY: a literal, and buffers of ours; the descriptor is closed again.
-    unsafe {
-        let path = c"/proc/self/maps".as_ptr();
-        let Ok(fd) = platform::host!(openat, AT_FDCWD, path, O_CLOEXEC) else { return text };
-        loop {
-            text.reserve(4096);
-            let spare = text.spare_capacity_mut();
-            match platform::host!(read, fd, spare.as_mut_ptr(), spare.len()) {
-                Ok(0) | Err(_) => break,
-                Ok(got) => text.set_len(text.len() + got),
-            }
-        }
-        let _ = platform::host!(close, fd);
-    }
-    text
 }
 
 /// The host's path of the file that is mapped at `address`.

@@ -1,7 +1,7 @@
 //! The host, behind one contract: the only crate of a guest that issues host system calls.
 //!
 //! What stands here is what everything above may ask of a host: memory ([`mem`]), time ([`time`]),
-//! raw descriptors and files ([`sys`]), host threads
+//! raw descriptors and files ([`sys`], [`hands`]), host threads
 //! and signals ([`thread`]), locks that are safe in memory shared by several processes
 //! ([`sync`]), and the fixed addresses of a guest ([`layout`]). It knows nothing of guest threads,
 //! descriptors or sockets; those are `sched`, `syscalls` and `net`.
@@ -13,6 +13,7 @@
 extern crate std;
 
 pub mod errno;
+pub mod hands;
 pub mod layout;
 pub mod mem;
 pub mod sync;

@@ -132,6 +132,8 @@ impl Child {
                 Ok(())
             }
             Err(error) => {
+                // The host may have written one and taken it back.
+                self.process.pidfd.store(-1, Ordering::SeqCst);
                 self.process.forked_from.set(None);
                 vcpu::process().family.retire(&self.process);
                 vcpu::process().family.forget(&self.process);
@@ -227,6 +229,7 @@ fn watch_self() {
     }
     // SAFETY: touches no memory.
     if let Ok(pidfd) = unsafe { host!(pidfd_open, own.host_pid(), 0) } {
+        own.pidfd.store(pidfd as i32, Ordering::SeqCst);
         watch(&own, pidfd as i32);
     }
 }
@@ -282,12 +285,17 @@ fn bury(process: &Arc<Process>) {
 
 fn bury_again(process: &Arc<Process>) {
     let family = vcpu::process().family;
-    let watch = process.watch.lock().take();
+    let watch = *process.watch.lock();
     if let Some(watch) = watch {
         host_fd::unwatch(watch);
-        // SAFETY: the clone's descriptor, which nobody else has.
-        let _ = unsafe { host!(close, watch.fd) };
     }
+    // Not again, if we are killed just then: the number may be another's soon.
+    let pidfd = process.pidfd.swap(-1, Ordering::SeqCst);
+    if pidfd >= 0 {
+        // SAFETY: the process's own, which nobody else closes.
+        let _ = unsafe { host!(close, pidfd) };
+    }
+    *process.watch.lock() = None;
     family.retire(process);
     (vcpu::process().hooks.process_gone)(process);
     adopt(process.serial);
@@ -314,6 +322,9 @@ fn adopt(gone: u32) {
                 UNTOLD => pidfd >= 0 && !is_others(),
                 _ => true,
             };
+            if !is_there {
+                process.pidfd.store(-1, Ordering::SeqCst);
+            }
             let watched = is_there && try_watch(&process, pidfd).is_ok();
             if !watched {
                 bury(&process);

@@ -6,6 +6,7 @@
 use crate::args::Fd;
 use crate::file::OpenFile;
 use crate::process::Process;
+use crate::stay::InUse;
 use crate::task::Task;
 use crate::{Result, rt};
 use alloc::sync::Arc;
@@ -47,8 +48,8 @@ impl<'a> Ctx<'a> {
 
     /// The description behind a descriptor, or EBADF.
     #[inline]
-    pub fn file(&self, fd: Fd) -> Result<Arc<OpenFile>> {
-        self.process.fds.get(fd.0)
+    pub fn file(&self, fd: Fd) -> Result<InUse<'a>> {
+        Ok(self.task.stay.uses(self.process.fds.get(fd.0)?))
     }
 
     /// A new descriptor for a description: the lowest free number; EMFILE at RLIMIT_NOFILE.

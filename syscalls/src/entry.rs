@@ -63,10 +63,10 @@ fn dispatch(ctx: &Ctx, number: usize, args: &[usize; 6]) -> Result {
 
 #[inline]
 fn plain(ctx: &Ctx, number: usize, args: &[usize; 6]) -> Result {
-    match table::handler(number) {
-        Some(handler) => handler(ctx, args),
-        None => missing(number),
-    }
+    let Some(handler) = table::handler(number) else { return missing(number) };
+    let result = handler(ctx, args);
+    ctx.task.hand.empty();
+    result
 }
 
 #[cold]

@@ -111,7 +111,7 @@ impl World for Guest {
         testing::read(&*self.0.file(Fd(fd))?, &mut [0; 8])
     }
     fn dup(&self, fd: i32) -> i32 {
-        self.0.install(self.0.file(Fd(fd)).unwrap(), false).unwrap() as i32
+        self.0.install(self.0.process.fds.get(fd).unwrap(), false).unwrap() as i32
     }
     fn close(&self, fd: i32) {
         let _ = close(&self.0, fd);

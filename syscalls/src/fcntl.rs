@@ -52,7 +52,7 @@ const F_GET_SEALS: i32 = 1034;
 
 /// dup(2).
 pub fn dup(ctx: &Ctx, fd: Fd) -> Result {
-    ctx.install(ctx.file(fd)?, false)
+    ctx.install(ctx.process.fds.get(fd.0)?, false)
 }
 
 /// dup2(2).
@@ -68,7 +68,7 @@ pub fn dup3(ctx: &Ctx, old: Fd, new: Fd, flags: OpenFlags) -> Result {
     if old == new || flags.0 & !O_CLOEXEC != 0 {
         return Err(Errno::EINVAL);
     }
-    let open = ctx.file(old)?;
+    let open = ctx.process.fds.get(old.0)?;
     if new.0 < 0 || new.0 as usize >= ctx.process.limit(RLIMIT_NOFILE) {
         return Err(Errno::EBADF);
     }
@@ -119,8 +119,8 @@ pub fn fcntl(ctx: &Ctx, fd: Fd, command: FcntlCommand, argument: usize) -> Resul
     let open = ctx.file(fd)?;
     let path_only = open.flags.load(Ordering::Relaxed) & O_PATH != 0;
     match command.0 {
-        F_DUPFD => duplicate(ctx, open, argument, false),
-        F_DUPFD_CLOEXEC => duplicate(ctx, open, argument, true),
+        F_DUPFD => duplicate(ctx, open.clone(), argument, false),
+        F_DUPFD_CLOEXEC => duplicate(ctx, open.clone(), argument, true),
         F_GETFD => ctx.process.fds.cloexec(fd.0).map(usize::from),
         F_SETFD => ctx.process.fds.set_cloexec(fd.0, argument & 1 != 0).map(|()| 0),
         F_GETFL => Ok(open.flags.load(Ordering::Relaxed) as usize),
@@ -206,9 +206,14 @@ fn lock_fd(open: &OpenFile) -> Result<Arc<HostFd>> {
 
 fn lock(ctx: &Ctx, open: &OpenFile, command: i32, argument: usize) -> Result {
     let fd = lock_fd(open)?;
-    if matches!(command, F_GETLK | F_SETLK | F_SETLKW) {
-        return record_lock::fcntl(ctx, open, fd, command, UserPtr::new(argument));
-    }
+    ctx.task.stay.holding_count(&fd, || match command {
+        F_GETLK | F_SETLK | F_SETLKW => record_lock::fcntl(ctx, open, &fd, command, UserPtr::new(argument)),
+        _ => lock_description(ctx, &fd, command, argument),
+    })
+}
+
+/// F_OFD_GETLK and its like.
+fn lock_description(ctx: &Ctx, fd: &HostFd, command: i32, argument: usize) -> Result {
     if !in_user_space(argument, core::mem::size_of::<Flock>()) {
         return Err(Errno::EFAULT);
     }
@@ -245,7 +250,8 @@ pub fn flock(ctx: &Ctx, fd: Fd, operation: i32) -> Result {
         let fs::Node::Host(host) = &dir.place.node else { return Err(Errno::EOPNOTSUPP) };
         return flock_host(ctx, host.raw(), operation, LOCK_NB);
     }
-    flock_host(ctx, lock_fd(&open)?.raw(), operation, LOCK_NB)
+    let fd = lock_fd(&open)?;
+    ctx.task.stay.holding_count(&fd, || flock_host(ctx, fd.raw(), operation, LOCK_NB))
 }
 
 fn flock_host(ctx: &Ctx, fd: i32, operation: i32, no_wait: i32) -> Result {

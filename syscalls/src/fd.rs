@@ -8,6 +8,7 @@
 //!
 //! Left out: what descriptors refer to ([`crate::file`]), and the calls themselves ([`crate::fcntl`]).
 
+use crate::context::Ctx;
 use crate::file::OpenFile;
 use crate::{Errno, Result};
 use alloc::boxed::Box;
@@ -168,13 +169,19 @@ impl FdTable {
 /// descriptor. Must be called without locks, since files tell their watchers.
 pub fn release(open: Arc<OpenFile>) {
     let is_unix = open.downcast::<crate::unix_socket::UnixSocket>().is_some();
-    if open.descriptors.fetch_sub(1, Ordering::AcqRel) == 1 {
-        crate::epoll::forget(&open);
-        open.file.closed(&open);
+    match Ctx::try_current() {
+        Some(ctx) => taken_out(&ctx.task.stay.uses(open)),
+        None => taken_out(&open),
     }
-    drop(open);
     if is_unix {
         crate::unix_garbage::collect();
+    }
+}
+
+fn taken_out(open: &Arc<OpenFile>) {
+    if open.descriptors.fetch_sub(1, Ordering::AcqRel) == 1 {
+        crate::epoll::forget(open);
+        open.file.closed(open);
     }
 }
 

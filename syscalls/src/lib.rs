@@ -34,6 +34,7 @@ mod file_tests;
 pub mod fork;
 pub mod futex;
 pub mod futex_pi;
+pub mod hands;
 pub mod host_file;
 pub mod host_signal;
 pub mod hub;
@@ -120,6 +121,7 @@ pub fn init(config: &Config) {
     let task = task::Task::first(&process);
     *task.schedule.lock() = priority::Schedule::of_host();
     task.clone().attach();
+    hands::start();
     // The host's signals that came before there was a process to take them: whoever delivered them found
     // nobody, and nothing tells of them again.
     host_signal::deliver();

@@ -1,9 +1,12 @@
-//! Sockets that nobody has any more, though the engine keeps them for somebody.
+//! Sockets that nobody has any more, though the engine keeps them for somebody; and files of a tmpfs likewise.
 //!
 //! A process that the host kills in the middle of a call keeps the counts that the call had in its frame (`stay.rs`
 //! tells those of calls that sleep). A socket that was being used or closed just then would stay open for ever, and
 //! its peer would wait. So after such a death the engine's sockets are compared with what descriptors, messages and
 //! sleeping calls refer to: what nothing refers to, and a second later still nothing, is closed.
+//!
+//! A file of a tmpfs without a name has its bytes in memory, or in a descriptor of the host, as long as somebody has it.
+//! It is looked for in the same way, and loses its bytes.
 //!
 //! The engine itself is put right first: it may have been in the middle of anything (`net/src/engine/audit.rs`).
 //!
@@ -20,9 +23,11 @@ use crate::inet_socket::InetSocket;
 use crate::net_poll;
 use crate::process::root;
 use crate::rt;
+use crate::tree_file::InnerFile;
 use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use fs::{Node, Vnode, ramfs};
 use net::SocketId;
 use platform::sync::Lock;
 use platform::time::{self, Instant, SECOND};
@@ -41,7 +46,15 @@ struct State {
     /// When the last look was.
     looked: Option<Instant>,
     /// What nothing referred to at the last look.
-    suspects: Vec<(SocketId, u64)>,
+    suspects: Vec<Suspect>,
+}
+
+/// A thing that nothing refers to.
+#[derive(Clone, PartialEq)]
+enum Suspect {
+    Socket(SocketId, u64),
+    /// By its identity in its file system.
+    File(u64, u64),
 }
 
 impl Search {
@@ -69,17 +82,19 @@ impl rt::Expire for Search {
             }
             state.looked = Some(now);
         }
-        let unreferred = unreferred();
+        let things = Things::all();
+        let unreferred = things.unreferred();
         let mut lost = Vec::new();
         let again = {
             let mut state = self.0.lock();
             let before = core::mem::take(&mut state.suspects);
-            for socket in unreferred {
-                if before.contains(&socket) { lost.push(socket) } else { state.suspects.push(socket) }
+            for thing in unreferred {
+                if before.contains(&thing) { lost.push(thing) } else { state.suspects.push(thing) }
             }
             !state.suspects.is_empty()
         };
-        lost.into_iter().for_each(|(id, cookie)| net_poll::close_lost(id, cookie));
+        lost.into_iter().for_each(|thing| things.give_up(&thing));
+        crate::hands::finish();
         // What the audit found is sent, and told to owners.
         net_poll::poll();
         if again {
@@ -88,27 +103,83 @@ impl rt::Expire for Search {
     }
 }
 
-/// Sockets that the engine keeps for somebody and that nothing refers to. They are asked for first: one that is made
-/// meanwhile is not among them.
-fn unreferred() -> Vec<(SocketId, u64)> {
-    let mut owned = Vec::new();
-    net_poll::each(|stack| {
-        stack.shard.audit(time::now());
-        owned.extend(stack.owned());
-    });
-    let mut seen = BTreeSet::new();
-    let mut see = |open: &OpenFile| {
-        if let Some(socket) = open.downcast::<InetSocket>() {
-            seen.extend(socket.names());
-        }
-    };
-    for process in root().processes() {
-        for fd in process.fds.numbers() {
-            process.fds.get(fd).iter().for_each(|open| see(open));
-        }
-        process.tasks().iter().for_each(|task| task.stay.each_file(&mut see));
+/// What may be lost.
+struct Things {
+    sockets: Vec<(SocketId, u64)>,
+    files: Vec<Arc<dyn Vnode>>,
+}
+
+impl Things {
+    /// All of them, and the engine put right. Asked for before what refers to them: one that is made meanwhile is not
+    /// among them.
+    fn all() -> Things {
+        let mut sockets = Vec::new();
+        net_poll::each(|stack| {
+            stack.shard.audit(time::now());
+            sockets.extend(stack.owned());
+        });
+        Things { sockets, files: unnamed_files() }
     }
-    root().in_flight.files().iter().for_each(|open| see(open));
-    owned.retain(|(id, _)| !seen.contains(id));
-    owned
+
+    fn unreferred(&self) -> Vec<Suspect> {
+        let mut sockets = BTreeSet::new();
+        let mut files = BTreeSet::new();
+        let mut see = |open: &OpenFile| {
+            if let Some(socket) = open.downcast::<InetSocket>() {
+                sockets.extend(socket.names());
+            }
+            if let Some(file) = open.downcast::<InnerFile>() {
+                files.insert(address(&file.node));
+            }
+        };
+        for process in root().processes() {
+            for fd in process.fds.numbers() {
+                process.fds.get(fd).iter().for_each(|open| see(open));
+            }
+            process.tasks().iter().for_each(|task| task.stay.each_file(&mut see));
+        }
+        root().in_flight.files().iter().for_each(|open| see(open));
+        for process in root().processes() {
+            let exe = process.image.lock().exe.clone();
+            if let Some(Node::Inner(node)) = exe.map(|place| place.node) {
+                files.insert(address(&node));
+            }
+        }
+        let lost =
+            |(id, cookie): &(SocketId, u64)| (!sockets.contains(id)).then_some(Suspect::Socket(*id, *cookie));
+        let unread = |node: &Arc<dyn Vnode>| (!files.contains(&address(node))).then(|| suspect(node));
+        self.sockets.iter().filter_map(lost).chain(self.files.iter().filter_map(unread)).collect()
+    }
+
+    fn give_up(&self, thing: &Suspect) {
+        match *thing {
+            Suspect::Socket(id, cookie) => net_poll::close_lost(id, cookie),
+            Suspect::File(..) => {
+                self.files.iter().filter(|node| suspect(node) == *thing).for_each(ramfs::give_up);
+            }
+        }
+    }
+}
+
+fn address(node: &Arc<dyn Vnode>) -> usize {
+    Arc::as_ptr(node).cast::<()>() as usize
+}
+
+fn suspect(node: &Arc<dyn Vnode>) -> Suspect {
+    let stat = node.stat();
+    Suspect::File(stat.dev, stat.ino)
+}
+
+/// Files of the guest's tmpfs mounts that have no name.
+fn unnamed_files() -> Vec<Arc<dyn Vnode>> {
+    let Some(view) = root().processes().iter().find_map(|process| process.view.get()) else {
+        return Vec::new();
+    };
+    let mut files = Vec::new();
+    for mount in view.tree.mounts().iter() {
+        if let Node::Inner(node) = mount.place().node {
+            files.extend(ramfs::unnamed(&node));
+        }
+    }
+    files
 }

@@ -48,10 +48,33 @@ pub fn mmap(
         return Err(Errno::ENOMEM);
     }
     let hint = if touches { 0 } else { at.0 };
-    let backing = if flags.0 & MAP_ANONYMOUS != 0 { None } else { Some(backing(ctx, fd, prot.0, flags.0)?) };
-    let host_fd = backing.as_ref().map_or(-1, |fd| fd.raw());
+    let room = Room { hint, len, fixed: fixed.then_some(at.0) };
+    if flags.0 & MAP_ANONYMOUS != 0 {
+        return map(ctx, &room, prot, flags, None, offset);
+    }
+    let backing = backing(ctx, fd, prot.0, flags.0)?;
+    ctx.task.stay.holding_count(&backing, || map(ctx, &room, prot, flags, Some(&backing), offset))
+}
+
+/// Where a mapping shall lie.
+struct Room {
+    hint: usize,
+    len: usize,
+    /// The address, if it is fixed.
+    fixed: Option<usize>,
+}
+
+fn map(
+    ctx: &Ctx,
+    &Room { hint, len, fixed }: &Room,
+    prot: ProtFlags,
+    flags: MapFlags,
+    backing: Option<&HostFd>,
+    offset: usize,
+) -> Result {
+    let host_fd = backing.map_or(-1, HostFd::raw);
     if prot.0 != 0 {
-        memory_limit::check(ctx, if fixed { at.0 } else { 0 }, round_up(len)?)?;
+        memory_limit::check(ctx, fixed.unwrap_or(0), round_up(len)?)?;
     }
     // SAFETY: nothing of the runtime lies outside its window, and the program answers for its own
     // memory. A fixed mapping was checked; any other replaces nothing.
@@ -62,7 +85,7 @@ pub fn mmap(
         let _ = unsafe { host!(munmap, mapped, len) };
         return Err(error);
     }
-    note_mapping(ctx, mapped, len, flags.0, backing.as_deref(), offset)?;
+    note_mapping(ctx, mapped, len, flags.0, backing, offset)?;
     Ok(mapped)
 }
 
@@ -381,8 +404,7 @@ pub fn memfd_create(ctx: &Ctx, name: UserStr, flags: u32) -> Result {
     let name = name.to_vec(NAME_MAX).map_err(|e| if e == Errno::E2BIG { Errno::EINVAL } else { e })?;
     let path = fs::host::CPath::new(&name)?;
     // SAFETY: the name is a C string.
-    let fd = unsafe { host!(memfd_create, path.ptr(), flags | MFD_CLOEXEC) }?;
-    let fd = HostFd::new(fd as i32);
+    let fd = HostFd::opened(|| unsafe { host!(memfd_create, path.ptr(), flags | MFD_CLOEXEC) })?;
     let stat = fd.stat()?;
     let text = [b"/memfd:", &name[..], b" (deleted)"].concat();
     let file = HostFile::new(fd, text.into(), None, &stat);

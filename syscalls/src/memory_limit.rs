@@ -9,7 +9,6 @@
 use crate::context::Ctx;
 use crate::process::RLIMIT_AS;
 use crate::{Errno, Result};
-use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
 use platform::host;
@@ -81,7 +80,7 @@ pub(crate) fn lock_new(ctx: &Ctx, at: usize, len: usize) -> Result<()> {
 
 /// Calls `visit` for each usable mapping outside the runtime's window.
 fn each(mut visit: impl FnMut(Range<usize>) -> Result<()>) -> Result<()> {
-    for line in maps()?.split(|&byte| byte == b'\n') {
+    for line in fs::HostFd::open_host(b"/proc/self/maps", 0, 0)?.read_all()?.split(|&byte| byte == b'\n') {
         let Some((range, usable)) = parse(line) else { continue };
         if usable && !touches_window(range.start, range.len()) {
             visit(range)?;
@@ -100,26 +99,6 @@ fn parse(line: &[u8]) -> Option<(Range<usize>, bool)> {
     let range = hex(start)?..hex(end)?;
     let kernel = range.start >> 47 != 0;
     Some((range, !rest.starts_with("---") && !kernel))
-}
-
-/// The host's list, whole.
-fn maps() -> Result<Vec<u8>> {
-    const AT_FDCWD: isize = -100;
-    const O_CLOEXEC: usize = 0o2000000;
-    let path = c"/proc/self/maps";
-    // SAFETY: a C string.
-    let fd = fs::HostFd::new(unsafe { host!(openat, AT_FDCWD, path.as_ptr(), O_CLOEXEC, 0) }? as i32);
-    let mut text = Vec::new();
-    loop {
-        let len = text.len();
-        text.resize(len + 16384, 0u8);
-        // SAFETY: our own buffer.
-        let got = unsafe { host!(read, fd.raw(), text.as_mut_ptr().add(len), 16384) }?;
-        text.truncate(len + got);
-        if got == 0 {
-            return Ok(text);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -427,7 +427,7 @@ fn registration(ctx: &Ctx, event: &SigEvent) -> Result<Registration> {
         // As Linux: signal 0 is a registration that tells nobody.
         SIGEV_SIGNAL if (0..=signal::SIGNALS).contains(&event.signal) => {}
         SIGEV_THREAD => {
-            let open = ctx.file(Fd(event.signal))?;
+            let open = ctx.process.fds.get(event.signal)?;
             if open.downcast::<crate::pipe::End>().is_none() {
                 return Err(Errno::EBADF);
             }

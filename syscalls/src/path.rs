@@ -61,6 +61,12 @@ impl ViewCell {
         drop(old);
     }
 
+    /// The process has ended: it has no directories.
+    pub(crate) fn clear(&self) {
+        let old = self.0.lock().take();
+        drop(old);
+    }
+
     /// A copy for a child (fork(2)).
     pub fn fork(&self) -> ViewCell {
         ViewCell(Lock::new(self.get()))
@@ -129,7 +135,7 @@ pub fn find(ctx: &Ctx, view: &View, dir: DirFd, at: UserStr, flags: u32) -> Resu
         if dir.0 == AT_FDCWD {
             return Ok(Object::Place(view.cwd.clone()));
         }
-        let open = ctx.file(Fd(dir.0))?;
+        let open = ctx.process.fds.get(dir.0)?;
         return Ok(match open.downcast::<PathFile>() {
             Some(path) => object(path.place.clone()),
             None => Object::Open(open),
@@ -489,8 +495,11 @@ fn set_times(ctx: &Ctx, dir: DirFd, at: UserStr, atime: NewTime, mtime: NewTime,
     }
     let view = view(ctx)?;
     // utimensat(2), C library/kernel differences: a NULL path means the descriptor itself (futimens).
-    let object =
-        if at.is_null() { Object::Open(ctx.file(Fd(dir.0))?) } else { find(ctx, &view, dir, at, flags)? };
+    let object = if at.is_null() {
+        Object::Open(ctx.process.fds.get(dir.0)?)
+    } else {
+        find(ctx, &view, dir, at, flags)?
+    };
     let place = object.place().ok_or(Errno::EINVAL)?;
     view.set_times(&place, atime, mtime).map(|()| 0)
 }

@@ -257,7 +257,7 @@ impl<'a> Watching<'a> {
         let mark = stay.mark();
         let mut files = Vec::with_capacity(questions.len());
         for question in questions.iter().filter(|question| question.fd >= 0) {
-            let Ok(open) = ctx.file(Fd(question.fd)) else { continue };
+            let Ok(open) = ctx.process.fds.get(question.fd) else { continue };
             if let Some(hub) = open.file.hub() {
                 stay.registered(hub);
                 stay.holds(&open);

@@ -49,6 +49,14 @@ pub struct Image {
     pub oom_score_adj: i32,
 }
 
+impl Image {
+    /// A copy of all but the file: who is killed while he has that would keep it open.
+    fn without_file(&self) -> Image {
+        let given = self.given.clone();
+        Image { exe: None, given, auxv: self.auxv.clone(), ..*self }
+    }
+}
+
 /// Answers /proc's questions from the process table.
 pub struct GuestProvider {
     /// Processors that the guest has.
@@ -150,7 +158,7 @@ impl Provider for GuestProvider {
 
     fn blob(&self, pid: u32, what: Blob) -> Result<Vec<u8>> {
         let process = GuestProvider::process(pid)?;
-        let image = process.image.lock().clone();
+        let image = process.image.lock().without_file();
         match what {
             Blob::Auxv => {
                 GuestProvider::may_look(&process)?;
@@ -299,7 +307,7 @@ impl Provider for GuestProvider {
 fn describe(process: &Process) -> Info {
     const TICK: u64 = 10_000_000;
     let credentials = process.credentials.lock().clone();
-    let image = process.image.lock().clone();
+    let image = process.image.lock().without_file();
     let (caught, ignored) = signals(process);
     let mut info = Info {
         pid: process.pid,

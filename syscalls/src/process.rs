@@ -69,6 +69,8 @@ pub struct Root {
     pub unix: crate::unix_socket::Names,
     /// AF_UNIX sockets that are under way in messages.
     pub in_flight: crate::unix_garbage::InFlight,
+    /// Whose the host's descriptors are.
+    pub(crate) hands: crate::hands::Accounts,
     /// Looks for sockets of the killed.
     pub(crate) lost: Arc<crate::lost::Search>,
     /// Message queues, System V objects, terminals and the like.
@@ -123,6 +125,7 @@ pub fn start(config: &Config) -> Arc<Process> {
         futexes: futex::Table::new(),
         unix: crate::unix_socket::Names::new(),
         in_flight: crate::unix_garbage::InFlight::new(),
+        hands: crate::hands::Accounts::default(),
         lost: Arc::default(),
         ipc: crate::ipc::Ipc::default(),
         hostname: Lock::new(String::from(config.hostname)),

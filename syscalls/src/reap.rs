@@ -15,6 +15,7 @@ use crate::user::UserPtr;
 use crate::wait::{self, Waiting};
 use crate::{Errno, Result, futex, rt, thread};
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use platform::host;
 
@@ -151,6 +152,10 @@ fn leave(process: &Arc<Process>, status: u32, usage: Usage) -> bool {
     root().record_locks.ended(process.pid);
     crate::ipc::exited(process);
     process.fds.close_all();
+    // Now, not with the record: a killed call may keep that.
+    process.view.clear();
+    let exe = process.image.lock().exe.take();
+    drop(exe);
     leave_children(process);
     let usage = usage.and(&process.children_usage.lock());
     {
@@ -231,8 +236,7 @@ pub(crate) fn is_orphaned(group: u32, without: u32) -> bool {
 /// and SIGCONT, or they would stay stopped for ever (POSIX, _exit).
 fn wake_orphans(process: &Process, children: &[Arc<Process>]) {
     let own = process.group.load(Ordering::Relaxed);
-    let mut groups: alloc::vec::Vec<u32> =
-        children.iter().map(|child| child.group.load(Ordering::Relaxed)).collect();
+    let mut groups: Vec<u32> = children.iter().map(|child| child.group.load(Ordering::Relaxed)).collect();
     groups.push(own);
     groups.sort_unstable();
     groups.dedup();
@@ -316,24 +320,26 @@ pub(crate) fn host_gone(host: &rt::HostRef) {
     let Some(process) = Process::behind_host(host) else { return };
     process.forget_host();
     let last = process.last.lock().take();
-    if let Some(task) = last {
-        thread::abandon(&task);
+    if let Some(task) = &last {
+        thread::abandon(task);
     }
+    let mut dead = process.tasks();
+    dead.extend(last);
     if !process.left.load(Ordering::SeqCst) {
         process.begin_exit(SIGKILL as u32);
-        let tasks = process.tasks();
-        for task in &tasks {
-            let_go(task);
-            thread::abandon(task);
+        for task in process.tasks() {
+            let_go(&task);
+            thread::abandon(&task);
             process.remove_task(task.tid);
         }
         // Now nobody finds them any more: see `futex::wait_on`.
-        tasks.iter().for_each(|task| futex::owner_lost(task.tid));
+        dead.iter().for_each(|task| futex::owner_lost(task.tid));
         process.fds.break_locks();
         root().lost.begin();
         leave(&process, process.ending().unwrap_or(SIGKILL as u32), Usage::default());
     }
-    end_borrowers(host);
+    dead.extend(end_borrowers(host));
+    crate::hands::sweep(&dead);
     drop(Process::of_host(host));
     // It may have been in the engine.
     crate::net_poll::recover();
@@ -345,8 +351,9 @@ fn let_go(task: &Task) {
     crate::stay::abandon(task);
 }
 
-/// Vforked children whose lender's host process is gone ran in that one.
-fn end_borrowers(host: &rt::HostRef) {
+/// Vforked children whose lender's host process is gone ran in that one. Answers their threads.
+fn end_borrowers(host: &rt::HostRef) -> Vec<Arc<Task>> {
+    let mut dead = Vec::new();
     let lost = |other: &Process| {
         // Not by its thread, which it may have given up: it may have been killed in its last steps, or whoever did
         // this before.
@@ -358,9 +365,11 @@ fn end_borrowers(host: &rt::HostRef) {
         process.tasks().iter().for_each(|task| {
             let_go(task);
             process.remove_task(task.tid);
+            dead.push(task.clone());
         });
         leave(&process, process.ending().unwrap_or(SIGKILL as u32), Usage::default());
     }
+    dead
 }
 
 /// Waits while the process is stopped; only what ends it gets a thread out before it goes on.

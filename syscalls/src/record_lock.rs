@@ -103,14 +103,14 @@ fn change(held: &mut Vec<Held>, new: Held, lock: bool) {
 }
 
 /// fcntl(2) with F_GETLK, F_SETLK or F_SETLKW.
-pub fn fcntl(ctx: &Ctx, open: &OpenFile, fd: Arc<HostFd>, command: i32, at: UserPtr<Flock>) -> Result {
+pub fn fcntl(ctx: &Ctx, open: &OpenFile, fd: &Arc<HostFd>, command: i32, at: UserPtr<Flock>) -> Result {
     let wish = at.read()?;
     let owner = ctx.process.pid;
     let new = range(open, &wish, owner)?;
     let key = key(open)?;
     let table = &root().record_locks;
     if command == F_GETLK {
-        return ask(table, key, &fd, new, wish, at);
+        return ask(table, key, fd, new, wish, at);
     }
     if wish.kind == F_UNLCK {
         table.unlock(key, new);
@@ -120,15 +120,15 @@ pub fn fcntl(ctx: &Ctx, open: &OpenFile, fd: Arc<HostFd>, command: i32, at: User
     if new.write && mode == 0 || !new.write && mode == 1 {
         return Err(Errno::EBADF);
     }
-    match table.try_lock(key, &fd, new) {
-        Err(_) if command == F_SETLKW => table.wait(ctx, key, &fd, new)?,
+    match table.try_lock(key, fd, new) {
+        Err(_) if command == F_SETLKW => table.wait(ctx, key, fd, new)?,
         done => drop(done?),
     }
     // Other programs of the host.
-    let refused = match on_host(&fd, F_SETLK, new) {
+    let refused = match on_host(fd, F_SETLK, new) {
         Err(Errno::EAGAIN | Errno::EACCES) if command == F_SETLKW => {
             const LONGEST: u64 = 4 * platform::time::MILLISECOND;
-            let attempt = || match on_host(&fd, F_SETLK, new) {
+            let attempt = || match on_host(fd, F_SETLK, new) {
                 Err(Errno::EACCES) => Err(Errno::EAGAIN),
                 done => done,
             };

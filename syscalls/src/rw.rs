@@ -11,11 +11,11 @@ use crate::host_file::{AT_OFFSET, HostFile};
 use crate::hub::Events;
 use crate::process::RLIMIT_FSIZE;
 use crate::signal::{self, Info, number::SIGPIPE};
+use crate::stay::InUse;
 use crate::tree_file::Dir;
 use crate::user::{Iovec, UserBuffer, UserPtr, UserVec};
 use crate::wait::{self, Waiting};
 use crate::{Errno, Result, socket};
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
@@ -316,26 +316,26 @@ pub fn regular(open: &OpenFile) -> Option<&HostFile> {
 }
 
 /// An open file that was opened for reading.
-pub fn readable(ctx: &Ctx, fd: Fd) -> Result<Arc<OpenFile>> {
+pub fn readable<'a>(ctx: &Ctx<'a>, fd: Fd) -> Result<InUse<'a>> {
     let open = ctx.file(fd)?;
     let flags = open.flags.load(Ordering::Relaxed);
     if flags & O_ACCMODE == 1 || flags & O_PATH != 0 { Err(Errno::EBADF) } else { Ok(open) }
 }
 
 /// An open file that was opened for writing.
-pub fn writable(ctx: &Ctx, fd: Fd) -> Result<Arc<OpenFile>> {
+pub fn writable<'a>(ctx: &Ctx<'a>, fd: Fd) -> Result<InUse<'a>> {
     let open = ctx.file(fd)?;
     let flags = open.flags.load(Ordering::Relaxed);
     if flags & O_ACCMODE == 0 || flags & O_PATH != 0 { Err(Errno::EBADF) } else { Ok(open) }
 }
 
 /// For reads and writes at a position: ESPIPE goes before a wrong mode, as in Linux (ksys_pread64).
-fn positioned(
-    ctx: &Ctx,
+fn positioned<'a>(
+    ctx: &Ctx<'a>,
     fd: Fd,
     at: i64,
-    check: fn(&Ctx, Fd) -> Result<Arc<OpenFile>>,
-) -> Result<Arc<OpenFile>> {
+    check: fn(&Ctx<'a>, Fd) -> Result<InUse<'a>>,
+) -> Result<InUse<'a>> {
     if at < 0 {
         return Err(Errno::EINVAL);
     }
@@ -344,6 +344,7 @@ fn positioned(
     if !path_only && !open.file.seekable() {
         return Err(Errno::ESPIPE);
     }
+    drop(open);
     check(ctx, fd)
 }
 

@@ -46,8 +46,10 @@ pub struct Task {
     pub schedule: Lock<crate::priority::Schedule>,
     /// sched_setaffinity(2); `None`: all CPUs.
     pub affinity: Lock<Option<crate::thread::CpuSet>>,
-    /// What its call holds while it sleeps.
+    /// What its call holds.
     pub stay: crate::stay::Stay,
+    /// What its call has open at the host.
+    pub hand: crate::hands::Hand,
     /// A vforked child: whose thread it runs on.
     pub(crate) lender: Lock<Option<Arc<Task>>>,
     /// A lender: the registers that it goes on with.
@@ -82,6 +84,7 @@ impl Task {
             schedule: Lock::new(crate::priority::Schedule::default()),
             affinity: Lock::new(None),
             stay: crate::stay::Stay::default(),
+            hand: crate::hands::Hand::new(),
             lender: Lock::new(None),
             going_back: Lock::new(None),
         })

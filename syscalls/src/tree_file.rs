@@ -129,6 +129,8 @@ impl InnerFile {
         }
         const O_RDWR: u32 = 2;
         let fd = Arc::new(fs::view::reopen(&*self.node.host().map_err(|_| Errno::EINVAL)?, O_RDWR, 0)?);
+        // The description may be other processes' too.
+        fd.keep();
         Ok(self.locks.lock().get_or_insert(fd).clone())
     }
 }

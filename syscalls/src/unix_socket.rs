@@ -467,7 +467,7 @@ impl UnixSocket {
             match control.kind {
                 SCM_RIGHTS => {
                     for fd in words {
-                        files.push(ctx.file(crate::args::Fd(fd))?);
+                        files.push(ctx.process.fds.get(fd)?);
                     }
                     if files.len() > MAX_RIGHTS {
                         return Err(Errno::EINVAL);

@@ -98,14 +98,15 @@ impl Content {
         }
         const MFD_CLOEXEC: usize = 1;
         // SAFETY: the name is a C string.
-        let fd = unsafe { host!(memfd_create, c"attacca-tmpfs".as_ptr(), MFD_CLOEXEC) }?;
-        let fd = Arc::new(HostFd::new(fd as i32));
+        let fd = HostFd::opened(|| unsafe { host!(memfd_create, c"attacca-tmpfs".as_ptr(), MFD_CLOEXEC) })?;
+        let fd = Arc::new(fd);
         if let Bytes::Heap(bytes) = &self.bytes {
             let mut done = 0;
             while done < bytes.len() {
                 done += fd.pwrite(done as u64, &bytes[done..])?;
             }
         }
+        fd.keep();
         self.bytes = Bytes::Host(fd.clone());
         Ok(fd)
     }

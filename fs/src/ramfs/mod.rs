@@ -15,7 +15,7 @@ use crate::view::{RENAME_EXCHANGE, RENAME_NOREPLACE};
 use crate::vnode::{Entry, New, NewTime, Opening, Vnode};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -42,6 +42,8 @@ struct Common {
     /// Pages in use, and how many there may be.
     used: AtomicU64,
     limit: u64,
+    /// Files that had users when their last name went.
+    unnamed: Lock<Vec<Weak<RamNode>>>,
     /// The host folder that this is a layer over.
     lower: Option<HostFd>,
 }
@@ -87,6 +89,24 @@ pub fn file(dev: u64, mode: u32, content: &[u8]) -> Arc<dyn Vnode> {
     // An unlimited file system takes every content.
     let _ = node.write_at(0, content);
     node
+}
+
+/// Files of the tmpfs with this root that have no name any more and are still there: open, or lost by a call that was
+/// killed while it had them in its hands.
+pub fn unnamed(root: &Arc<dyn Vnode>) -> Vec<Arc<dyn Vnode>> {
+    let Ok(root) = ram(root) else { return Vec::new() };
+    let mut unnamed = root.common.unnamed.lock();
+    unnamed.retain(|node| node.strong_count() > 0);
+    unnamed.iter().filter_map(|node| node.upgrade()).map(|node| node as Arc<dyn Vnode>).collect()
+}
+
+/// Lets go of the bytes of such a file, which nobody will read again. Who does finds it empty.
+pub fn give_up(node: &Arc<dyn Vnode>) {
+    let Ok(node) = ram(node) else { return };
+    let Ok(content) = node.content() else { return };
+    let mut content = content.lock();
+    content.bytes = Bytes::Heap(Vec::new());
+    content.recount(&node.common);
 }
 
 impl RamNode {
@@ -204,6 +224,19 @@ impl Directory {
 }
 
 impl Common {
+    /// A file loses a name now, perhaps its last. Before it does: who is killed then has it in his hands alone.
+    fn unname(&self, node: &Arc<RamNode>) {
+        // The caller's count and the name's.
+        if node.content().is_err() || node.stat.lock().nlink > 1 || Arc::strong_count(node) == 2 {
+            return;
+        }
+        let mut unnamed = self.unnamed.lock();
+        if unnamed.len() == unnamed.capacity() {
+            unnamed.retain(|node| node.strong_count() > 0);
+        }
+        unnamed.push(Arc::downgrade(node));
+    }
+
     fn new(dev: u64, limit: u64, lower: Option<HostFd>) -> Arc<Common> {
         Arc::new(Common {
             dev,
@@ -211,6 +244,7 @@ impl Common {
             next_ino: AtomicU64::new(1),
             used: AtomicU64::new(0),
             limit: limit / PAGE,
+            unnamed: Lock::default(),
             lower,
         })
     }
@@ -310,6 +344,7 @@ impl Vnode for RamNode {
             (_, true) => return Err(Errno::ENOTDIR),
             (_, false) => {}
         }
+        self.common.unname(&node);
         self.directory()?.lock().forget(name);
         node.relink(if node.is_dir() { -2 } else { -1 });
         if node.is_dir() {
@@ -368,6 +403,9 @@ impl Vnode for RamNode {
                 (_, false) => {}
             },
             _ => {}
+        }
+        if let Some(old) = old.as_ref().filter(|_| flags & RENAME_EXCHANGE == 0) {
+            self.common.unname(old);
         }
         // The new name first: it is never missing for those who look it up.
         to.directory()?.lock().names.insert(new.to_vec(), node.clone());

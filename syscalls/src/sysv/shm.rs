@@ -116,11 +116,11 @@ impl Segment {
     fn new(size: usize, perm: Perm, creator: i32) -> Result<Segment> {
         const MFD_CLOEXEC: usize = 1;
         // SAFETY: the name is a C string.
-        let fd = unsafe { host!(memfd_create, c"attacca-sysv".as_ptr(), MFD_CLOEXEC) }?;
-        let fd = HostFd::new(fd as i32);
+        let fd = HostFd::opened(|| unsafe { host!(memfd_create, c"attacca-sysv".as_ptr(), MFD_CLOEXEC) })?;
         // SAFETY: plain numbers.
         unsafe { host!(ftruncate, fd.raw(), size.next_multiple_of(PAGE_SIZE)) }?;
         let stat = fd.stat()?;
+        fd.keep();
         Ok(Segment {
             perm: Lock::new(perm),
             size,

@@ -1,0 +1,84 @@
+//! In whose hands a host descriptor is, told to who keeps account of it.
+//!
+//! The processes of a guest share one host descriptor table. What a host process has just opened when the host kills it
+//! stays open in the others: nobody has its number. So whoever opens, keeps or closes a descriptor that looks like a
+//! file's says so here; the personality keeps the account, and closes what the dead had in their hands
+//! (`syscalls/src/hands.rs`).
+//!
+//! Left out: descriptors that are no files (pidfds, epolls, sockets of the runtime), which others account for.
+
+use crate::errno::Result;
+use core::sync::atomic::{AtomicPtr, Ordering};
+
+/// Who keeps the account. All run on the thread that opens or closes.
+pub struct Account {
+    /// A descriptor, or several, may be opened now whose numbers nobody knows yet.
+    pub opens: fn(),
+    /// That is over.
+    pub opened: fn(),
+    /// The running call has this one. Between `opens` and `opened`.
+    pub takes: fn(i32),
+    /// This one is somebody's for longer than a call: it is closed by who drops it.
+    pub keeps: fn(i32),
+    /// This one is going to be closed.
+    pub closes: fn(i32),
+}
+
+/// A process constant.
+static ACCOUNT: AtomicPtr<Account> = AtomicPtr::new(core::ptr::null_mut());
+
+/// Installs it. Once, at start.
+pub fn set_account(account: &'static Account) {
+    ACCOUNT.store(core::ptr::from_ref(account).cast_mut(), Ordering::Release);
+}
+
+fn account() -> Option<&'static Account> {
+    // SAFETY: null or from `set_account`.
+    unsafe { ACCOUNT.load(Ordering::Acquire).as_ref() }
+}
+
+/// Makes a descriptor by the host call `open`. It is in the running call's hands until it is kept or closed; when that
+/// call has ended, it counts as kept.
+///
+/// # Errors
+/// Those of `open`.
+pub fn open(open: impl FnOnce() -> Result<usize>) -> Result<i32> {
+    let Some(account) = account() else { return open().map(|fd| fd as i32) };
+    (account.opens)();
+    let fd = open().map(|fd| fd as i32);
+    if let Ok(fd) = fd {
+        (account.takes)(fd);
+    }
+    (account.opened)();
+    fd
+}
+
+/// Runs what opens descriptors without telling their numbers, and closes them again.
+pub fn opening<T>(run: impl FnOnce() -> T) -> T {
+    let account = account();
+    if let Some(account) = account {
+        (account.opens)();
+    }
+    let done = run();
+    if let Some(account) = account {
+        (account.opened)();
+    }
+    done
+}
+
+/// A descriptor has an owner that will close it.
+pub fn keep(fd: i32) {
+    if let Some(account) = account() {
+        (account.keeps)(fd);
+    }
+}
+
+/// Closes a descriptor that came from [`open`] or was kept. What close(2) says is left out: it belongs to fsync(2).
+pub fn close(fd: i32) {
+    // First: the number may be another's the moment it is free.
+    if let Some(account) = account() {
+        (account.closes)(fd);
+    }
+    // SAFETY: the caller's descriptor alone.
+    let _ = unsafe { crate::host!(close, fd) };
+}
