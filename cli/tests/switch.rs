@@ -202,8 +202,9 @@ fn iperf3() {
     inside("iperf3", || {
         let _network = Network::start(&[]);
         let words = ["--name", "g", "--net", NET, "--cpus", "1", "--ip", "10.9.0.24"];
-        let _guest = Guest::start(&[&words[..], &["debian:iperf3", "-s"]].concat());
-        wait_for("10.9.0.24:5201");
+        let guest = Guest::start(&[&words[..], &["debian:iperf3", "-s", "--forceflush"]].concat());
+        // Not by connecting: iperf3 takes that for a test, and resets who comes while it finds out.
+        assert!(eventually(PATIENCE, || guest.output().contains("Server listening")), "{}", guest.output());
         let seconds = if rounds(1) == 1 { "3" } else { "30" };
         let mut command: Command = native("iperf3", "iperf3");
         command.args(["-c", "10.9.0.24", "-t", seconds, "--bidir", "-J"]);

@@ -57,6 +57,11 @@ impl Config {
 const MOST_SPIN_NS: u64 = 50_000;
 /// How much of a spin keeps the core from everybody else.
 const ALONE_NS: u64 = 2_000;
+/// Between two times that a spin offers its core to others. Not all the time: while two tasks that yield share a core, a
+/// third can wait there for ten seconds and more where sched_yield(2) takes the rest of the caller's slice off its account
+/// (seen with Linux 6.18 and its autogroups: hundreds of thousands of yields a second run away from the clock that
+/// decides who may run).
+const OFFER_NS: u64 = 8_000;
 /// A round of a spin that took so long gave the core to somebody who computes: then a sleep is better, from which a
 /// frame wakes us with precedence.
 const LONG_YIELD_NS: u64 = 200_000;
@@ -780,6 +785,7 @@ impl Block {
         }
         let start = platform::time::now();
         let mut last = start;
+        let mut offer = start.after(ALONE_NS);
         loop {
             for _ in 0..16 {
                 core::hint::spin_loop();
@@ -797,7 +803,8 @@ impl Block {
                 return self.sleep();
             }
             last = now;
-            if now.since(start) >= ALONE_NS {
+            if now >= offer {
+                offer = now.after(OFFER_NS);
                 // Where more spin than there are cores (a server and its guests on two), whoever has the answer may be
                 // waiting for this core: it gets it for a microsecond instead of a sleep and a wake.
                 // SAFETY: no arguments.

@@ -7,8 +7,8 @@
 //! and how many calls it has made, so that the end of a call need not look at any word.
 //!
 //! **Before there is a number.** The host installs a descriptor and then kills: its number stands nowhere. Hence a
-//! thread says that it opens ([`Hand::opening`]) before it does. If it was killed while it did, whatever is open and
-//! not accounted for is its own, once no living thread is opening either. New openers wait meanwhile
+//! thread says that it opens ([`Hand::opening`]) before it does. After each death whatever is open and not accounted for
+//! is the dead one's, once no living thread is opening. New openers wait meanwhile
 //! ([`Accounts::gate`]); the time is bounded on both sides, and who comes to no end leaves the rest to the next death,
 //! or to the search a second later (`lost.rs`).
 //!
@@ -76,7 +76,7 @@ pub(crate) struct Accounts {
     serials: AtomicU32,
     /// Until when nobody opens anything, in nanoseconds; 0: open.
     gate: AtomicU64,
-    /// Threads were killed while they opened something, and what it was has not been looked for.
+    /// A process was killed, and what nobody accounts for has not been looked for since.
     unfinished: AtomicBool,
 }
 
@@ -119,16 +119,16 @@ pub(crate) fn start() {
 /// released.
 pub(crate) fn sweep(dead: &[Arc<Task>]) {
     let accounts = &root().hands;
+    // Always: whoever was killed between an account and a host call left something open that nobody accounts for, be it
+    // a call that opened or closed, or one that swept as we do.
+    accounts.unfinished.store(true, Ordering::SeqCst);
     for hand in dead.iter().map(|task| &task.hand) {
         accounts.close_all_of(hand.word());
-    }
-    if dead.iter().any(|task| task.hand.opening.load(Ordering::SeqCst) != 0) {
-        accounts.unfinished.store(true, Ordering::SeqCst);
     }
     finish();
 }
 
-/// Closes what was opened by threads that were killed while they did, if there is any.
+/// Closes what nobody accounts for, if a process was killed since that was done.
 pub(crate) fn finish() {
     let accounts = &root().hands;
     // Before: another death may come meanwhile.

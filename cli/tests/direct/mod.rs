@@ -7,9 +7,10 @@ pub mod namespace;
 
 use crate::support::*;
 use namespace::unavailable;
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -441,6 +442,23 @@ pub fn ask(stream: &mut TcpStream, request: &[u8], want: &[u8]) {
     assert!(got == want, "{} instead of {}", got.escape_ascii(), want.escape_ascii());
 }
 
+/// What each thread of a process does in the kernel, and how often it has slept: twice, a moment apart.
+fn where_it_is(process: &Path) -> String {
+    let read = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
+    let mut told = format!("{} {}", process.display(), read(process.join("comm")));
+    for _ in 0..2 {
+        for thread in fs::read_dir(process.join("task")).into_iter().flatten().flatten().map(|t| t.path()) {
+            let switches =
+                read(thread.join("status")).lines().filter(|l| l.contains("ctxt")).collect::<String>();
+            let (call, stack) = (read(thread.join("syscall")), read(thread.join("stack")));
+            let top = stack.lines().take(6).map(|line| line.split(' ').nth(1).unwrap_or(""));
+            told += &format!("  {call}  {switches} {}\n", top.collect::<Vec<_>>().join(" "));
+        }
+        std::thread::sleep(Duration::from_millis(250));
+    }
+    told
+}
+
 /// What the host's kernel knows of a connection that got no answer, twice (whether its data were acknowledged, which timers
 /// run), and what the network knows of the guests.
 fn both_ends(stream: &TcpStream) -> String {
@@ -451,6 +469,18 @@ fn both_ends(stream: &TcpStream) -> String {
         told.push_str(&format!("{command:?}\n{output}\n"));
     };
     tell(Command::new("ss").args(["-tinoe", &format!("sport = :{port}")]));
+    tell(Command::new("ip").args(["-s", "link", "show", "t0"]));
+    // Before any of them is asked: a question wakes who sleeps.
+    for process in fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path()) {
+        let here = fs::read_link("/proc/self/ns/net").ok();
+        if here.is_some() && fs::read_link(process.join("ns/net")).ok() == here {
+            told.push_str(&where_it_is(&process));
+        }
+    }
+    let mut tell = |command: &mut Command| {
+        let output = command.output().map_or_else(|error| error.to_string(), |output| said(&output));
+        told.push_str(&format!("{command:?}\n{output}\n"));
+    };
     tell(attacca().args(["switch", "--explain", "g"]));
     tell(attacca().args(["server", "status", "--net", NET, "--json"]));
     tell(Command::new("ss").args(["-tinoe", &format!("sport = :{port}")]));

@@ -42,6 +42,8 @@ pub fn runtime_dir() -> &'static Path {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
     DIR.get_or_init(|| {
         let dir = scratch(&format!("run-{}", std::process::id()));
+        // An earlier process may have had our number.
+        fs::remove_dir_all(&dir).unwrap();
         fs::create_dir_all(&dir).unwrap();
         dir
     })

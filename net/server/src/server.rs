@@ -36,6 +36,8 @@ const LEAST_SPIN_NS: u64 = 1_000;
 /// The part of that in which the core is kept from everybody else. Later rounds let others run between them: on a
 /// machine of few cores the guest that has the next frame may be waiting for this one.
 const ALONE_NS: u64 = 2_000;
+/// Between two times that the core is offered to others (`sched::vcpu` has why not all the time).
+const OFFER_NS: u64 = 8_000;
 /// How long the host's descriptors may wait while frames keep coming.
 const HOST_NS: u64 = 20_000;
 /// Host events looked at in one round.
@@ -214,6 +216,7 @@ impl Server {
         let mut last_work = now();
         let mut last_host = last_work;
         let mut spinning = false;
+        let mut offered = last_work;
         self.wakes();
         loop {
             self.board.beat();
@@ -232,8 +235,9 @@ impl Server {
             last_host = time;
             let quiet = if worked { 0 } else { time.since(last_work) };
             let idle = quiet > self.spin.0;
-            if quiet > ALONE_NS && !idle {
+            if quiet > ALONE_NS && !idle && time.since(offered) >= OFFER_NS {
                 std::thread::yield_now();
+                offered = now();
             }
             let asleep = idle && self.announce_sleep();
             let timeout = if asleep { self.until_deadline() } else { Some(0) };
