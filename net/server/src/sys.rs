@@ -391,14 +391,19 @@ pub(crate) fn set_name(name: &std::ffi::CStr) {
     unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
 }
 
-/// Leaves the caller's terminal and session, closes its standard streams, and takes a name of its own.
+/// Leaves the caller's terminal, closes its standard streams, and takes a name of its own.
+///
+/// A process group of its own, so that nothing the terminal says means it; not a session (setsid(2)), which is a scheduling
+/// group of its own where the host has autogroups (sched(7)). Such a group, whose few tasks sleep most of the time,
+/// has next to no weight, and on a host that is busy otherwise it may wait for ten seconds (Linux 6.18) while guests
+/// wait for it. In the caller's session it is in the group of the guests that it serves.
 pub(crate) fn become_daemon(name: &std::ffi::CStr, log: Option<&std::path::Path>) {
     let log = log.and_then(|path| std::fs::OpenOptions::new().create(true).append(true).open(path).ok());
     let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").ok();
     set_name(name);
     // SAFETY: descriptors 0 to 2 are replaced by open ones.
     unsafe {
-        libc::setsid();
+        libc::setpgid(0, 0);
         if let Some(null) = null {
             for fd in 0..3 {
                 libc::dup2(null.as_raw_fd(), fd);
@@ -408,7 +413,9 @@ pub(crate) fn become_daemon(name: &std::ffi::CStr, log: Option<&std::path::Path>
             libc::dup2(log.as_raw_fd(), 2);
         }
         libc::chdir(c"/".as_ptr());
-        for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, libc::SIGPIPE] {
+        let of_terminals =
+            [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
+        for signal in of_terminals.into_iter().chain([libc::SIGPIPE]) {
             libc::signal(signal, libc::SIG_IGN);
         }
     }
