@@ -8,9 +8,9 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicI32, Ordering};
 use net::control::{Counters, MAX_MESSAGE, Mode, Stage, ToGuest, ToSupervisor};
 use platform::errno::{Errno, Result};
+use platform::host;
 use platform::sync::Lock;
 use platform::time::Instant;
-use platform::{hands, host};
 use sched::host_fd::{self, HostReady, WatchId};
 use sched::timer::Expire;
 use syscalls::net_device::Notice;
@@ -281,8 +281,6 @@ pub(crate) fn receive(fd: i32, buffer: &mut [u8]) -> Result<(usize, Vec<i32>)> {
         let bytes = (control[0] as usize).min(message.control_len) - HEADER;
         let words = control[2..].iter().flat_map(|word| [*word as i32, (*word >> 32) as i32]);
         fds.extend(words.take(bytes / 4));
-        // Files among them (a wire's) are not to be taken for what a killed call left.
-        fds.iter().for_each(|&fd| hands::keep(fd));
     }
     Ok((len, fds))
 }

@@ -12,11 +12,7 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 
 /// Who keeps the account. All run on the thread that opens or closes.
 pub struct Account {
-    /// A descriptor, or several, may be opened now whose numbers nobody knows yet.
-    pub opens: fn(),
-    /// That is over.
-    pub opened: fn(),
-    /// The running call has this one. Between `opens` and `opened`.
+    /// The running call has this one.
     pub takes: fn(i32),
     /// This one is somebody's for longer than a call: it is closed by who drops it.
     pub keeps: fn(i32),
@@ -43,27 +39,11 @@ fn account() -> Option<&'static Account> {
 /// # Errors
 /// Those of `open`.
 pub fn open(open: impl FnOnce() -> Result<usize>) -> Result<i32> {
-    let Some(account) = account() else { return open().map(|fd| fd as i32) };
-    (account.opens)();
-    let fd = open().map(|fd| fd as i32);
-    if let Ok(fd) = fd {
+    let fd = open()? as i32;
+    if let Some(account) = account() {
         (account.takes)(fd);
     }
-    (account.opened)();
-    fd
-}
-
-/// Runs what opens descriptors without telling their numbers, and closes them again.
-pub fn opening<T>(run: impl FnOnce() -> T) -> T {
-    let account = account();
-    if let Some(account) = account {
-        (account.opens)();
-    }
-    let done = run();
-    if let Some(account) = account {
-        (account.opened)();
-    }
-    done
+    Ok(fd)
 }
 
 /// A descriptor has an owner that will close it.

@@ -6,27 +6,23 @@
 //! the call that made it, until it is kept ([`platform::hands`]). Calls are told apart by their thread's serial number
 //! and how many calls it has made, so that the end of a call need not look at any word.
 //!
-//! **Before there is a number.** The host installs a descriptor and then kills: its number stands nowhere. Hence a
-//! thread says that it opens ([`Hand::opening`]) before it does. After each death whatever is open and not accounted for
-//! is the dead one's, once no living thread is opening. New openers wait meanwhile
-//! ([`Accounts::gate`]); the time is bounded on both sides, and who comes to no end leaves the rest to the next death,
-//! or to the search a second later (`lost.rs`).
-//!
 //! **Who closes twice?** The sweep comes after the process's tables were released: what they owned is accounted for as
 //! closed then. What a call gives to something that outlives its process is kept first ([`fs::HostFd::keep`]): bytes of
 //! a tmpfs file, shared memory, the lock descriptor of a description.
 //!
-//! Left out: descriptors that are no files (see [`is_file`]), and numbers beyond [`CHUNKS`] times [`CHUNK`].
+//! Left out: a descriptor whose opener is killed inside the host call, or before it can note the number: it stays open. To
+//! close what nobody accounts for is no way as long as closing is not accounted for, too: a number between the two steps
+//! of a living process's close looks the same, and may be another's a moment later. And numbers beyond [`CHUNKS`] times
+//! [`CHUNK`].
 
 use crate::context::Ctx;
 use crate::process::root;
 use crate::task::Task;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use platform::hands::Account;
 use platform::host;
-use platform::time::{self, MILLISECOND};
 
 /// What one thread's calls have in their hands.
 pub struct Hand {
@@ -34,18 +30,12 @@ pub struct Hand {
     serial: u32,
     /// Calls that it has made.
     calls: AtomicU32,
-    /// How deep it is in host calls that open something.
-    opening: AtomicU32,
 }
 
 impl Hand {
     /// Of a new thread.
     pub(crate) fn new() -> Hand {
-        Hand {
-            serial: root().hands.serials.fetch_add(1, Ordering::Relaxed),
-            calls: AtomicU32::new(0),
-            opening: AtomicU32::new(0),
-        }
+        Hand { serial: root().hands.serials.fetch_add(1, Ordering::Relaxed), calls: AtomicU32::new(0) }
     }
 
     /// A call has ended: what it made and did not close is somebody's.
@@ -74,10 +64,6 @@ type Chunk = [AtomicU64; CHUNK];
 pub(crate) struct Accounts {
     chunks: [AtomicPtr<Chunk>; CHUNKS],
     serials: AtomicU32,
-    /// Until when nobody opens anything, in nanoseconds; 0: open.
-    gate: AtomicU64,
-    /// A process was killed, and what nobody accounts for has not been looked for since.
-    unfinished: AtomicBool,
 }
 
 impl Default for Accounts {
@@ -86,65 +72,29 @@ impl Default for Accounts {
             chunks: [const { AtomicPtr::new(core::ptr::null_mut()) }; CHUNKS],
             // 0 would make the first word UNKNOWN.
             serials: AtomicU32::new(1),
-            gate: AtomicU64::new(0),
-            unfinished: AtomicBool::new(false),
         }
     }
 }
 
 /// The account that host calls tell.
 static ACCOUNT: Account = Account {
-    opens: || {
-        if let Some(ctx) = Ctx::try_current() {
-            root().hands.opens(&ctx.task.hand);
-        }
-    },
-    opened: || {
-        if let Some(ctx) = Ctx::try_current() {
-            Accounts::opened(&ctx.task.hand);
-        }
-    },
     takes: |fd| root().hands.set(fd, Ctx::try_current().map_or(KEPT, |ctx| ctx.task.hand.word())),
     keeps: |fd| root().hands.set(fd, KEPT),
     closes: |fd| root().hands.set(fd, UNKNOWN),
 };
 
-/// Begins the account: whatever is open now is kept. Once, in the first process.
+/// Begins the account. Once, in the first process.
 pub(crate) fn start() {
-    each_open(&mut |fd| root().hands.set(fd, KEPT));
     platform::hands::set_account(&ACCOUNT);
 }
 
 /// Closes what these threads had in their hands. Their host process is gone, and the tables of their process are
 /// released.
 pub(crate) fn sweep(dead: &[Arc<Task>]) {
-    let accounts = &root().hands;
-    // Always: whoever was killed between an account and a host call left something open that nobody accounts for, be it
-    // a call that opened or closed, or one that swept as we do.
-    accounts.unfinished.store(true, Ordering::SeqCst);
-    for hand in dead.iter().map(|task| &task.hand) {
-        accounts.close_all_of(hand.word());
-    }
-    finish();
-}
-
-/// Closes what nobody accounts for, if a process was killed since that was done.
-pub(crate) fn finish() {
-    let accounts = &root().hands;
-    // Before: another death may come meanwhile.
-    if accounts.unfinished.swap(false, Ordering::SeqCst) && !accounts.close_unknown(each_open, somebody_opens)
-    {
-        accounts.unfinished.store(true, Ordering::SeqCst);
-    }
+    dead.iter().for_each(|task| root().hands.close_all_of(task.hand.word()));
 }
 
 impl Accounts {
-    /// How long nobody opens at most.
-    const GATE_NS: u64 = 20 * MILLISECOND;
-    /// How much longer an opener waits for a gate that nobody opens: who shut it may have been killed. Far more than a
-    /// sweep needs between its last look at the clock and its last close.
-    const GRACE_NS: u64 = 100 * MILLISECOND;
-
     fn word(&self, fd: i32) -> Option<&AtomicU64> {
         let fd = usize::try_from(fd).ok()?;
         let place = self.chunks.get(fd / CHUNK)?;
@@ -171,46 +121,6 @@ impl Accounts {
         }
     }
 
-    /// A thread opens. Either it sees the gate shut, or who shut it sees the thread opening (both fences are SeqCst).
-    fn opens(&self, hand: &Hand) {
-        let depth = hand.opening.load(Ordering::Relaxed);
-        hand.opening.store(depth + 1, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
-        let shut = self.gate.load(Ordering::SeqCst);
-        if shut != 0 && depth == 0 {
-            self.wait_to_open(hand);
-        }
-    }
-
-    #[cold]
-    fn wait_to_open(&self, hand: &Hand) {
-        loop {
-            hand.opening.store(0, Ordering::SeqCst);
-            loop {
-                let shut = self.gate.load(Ordering::SeqCst);
-                if shut == 0 {
-                    break;
-                }
-                if time::now().0 > shut + Self::GRACE_NS {
-                    let _ = self.gate.compare_exchange(shut, 0, Ordering::SeqCst, Ordering::SeqCst);
-                }
-                // Not a place of the scheduler: the caller may have locks.
-                // SAFETY: gives the processor up for a moment.
-                let _ = unsafe { host!(sched_yield) };
-            }
-            hand.opening.store(1, Ordering::SeqCst);
-            fence(Ordering::SeqCst);
-            if self.gate.load(Ordering::SeqCst) == 0 {
-                return;
-            }
-        }
-    }
-
-    fn opened(hand: &Hand) {
-        // What was opened is accounted for before it ends.
-        hand.opening.store(hand.opening.load(Ordering::Relaxed) - 1, Ordering::SeqCst);
-    }
-
     fn close_all_of(&self, word: u64) {
         for (at, chunk) in self.chunks.iter().enumerate() {
             // SAFETY: as in `word`.
@@ -224,106 +134,13 @@ impl Accounts {
             }
         }
     }
-
-    /// Closes files among `open` that nobody accounts for. False if living threads were opening some all the time.
-    fn close_unknown(&self, open: fn(&mut dyn FnMut(i32)), somebody_opens: fn() -> bool) -> bool {
-        let until = time::now().0 + Self::GATE_NS;
-        if self.gate.compare_exchange(0, until, Ordering::SeqCst, Ordering::SeqCst).is_err() {
-            return false;
-        }
-        fence(Ordering::SeqCst);
-        let quiet = loop {
-            if !somebody_opens() {
-                break true;
-            }
-            if time::now().0 + Self::GATE_NS / 2 > until {
-                break false;
-            }
-            // SAFETY: gives the processor up for a moment.
-            let _ = unsafe { host!(sched_yield) };
-        };
-        let mut done = quiet;
-        if quiet {
-            open(&mut |fd| {
-                let unknown = self.word(fd).is_some_and(|word| word.load(Ordering::SeqCst) == UNKNOWN);
-                if unknown && is_file(fd) {
-                    done &= time::now().0 < until;
-                    if done {
-                        // SAFETY: nobody accounts for it, and nobody is about to.
-                        let _ = unsafe { host!(close, fd) };
-                    }
-                }
-            });
-        }
-        let _ = self.gate.compare_exchange(until, 0, Ordering::SeqCst, Ordering::SeqCst);
-        done
-    }
-}
-
-/// Whether a thread of a living process opens something. Of one that is dead and not buried it is said as well.
-fn somebody_opens() -> bool {
-    root().processes().iter().any(|process| {
-        let opens = |task: &Arc<Task>| task.hand.opening.load(Ordering::SeqCst) != 0;
-        !process.has_ended() && process.tasks().iter().any(opens)
-    })
-}
-
-/// Calls `each` with every open host descriptor, but for the one that tells of them.
-fn each_open(each: &mut dyn FnMut(i32)) {
-    const AT_FDCWD: isize = -100;
-    const O_DIRECTORY_CLOEXEC: usize = 0o2_200_000;
-    // struct linux_dirent64: d_reclen at 16, d_name at 19.
-    const RECORD: usize = 16;
-    const NAME: usize = 19;
-    let mut records = [0u64; 256];
-    // SAFETY: a C string; the descriptor is closed below. Not by `HostFd`: it must not be accounted for.
-    let Ok(directory) = (unsafe { host!(openat, AT_FDCWD, c"/proc/self/fd".as_ptr(), O_DIRECTORY_CLOEXEC) })
-    else {
-        return;
-    };
-    loop {
-        // SAFETY: the kernel writes to the buffer alone.
-        let got = unsafe { host!(getdents64, directory, records.as_mut_ptr(), size_of_val(&records)) };
-        let Ok(len @ 1..) = got else { break };
-        // SAFETY: that much of the buffer was written.
-        let mut rest = unsafe { core::slice::from_raw_parts(records.as_ptr().cast::<u8>(), len) };
-        while rest.len() > NAME {
-            let size = usize::from(u16::from_le_bytes([rest[RECORD], rest[RECORD + 1]]));
-            let Some((record, next)) = rest.split_at_checked(size.max(NAME)) else { break };
-            let digits = record[NAME..].split(|&byte| byte == 0).next().unwrap_or(b"");
-            let number = core::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
-            if let Some(fd) = number.filter(|&fd| fd != directory as i32) {
-                each(fd);
-            }
-            rest = next;
-        }
-    }
-    // SAFETY: opened above.
-    let _ = unsafe { host!(close, directory) };
-}
-
-/// Whether it is a file of a file system or a memory file of ours: what calls open through [`fs::HostFd`]. Devices,
-/// sockets and what the kernel makes up are the runtime's.
-fn is_file(fd: i32) -> bool {
-    let mut text = [0u8; 24];
-    let Ok(path) = fs::host::CPath::new(alloc::format!("/proc/self/fd/{fd}").as_bytes()) else {
-        return false;
-    };
-    const AT_FDCWD: isize = -100;
-    // SAFETY: a C string, and a buffer of ours.
-    let got = unsafe { host!(readlinkat, AT_FDCWD, path.ptr(), text.as_mut_ptr(), text.len()) };
-    let text = &text[..got.unwrap_or(0)];
-    match text.strip_prefix(b"/memfd:") {
-        Some(name) => name.starts_with(b"attacca-tmpfs") || name.starts_with(b"attacca-sysv"),
-        None => text.starts_with(b"/") && !text.starts_with(b"/dev/"),
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::testing;
-    use std::os::fd::{AsRawFd, IntoRawFd};
+    use std::os::fd::IntoRawFd;
 
     const F_GETFD: i32 = 1;
     const F_DUPFD_CLOEXEC: i32 = 1030;
@@ -363,52 +180,5 @@ mod tests {
         assert_eq!(again, now);
         accounts.close_all_of(hand.word());
         assert!(is_open(again));
-    }
-
-    #[test]
-    fn what_nobody_accounts_for_is_closed_when_nobody_opens() {
-        let accounts = Accounts::default();
-        let all = |each: &mut dyn FnMut(i32)| (800..900).filter(|&fd| is_open(fd)).for_each(each);
-        let [kept, unknown] = [800, 810].map(file);
-        // SAFETY: plain numbers. A device is no file of ours.
-        let device = unsafe {
-            let null = std::fs::File::open("/dev/null").unwrap();
-            host!(fcntl, null.as_raw_fd(), F_DUPFD_CLOEXEC, 820).unwrap() as i32
-        };
-        accounts.set(kept, KEPT);
-        assert!(!accounts.close_unknown(all, || true));
-        assert!(is_open(unknown));
-        assert!(accounts.close_unknown(all, || false));
-        assert_eq!([kept, unknown, device].map(is_open), [true, false, true]);
-        assert_eq!(accounts.gate.load(Ordering::SeqCst), 0);
-    }
-
-    #[test]
-    fn an_opener_waits_for_the_gate_and_not_for_ever() {
-        let accounts = Accounts::default();
-        let hand = &testing::ctx().task.hand;
-        let shut = time::now().0;
-        accounts.gate.store(shut, Ordering::SeqCst);
-        std::thread::scope(|scope| {
-            let opener = scope.spawn(|| accounts.opens(hand));
-            while hand.opening.load(Ordering::SeqCst) != 0 {
-                std::thread::yield_now();
-            }
-            assert!(!opener.is_finished() || time::now().0 > shut + Accounts::GRACE_NS);
-            accounts.gate.store(0, Ordering::SeqCst);
-            opener.join().unwrap();
-        });
-        assert_eq!(hand.opening.load(Ordering::SeqCst), 1);
-        // Deeper down nobody waits: whoever shut the gate sees this thread opening.
-        accounts.gate.store(shut, Ordering::SeqCst);
-        accounts.opens(hand);
-        assert_eq!(hand.opening.load(Ordering::SeqCst), 2);
-        Accounts::opened(hand);
-        Accounts::opened(hand);
-        // Who shut this one is gone.
-        accounts.gate.store(1, Ordering::SeqCst);
-        accounts.opens(hand);
-        assert_eq!(accounts.gate.load(Ordering::SeqCst), 0);
-        Accounts::opened(hand);
     }
 }

@@ -94,7 +94,6 @@ impl rt::Expire for Search {
             !state.suspects.is_empty()
         };
         lost.into_iter().for_each(|thing| things.give_up(&thing));
-        crate::hands::finish();
         // What the audit found is sent, and told to owners.
         net_poll::poll();
         if again {
