@@ -8,9 +8,9 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicI32, Ordering};
 use net::control::{Counters, MAX_MESSAGE, Mode, Stage, ToGuest, ToSupervisor};
 use platform::errno::{Errno, Result};
-use platform::host;
 use platform::sync::Lock;
 use platform::time::Instant;
+use platform::{hands, host};
 use sched::host_fd::{self, HostReady, WatchId};
 use sched::timer::Expire;
 use syscalls::net_device::Notice;
@@ -217,9 +217,9 @@ fn cpu_ns() -> u64 {
     time.to_ns()
 }
 
+/// Closes a descriptor that came with a message.
 pub(crate) fn close(fd: i32) {
-    // SAFETY: a descriptor that came with a message and was handed to nobody.
-    let _ = unsafe { host!(close, fd) };
+    hands::close(fd);
 }
 
 /// `struct msghdr`
@@ -273,14 +273,18 @@ pub(crate) fn receive(fd: i32, buffer: &mut [u8]) -> Result<(usize, Vec<i32>)> {
         control_len: size_of_val(&control),
         flags: 0,
     };
-    // SAFETY: the message points at live memory of these lengths.
-    let len = unsafe { host!(recvmsg, fd, &raw mut message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) }?;
-    let mut fds = Vec::new();
-    // struct cmsghdr: length with the header, level and type in one word.
-    if message.control_len >= HEADER && control[1] == SOL_SOCKET_RIGHTS {
-        let bytes = (control[0] as usize).min(message.control_len) - HEADER;
-        let words = control[2..].iter().flat_map(|word| [*word as i32, (*word >> 32) as i32]);
-        fds.extend(words.take(bytes / 4));
-    }
-    Ok((len, fds))
+    // Files among the descriptors are not to be taken for what a killed call left.
+    hands::passing(|| {
+        // SAFETY: the message points at live memory of these lengths.
+        let len = unsafe { host!(recvmsg, fd, &raw mut message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) }?;
+        let mut fds = Vec::new();
+        // struct cmsghdr: length with the header, level and type in one word.
+        if message.control_len >= HEADER && control[1] == SOL_SOCKET_RIGHTS {
+            let bytes = (control[0] as usize).min(message.control_len) - HEADER;
+            let words = control[2..].iter().flat_map(|word| [*word as i32, (*word >> 32) as i32]);
+            fds.extend(words.take(bytes / 4));
+            fds.iter().for_each(|&fd| hands::keep(fd));
+        }
+        Ok((len, fds))
+    })
 }

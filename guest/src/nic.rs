@@ -87,10 +87,7 @@ pub(crate) fn steer(rules: i32, address: IpAddr, add: bool) {
 }
 
 fn close_all(fds: &[i32]) {
-    for fd in fds {
-        // SAFETY: descriptors of ours that nobody uses any more.
-        let _ = unsafe { host!(close, *fd) };
-    }
+    fds.iter().for_each(|&fd| crate::control::close(fd));
 }
 
 fn make(direct: &Direct, fds: &[i32], backend: &mut Backend, regions: &mut Vec<u64>) -> Result<Box<dyn Nic>> {

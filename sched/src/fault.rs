@@ -144,11 +144,12 @@ unsafe extern "C" fn write_job() {
     // SAFETY: written by this thread, in `on_report_stack`.
     let Some(job) = (unsafe { &*WORK.job.get() }) else { return };
     let out = &mut Stderr::new();
-    let _ = match &job.fault {
+    // It looks into files of the host.
+    let _ = platform::hands::passing(|| match &job.fault {
         Some((frame, whose)) => report(out, frame, *whose),
         None => writeln!(out, "attacca: SIGABRT (the program ends itself)")
             .and_then(|()| backtrace(out, job.registers, true)),
-    };
+    });
 }
 
 fn report(out: &mut Stderr, frame: &Frame, whose: Whose) -> fmt::Result {

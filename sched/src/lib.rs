@@ -34,6 +34,7 @@ pub mod fault;
 pub mod fork;
 pub mod hooks;
 pub mod host_fd;
+pub mod passage;
 mod run_queue;
 pub mod signal;
 pub mod slots;

@@ -17,6 +17,7 @@ use crate::blocking::Helpers;
 use crate::family::{CacheSet, Family, NO_CACHE};
 use crate::hooks::Hooks;
 use crate::host_fd::{Event, WatchId};
+use crate::passage::Passages;
 use crate::run_queue::RunQueue;
 use crate::signal;
 use crate::thread::Thread;
@@ -188,6 +189,8 @@ pub struct Process {
     pub(crate) helper_blocks: Lock<Vec<Box<Block>>>,
     /// Signals that were ignored when the process was started.
     pub(crate) ignored: AtomicU64,
+    /// See [`passage`](crate::passage).
+    pub(crate) passages: Passages,
     /// The personality's record of the process.
     pub(crate) local: AtomicPtr<()>,
 }
@@ -220,6 +223,7 @@ impl Process {
             forked_from: Lock::new(None),
             helper_blocks: Lock::new(Vec::new()),
             ignored: AtomicU64::new(0),
+            passages: Passages::default(),
             local: AtomicPtr::new(ptr::null_mut()),
         })
     }

@@ -1,4 +1,5 @@
-//! Sockets that nobody has any more, though the engine keeps them for somebody; and files of a tmpfs likewise.
+//! Sockets that nobody has any more, though the engine keeps them for somebody; files of a tmpfs and descriptors of the
+//! host likewise.
 //!
 //! A process that the host kills in the middle of a call keeps the counts that the call had in its frame (`stay.rs`
 //! tells those of calls that sleep). A socket that was being used or closed just then would stay open for ever, and
@@ -6,7 +7,8 @@
 //! sleeping calls refer to: what nothing refers to, and a second later still nothing, is closed.
 //!
 //! A file of a tmpfs without a name has its bytes in memory, or in a descriptor of the host, as long as somebody has it.
-//! It is looked for in the same way, and loses its bytes.
+//! It is looked for in the same way, and loses its bytes. So is a descriptor of the host that nobody accounts for; here
+//! nothing is left to time (`hands.rs`).
 //!
 //! The engine itself is put right first: it may have been in the middle of anything (`net/src/engine/audit.rs`).
 //!
@@ -47,6 +49,8 @@ struct State {
     looked: Option<Instant>,
     /// What nothing referred to at the last look.
     suspects: Vec<Suspect>,
+    /// After that look.
+    moment: rt::Moment,
 }
 
 /// A thing that nothing refers to.
@@ -55,6 +59,8 @@ enum Suspect {
     Socket(SocketId, u64),
     /// By its identity in its file system.
     File(u64, u64),
+    /// A host descriptor, and what the account says of it.
+    Descriptor(i32, u64),
 }
 
 impl Search {
@@ -83,13 +89,20 @@ impl rt::Expire for Search {
             state.looked = Some(now);
         }
         let things = Things::all();
-        let unreferred = things.unreferred();
+        let mut unreferred = things.unreferred();
+        let unaccounted = root().hands.unaccounted();
+        unreferred.extend(unaccounted.into_iter().map(|(fd, word)| Suspect::Descriptor(fd, word)));
+        let moment = rt::Moment::now();
         let mut lost = Vec::new();
         let again = {
             let mut state = self.0.lock();
             let before = core::mem::take(&mut state.suspects);
+            let is_over = core::mem::replace(&mut state.moment, moment).is_over();
+            let is_lost = |thing: &Suspect| {
+                before.contains(thing) && (is_over || !matches!(thing, Suspect::Descriptor(..)))
+            };
             for thing in unreferred {
-                if before.contains(&thing) { lost.push(thing) } else { state.suspects.push(thing) }
+                if is_lost(&thing) { lost.push(thing) } else { state.suspects.push(thing) }
             }
             !state.suspects.is_empty()
         };
@@ -153,6 +166,7 @@ impl Things {
     fn give_up(&self, thing: &Suspect) {
         match *thing {
             Suspect::Socket(id, cookie) => net_poll::close_lost(id, cookie),
+            Suspect::Descriptor(fd, word) => root().hands.close_unaccounted(fd, word),
             Suspect::File(..) => {
                 self.files.iter().filter(|node| suspect(node) == *thing).for_each(ramfs::give_up);
             }

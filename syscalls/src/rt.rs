@@ -242,6 +242,8 @@ mod real {
         host.local().load(Ordering::Acquire)
     }
 
+    pub use sched::passage::{Moment, begin as begin_passage, end as end_passage};
+
     /// A process that is being made.
     pub type Child = sched::fork::Child;
 

@@ -104,6 +104,18 @@ pub mod host_sched {
     pub fn host_local(host: &HostRef) -> *mut () {
         host.local.load(Ordering::Acquire)
     }
+    #[derive(Default)]
+    pub struct Moment;
+    impl Moment {
+        pub fn now() -> Moment {
+            Moment
+        }
+        pub fn is_over(&self) -> bool {
+            true
+        }
+    }
+    pub fn begin_passage() {}
+    pub fn end_passage() {}
     pub fn abandon(thread: &ThreadRef) -> *mut () {
         thread.local.swap(core::ptr::null_mut(), Ordering::AcqRel)
     }

@@ -96,8 +96,16 @@ pub fn file(dev: u64, mode: u32, content: &[u8]) -> Arc<dyn Vnode> {
 pub fn unnamed(root: &Arc<dyn Vnode>) -> Vec<Arc<dyn Vnode>> {
     let Ok(root) = ram(root) else { return Vec::new() };
     let mut unnamed = root.common.unnamed.lock();
-    unnamed.retain(|node| node.strong_count() > 0);
+    forget_closed(&mut unnamed);
     unnamed.iter().filter_map(|node| node.upgrade()).map(|node| node as Arc<dyn Vnode>).collect()
+}
+
+/// Takes out those that are gone. `retain` would leave the list empty while it looks, and whoever is killed then would
+/// lose the rest.
+fn forget_closed(unnamed: &mut Vec<Weak<RamNode>>) {
+    let open = unnamed.iter().filter(|node| node.strong_count() > 0).cloned().collect();
+    let before = core::mem::replace(unnamed, open);
+    drop(before);
 }
 
 /// Lets go of the bytes of such a file, which nobody will read again. Who does finds it empty.
@@ -224,19 +232,6 @@ impl Directory {
 }
 
 impl Common {
-    /// A file loses a name now, perhaps its last. Before it does: who is killed then has it in his hands alone.
-    fn unname(&self, node: &Arc<RamNode>) {
-        // The caller's count and the name's.
-        if node.content().is_err() || node.stat.lock().nlink > 1 || Arc::strong_count(node) == 2 {
-            return;
-        }
-        let mut unnamed = self.unnamed.lock();
-        if unnamed.len() == unnamed.capacity() {
-            unnamed.retain(|node| node.strong_count() > 0);
-        }
-        unnamed.push(Arc::downgrade(node));
-    }
-
     fn new(dev: u64, limit: u64, lower: Option<HostFd>) -> Arc<Common> {
         Arc::new(Common {
             dev,
@@ -247,6 +242,25 @@ impl Common {
             unnamed: Lock::default(),
             lower,
         })
+    }
+
+    /// A file loses a name now, perhaps its last. Before it does: who is killed then has it in his hands alone.
+    fn unname(&self, node: &Arc<RamNode>) {
+        let Ok(content) = node.content() else { return };
+        // The caller's count and the name's. What is only memory may be lost with its caller, a descriptor may not.
+        let is_unused = || Arc::strong_count(node) == 2;
+        let is_memory = || !matches!(content.lock().bytes, Bytes::Host(_));
+        if node.stat.lock().nlink > 1 || is_unused() && is_memory() {
+            return;
+        }
+        let mut unnamed = self.unnamed.lock();
+        if unnamed.len() == unnamed.capacity() {
+            forget_closed(&mut unnamed);
+            // Room for as many again, or the next one would look through all of them.
+            let more = unnamed.len() + 4;
+            unnamed.reserve(more);
+        }
+        unnamed.push(Arc::downgrade(node));
     }
 
     /// Counts pages in or out; ENOSPC above the limit.
