@@ -58,11 +58,12 @@ impl Outside {
         Outside { processes: group(first).len(), descriptors: descriptors(first), network }
     }
 
-    /// A host descriptor or two may be lost with a process that is killed between opening and noting it: not many.
-    fn no_more_than(&self, before: &Outside) -> bool {
-        const SPARE: usize = 0;
+    /// A count of a descriptor's owner may be lost with a process that is killed in the few instructions in which it has
+    /// one that is noted nowhere: hardly ever.
+    fn no_more_than(&self, before: &Outside, killed: i64) -> bool {
+        let spare = 2 + killed as usize / 20_000;
         self.processes <= before.processes
-            && self.descriptors <= before.descriptors + SPARE
+            && self.descriptors <= before.descriptors + spare
             && self.network <= before.network
     }
 }
@@ -143,7 +144,7 @@ fn processes_come_and_go_and_nothing_leaks() {
     let sockets = left(&guest.output(), "sockets ");
     assert!(sockets <= 0, "seed {seed}, {killed} kills: {sockets} sockets\n{}", guest.output());
     // The server closes what clients left when it next looks.
-    let settled = eventually(PATIENCE, || Outside::of(first).no_more_than(&outside));
+    let settled = eventually(PATIENCE, || Outside::of(first).no_more_than(&outside, killed));
     let held = Outside::of(first);
     assert!(settled, "seed {seed}, {killed} kills: {outside:?} became {held:?}\n{}", open_files(first));
     drop(feed);

@@ -197,15 +197,15 @@ fn pipe(open: &OpenFile) -> Result<&crate::pipe::End> {
 }
 
 /// The host descriptor that carries a description's locks.
-fn lock_fd(open: &OpenFile) -> Result<Arc<HostFd>> {
+fn lock_fd(ctx: &Ctx, open: &OpenFile) -> Result<Arc<HostFd>> {
     if let Some(host) = open.downcast::<HostFile>() {
         return Ok(host.fd.clone());
     }
-    open.downcast::<InnerFile>().ok_or(Errno::EBADF)?.lock_fd()
+    open.downcast::<InnerFile>().ok_or(Errno::EBADF)?.lock_fd(&ctx.task.stay)
 }
 
 fn lock(ctx: &Ctx, open: &OpenFile, command: i32, argument: usize) -> Result {
-    let fd = lock_fd(open)?;
+    let fd = lock_fd(ctx, open)?;
     ctx.task.stay.holding_count(&fd, || match command {
         F_GETLK | F_SETLK | F_SETLKW => record_lock::fcntl(ctx, open, &fd, command, UserPtr::new(argument)),
         _ => lock_description(ctx, &fd, command, argument),
@@ -250,7 +250,7 @@ pub fn flock(ctx: &Ctx, fd: Fd, operation: i32) -> Result {
         let fs::Node::Host(host) = &dir.place.node else { return Err(Errno::EOPNOTSUPP) };
         return flock_host(ctx, host.raw(), operation, LOCK_NB);
     }
-    let fd = lock_fd(&open)?;
+    let fd = lock_fd(ctx, &open)?;
     ctx.task.stay.holding_count(&fd, || flock_host(ctx, fd.raw(), operation, LOCK_NB))
 }
 

@@ -3,6 +3,7 @@
 use crate::context::Ctx;
 use crate::file::{File, O_APPEND, OpenFile, Sink, Source, Stat};
 use crate::host_file::HostFile;
+use crate::stay::Stay;
 use crate::{Errno, Result};
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -123,12 +124,13 @@ impl InnerFile {
     }
 
     /// A host description of this open file's own, for locks that belong to descriptions.
-    pub fn lock_fd(&self) -> Result<Arc<HostFd>> {
+    pub fn lock_fd(&self, stay: &Stay) -> Result<Arc<HostFd>> {
         if let Some(fd) = &*self.locks.lock() {
             return Ok(fd.clone());
         }
         const O_RDWR: u32 = 2;
-        let fd = Arc::new(fs::view::reopen(&*self.node.host().map_err(|_| Errno::EINVAL)?, O_RDWR, 0)?);
+        let bytes = self.node.host().map_err(|_| Errno::EINVAL)?;
+        let fd = Arc::new(stay.holding_count(&bytes, || fs::view::reopen(&bytes, O_RDWR, 0))?);
         // The description may be other processes' too.
         fd.keep();
         Ok(self.locks.lock().get_or_insert(fd).clone())
