@@ -76,7 +76,8 @@ Examples:
 pub(crate) const SERVER: &str = "\
 Guests of a network reach each other by address, and by name (NAME or NAME.attacca). A server that dies or
 hangs is replaced at once; connections between guests live on. 'start' of a network whose supervisor has
-died takes its guests over.
+died takes its guests over. Two guests that exchange many frames get a link of their own past the server
+('status' names it), unless they have limits, share an address, or --no-shortcuts says that they shall not.
 
 Examples:
   attacca server start --net web                        host sockets as its NIC: no privileges
@@ -113,7 +114,7 @@ Examples:
 
 /// `attacca pcap --help`.
 pub(crate) const PCAP: &str = "\
-A copy of each frame, over the ring to the server and over direct devices (two interfaces in the file), with a
+A copy of each frame, over rings (to the server, to other guests) and over direct devices (two interfaces in the file), with a
 comment where the guest switched or its server was replaced. Until Ctrl-C, a limit, or the guest's end. Segments
 are larger than the wire's and checksums unfinished where the device completes them. One capture of a guest at
 a time; the guest never waits for it, and the file says how many frames were missed.

@@ -75,6 +75,10 @@ struct Start {
     /// Give those queues to the guests that gain most by them
     #[arg(long, requires = "direct_queues")]
     auto: bool,
+    /// Have all frames between guests go through the network server. (Two guests that exchange many are given a link of
+    /// their own else, unless they have a limit or share an address.)
+    #[arg(long)]
+    no_shortcuts: bool,
     /// Limit for each guest: frames sent in a second
     #[arg(long, value_name = "N", default_value_t = 0)]
     guest_frames: u64,
@@ -189,6 +193,7 @@ fn begin(start: Start) -> Result<ExitCode> {
         direct_queues: start.direct_queues,
         auto: start.auto,
         limits,
+        no_shortcuts: start.no_shortcuts,
     };
     done(client::start(&guests::runtime_dir()?, &config))
 }
@@ -239,13 +244,20 @@ fn print(text: &str) -> Result<()> {
         let of = |key: &str| word(&guest[key]);
         let drops: u64 =
             guest["drops"].as_object().into_iter().flatten().filter_map(|(_, n)| n.as_u64()).sum();
+        let shortcuts: Vec<&str> =
+            guest["shortcuts"].as_array().into_iter().flatten().filter_map(|name| name.as_str()).collect();
         println!(
-            "  {} ({}) {}{} {}: sent {} frames, {} bytes; got {} frames, {} bytes; {} dropped",
+            "  {} ({}) {}{} {}{}: sent {} frames, {} bytes; got {} frames, {} bytes; {} dropped",
             of("name"),
             of("pid"),
             of("address"),
             if guest["shared"] == true { " shared" } else { "" },
             of("mode"),
+            if shortcuts.is_empty() {
+                String::new()
+            } else {
+                format!(", shortcut to {}", shortcuts.join(", "))
+            },
             of("frames_from"),
             of("bytes_from"),
             of("frames_to"),

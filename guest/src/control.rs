@@ -13,7 +13,7 @@ use platform::time::Instant;
 use platform::{hands, host};
 use sched::host_fd::{self, HostReady, WatchId};
 use sched::timer::Expire;
-use syscalls::net_device::Notice;
+use syscalls::net_device::{Notice, Switched};
 use syscalls::{net_claim, net_lease, net_poll};
 
 /// The socket, or -1: a constant once the guest has started.
@@ -52,8 +52,16 @@ pub(crate) fn send(message: &ToSupervisor, request: u32) -> bool {
             .is_ok()
 }
 
-/// The device was changed: called by the network's poll.
+/// What the supervisor is to know of the device: called by the network's poll.
 pub(crate) fn report(notice: Notice) {
+    match notice {
+        Notice::Switched(switched) => report_switch(switched),
+        Notice::Frequents(address) => drop(send(&ToSupervisor::Frequents(address), 0)),
+        Notice::ShortcutBroken(id) => drop(send(&ToSupervisor::ShortcutBroken(id), 0)),
+    }
+}
+
+fn report_switch(notice: Switched) {
     let message = ToSupervisor::Switched { mode: notice.mode, gap_ns: notice.gap_ns, at_ns: notice.at.0 };
     send(&message, notice.request);
     match (notice.died, notice.mode) {
@@ -133,6 +141,8 @@ impl Expire for Knock {
         }
         net_claim::tell_again();
         net_lease::tell_again();
+        // Nobody would say if their other ends went away.
+        crate::shortcut::end(None);
     }
 }
 
@@ -195,6 +205,8 @@ fn handle(request: u32, message: ToGuest, fds: Vec<i32>) {
             send(&ToSupervisor::Counters(counters), request);
         }
         ToGuest::Capture => crate::capture::begin(fds),
+        ToGuest::Shortcut(shortcut) => crate::shortcut::begin(&shortcut, fds),
+        ToGuest::ShortcutGone(id) => crate::shortcut::end(Some(id)),
         ToGuest::Granted => answered(request, Ok(())),
         ToGuest::Refused(errno) => answered(request, Err(Errno(errno))),
         // Hints that the link's header gives as well.

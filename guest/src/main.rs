@@ -28,6 +28,8 @@ mod network;
 mod nic;
 mod program;
 mod selftest;
+#[cfg(feature = "program")]
+mod shortcut;
 mod start;
 mod string;
 mod vdso;

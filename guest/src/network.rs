@@ -211,8 +211,8 @@ fn open_ring(backend: &mut Backend, fd: i32, mtu: usize, doorbell: i32) -> RingD
     }
 }
 
-/// Adds 1 to the server's eventfd.
-fn ring(fd: i32) {
+/// Adds 1 to an eventfd: the server's, or another guest's.
+pub(crate) fn ring(fd: i32) {
     let one = 1u64;
     // SAFETY: eight bytes of ours, as eventfd(2) wants them. A full counter wakes as well as any.
     let _ = unsafe { host!(write, fd, &raw const one, 8) };

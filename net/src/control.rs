@@ -9,6 +9,7 @@
 //!
 //! Only bytes: who sends them, when, and what a refusal means is `netserver`'s and the guest's business.
 
+use crate::ring::{ADDRESSES, Peer};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Version of these messages. A side that finds another one does not guess.
@@ -75,6 +76,11 @@ pub enum ToSupervisor {
         /// [`crate::ring::Link::server_heartbeat`] as the guest sees it.
         heartbeat: u64,
     },
+    /// Many frames go to this address: if it is another guest's, a shortcut to it would pay. Not answered but by
+    /// [`ToGuest::Shortcut`].
+    Frequents(IpAddr),
+    /// The other end of this shortcut wrote nonsense: it is not used any more.
+    ShortcutBroken(u32),
 }
 
 /// From the supervisor to a guest.
@@ -103,6 +109,11 @@ pub enum ToGuest {
     /// Send a copy of each frame to the socket that comes with the message ([`capture`]). Not answered: whoever
     /// reads there hears, or finds it closed.
     Capture,
+    /// Frames to another guest go over a link of your own from now on ([`crate::ring::Shortcuts`]). With
+    /// descriptors: link, bell of the other guest.
+    Shortcut(Shortcut),
+    /// This shortcut is no more.
+    ShortcutGone(u32),
 }
 
 /// Records at a capture's socket: a header of [`capture::HEADER`] bytes, and a frame or words.
@@ -243,6 +254,20 @@ pub const OFFLOAD_GRO: u32 = 4;
 /// The device's MAC differs: the guest announces its addresses (gratuitous ARP, unsolicited NA).
 pub const ANNOUNCE: u32 = 8;
 
+/// A shortcut in a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shortcut {
+    /// Its number in the network.
+    pub id: u32,
+    /// This guest's end: 0 sends into the first ring.
+    pub end: u32,
+    /// Who is at the other.
+    pub peer: Peer,
+}
+
+/// Stands in a message for an address that is not there.
+const NO_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
 /// What a guest counted since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -355,6 +380,8 @@ impl ToSupervisor {
                 .u32(ephemeral.0.into())
                 .u32(ephemeral.1.into()),
             Stuck { heartbeat } => Writer::new(10, request).u64(heartbeat),
+            Frequents(address) => Writer::new(11, request).addr(address),
+            ShortcutBroken(id) => Writer::new(12, request).u32(id),
         }
         .end()
     }
@@ -394,6 +421,8 @@ impl ToSupervisor {
                 ToSupervisor::Rejoin { mac, address, name, ephemeral }
             }
             10 => ToSupervisor::Stuck { heartbeat: r.u64()? },
+            11 => ToSupervisor::Frequents(r.addr()?),
+            12 => ToSupervisor::ShortcutBroken(r.u32()?),
             _ => return Err(Error::Kind(kind)),
         };
         r.end()?;
@@ -423,6 +452,11 @@ impl ToGuest {
             Report => Writer::new(7, request),
             Shutdown => Writer::new(8, request),
             Capture => Writer::new(9, request),
+            Shortcut(s) => {
+                let head = Writer::new(10, request).u32(s.id).u32(s.end).put(&s.peer.mac).put(&[0; 2]);
+                s.peer.addresses.iter().fold(head, |w, address| w.addr(address.unwrap_or(NO_ADDRESS)))
+            }
+            ShortcutGone(id) => Writer::new(11, request).u32(id),
         }
         .end()
     }
@@ -450,6 +484,22 @@ impl ToGuest {
             7 => ToGuest::Report,
             8 => ToGuest::Shutdown,
             9 => ToGuest::Capture,
+            10 => {
+                let (id, end, mac) = (r.u32()?, one_of(&[0, 1], r.u32()?)?, r.take()?);
+                if r.take::<2>()? != [0; 2] {
+                    return Err(Error::Value);
+                }
+                let mut addresses = [None; ADDRESSES];
+                for place in &mut addresses {
+                    let address = Some(r.addr()?).filter(|address| *address != NO_ADDRESS);
+                    *place = match address {
+                        Some(address) if address.is_unspecified() => return Err(Error::Value),
+                        address => address,
+                    };
+                }
+                ToGuest::Shortcut(Shortcut { id, end, peer: Peer { mac, addresses } })
+            }
+            11 => ToGuest::ShortcutGone(r.u32()?),
             _ => return Err(Error::Kind(kind)),
         };
         r.end()?;
@@ -626,7 +676,11 @@ mod tests {
             ToSupervisor::Counters(counters),
             ToSupervisor::Rejoin { mac: [2; 6], address: v6, name, ephemeral: (32768, 60999) },
             ToSupervisor::Stuck { heartbeat: 7 },
+            ToSupervisor::Frequents(v6),
+            ToSupervisor::ShortcutBroken(3),
         ];
+        let addresses = [Some(v4), Some(v6), None, None];
+        let shortcut = Shortcut { id: 3, end: 1, peer: Peer { mac: [2; 6], addresses } };
         let down = [
             ToGuest::Granted,
             ToGuest::Refused(98),
@@ -637,6 +691,8 @@ mod tests {
             ToGuest::Report,
             ToGuest::Shutdown,
             ToGuest::Capture,
+            ToGuest::Shortcut(shortcut),
+            ToGuest::ShortcutGone(3),
         ];
         for message in up {
             assert_eq!(ToSupervisor::decode(message.encode(5).bytes()), Ok((5, message)));

@@ -54,6 +54,7 @@ pub mod mounts;
 pub mod mqueue;
 pub mod net_claim;
 mod net_counters;
+mod net_demand;
 pub mod net_device;
 pub mod net_interface;
 pub mod net_lease;

@@ -5,12 +5,15 @@
 //! a device that came after a fork lies at the same address in every process, and each maps it when it next
 //! takes the lock ([`Backend::sync`]).
 
+use crate::net_demand::Demand;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
+use core::net::IpAddr;
 use core::sync::atomic::{AtomicU64, Ordering};
 use net::control::{Counters, Mode};
 use net::device::{Capabilities, Device, Full, Nic, RxFrame, Switch, TxMeta, Watcher};
+use net::ring::{Peer, RingDevice, Shortcuts};
 use platform::errno::{Errno, Result};
 use platform::layout;
 use platform::mem::{Prot, map_shared, unmap};
@@ -20,8 +23,8 @@ use platform::time::{Instant, MILLISECOND};
 const LINGER_NS: u64 = 20 * MILLISECOND;
 /// Devices' memory lies in slots of so many bytes.
 const SLOT: usize = 1 << 30;
-/// Slots; a device takes up to five, and two may be there at once.
-const SLOTS: usize = 16;
+/// Slots; a device takes up to five, and two may be there at once. A shortcut takes one.
+const SLOTS: usize = 16 + 2 * Shortcuts::MOST;
 
 /// Memory of a device: the same in each process.
 struct Region {
@@ -40,9 +43,20 @@ pub struct Parts {
     pub close: Box<dyn FnOnce()>,
 }
 
-/// What the guest tells its supervisor of a change.
+/// What the guest tells its supervisor.
 #[derive(Clone, Copy, Debug)]
-pub struct Notice {
+pub enum Notice {
+    /// Of a change.
+    Switched(Switched),
+    /// Many frames go to this address ([`net::control::ToSupervisor::Frequents`]).
+    Frequents(IpAddr),
+    /// The other end of this shortcut wrote nonsense.
+    ShortcutBroken(u32),
+}
+
+/// A change of the device.
+#[derive(Clone, Copy, Debug)]
+pub struct Switched {
     /// The request that it answers; 0 if the device died and the guest fell back by itself.
     pub request: u32,
     /// The device died; if what is used now is still direct, there was no other.
@@ -70,6 +84,12 @@ pub struct Backend {
     parts: Option<Parts>,
     /// The direct device is the standby until then.
     leave_at: Option<Instant>,
+    shortcuts: Shortcuts,
+    /// What they are made of, by their numbers.
+    shortcut_parts: Vec<(u32, Parts)>,
+    /// Shortcuts that were broken by others and it was not told.
+    broken: Vec<u32>,
+    demand: Demand,
     regions: Vec<Region>,
     /// Counts changes of `regions`.
     epoch: u64,
@@ -79,7 +99,7 @@ pub struct Backend {
     /// The only device has died, and it was said.
     dead: bool,
     /// The notice of a change that was completed.
-    notice: Option<Notice>,
+    notice: Option<Switched>,
     counters: Counters,
 }
 
@@ -100,6 +120,10 @@ impl Backend {
             change: None,
             parts: None,
             leave_at: None,
+            shortcuts: Shortcuts::none(),
+            shortcut_parts: Vec::new(),
+            broken: Vec::new(),
+            demand: Demand::none(),
             regions: Vec::new(),
             epoch: 0,
             next_id: 1,
@@ -214,7 +238,7 @@ impl Backend {
             return Err(Errno::EBUSY);
         }
         if switch.mode() == Mode::Server {
-            self.notice = Some(Notice { request, died: false, mode: Mode::Server, gap_ns: 0, at: now });
+            self.notice = Some(Switched { request, died: false, mode: Mode::Server, gap_ns: 0, at: now });
             return Ok(());
         }
         if !switch.change_back() {
@@ -222,6 +246,37 @@ impl Backend {
         }
         self.change = Some(Change { request, died: false, begun: now });
         Ok(())
+    }
+
+    /// Reaches a guest over a link of our own from now on. ENOSPC: there are too many.
+    pub fn add_shortcut(&mut self, id: u32, peer: Peer, ring: RingDevice, parts: Parts) -> Result<()> {
+        if !self.shortcuts.add(id, peer, ring) {
+            self.give_back(parts, None);
+            return Err(Errno::ENOSPC);
+        }
+        self.shortcut_parts.push((id, parts));
+        Ok(())
+    }
+
+    /// This shortcut is not used any more; `None`: none is.
+    pub fn end_shortcuts(&mut self, id: Option<u32>, now: Instant) {
+        match id {
+            Some(id) => self.shortcuts.end(id, now),
+            None => self.shortcuts.end_all(now),
+        }
+    }
+
+    /// Lets shortcuts go that are over.
+    fn retire_shortcuts(&mut self, now: Instant) {
+        while let Some((id, broken)) = self.shortcuts.retire(now) {
+            if broken {
+                self.broken.push(id);
+            }
+            if let Some(at) = self.shortcut_parts.iter().position(|(of, _)| *of == id) {
+                let (_, parts) = self.shortcut_parts.swap_remove(at);
+                self.give_back(parts, None);
+            }
+        }
     }
 
     /// No direct device is there, also none that is being left.
@@ -250,7 +305,8 @@ impl Backend {
         }
     }
 
-    fn give_back(&mut self, parts: Parts, device: Option<Box<dyn Nic>>) {
+    /// Closes and unmaps what a device was made of; the device goes first.
+    pub fn give_back(&mut self, parts: Parts, device: Option<Box<dyn Nic>>) {
         drop(device);
         (parts.close)();
         self.unmap(&parts.regions);
@@ -258,12 +314,16 @@ impl Backend {
 
     /// After a poll at `now`: what the switch did. `true`: frames may have been lost, and peers should hear of us.
     pub fn polled(&mut self, now: Instant) -> bool {
+        if !self.shortcuts.is_empty() {
+            self.retire_shortcuts(now);
+        }
+        self.demand.passes(now);
         let Some(switch) = &mut self.switch else { return false };
         // A server's ring comes to life again with the next server.
         self.dead &= !switch.is_alive();
         if !switch.is_alive() && switch.standby().is_none() && !self.dead {
             self.dead = true;
-            self.notice = Some(Notice { request: 0, died: true, mode: Mode::Direct, gap_ns: 0, at: now });
+            self.notice = Some(Switched { request: 0, died: true, mode: Mode::Direct, gap_ns: 0, at: now });
         }
         let fell = switch.fallen();
         if fell {
@@ -276,7 +336,8 @@ impl Backend {
             let (mode, gap_ns) = (switch.mode(), platform::time::now().since(change.begun));
             self.counters.switches += 1;
             self.counters.last_gap_ns = gap_ns;
-            self.notice = Some(Notice { request: change.request, died: change.died, mode, gap_ns, at: now });
+            self.notice =
+                Some(Switched { request: change.request, died: change.died, mode, gap_ns, at: now });
             let how = match (change.died, mode) {
                 (true, _) => "the direct device is gone: fell back to server mode",
                 (false, Mode::Direct) => "switched to direct mode",
@@ -311,25 +372,31 @@ impl Backend {
         self.switch.as_ref().map_or(0, Nic::generation)
     }
 
-    /// The notice of a completed change.
+    /// What the supervisor is to know, one after the other.
     pub fn take_notice(&mut self) -> Option<Notice> {
-        self.notice.take()
+        if let Some(switched) = self.notice.take() {
+            return Some(Notice::Switched(switched));
+        }
+        if let Some(id) = self.broken.pop() {
+            return Some(Notice::ShortcutBroken(id));
+        }
+        self.demand.take().map(Notice::Frequents)
     }
 
     /// When [`Backend::polled`] has something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        self.leave_at
+        [self.leave_at, self.shortcuts.deadline()].into_iter().flatten().min()
     }
 
     /// Whether a poll would find something although no timer is due.
     pub fn has_work(&mut self) -> bool {
         let changed = self.generation() != self.server_generation;
-        changed || self.switch.as_mut().is_some_and(Nic::has_frames)
+        changed || self.switch.as_mut().is_some_and(Nic::has_frames) || self.shortcuts.waiting().any()
     }
 
     /// The owner is about to sleep. `false`: frames have come.
     pub fn announce_sleep(&mut self) -> bool {
-        self.switch.as_mut().is_none_or(Nic::announce_sleep)
+        self.switch.as_mut().is_none_or(Nic::announce_sleep) && self.shortcuts.announce_sleep()
     }
 
     /// It did not, or woke.
@@ -337,6 +404,7 @@ impl Backend {
         if let Some(switch) = &mut self.switch {
             switch.awake();
         }
+        self.shortcuts.awake();
     }
 
     /// What is used, if anything.
@@ -347,7 +415,8 @@ impl Backend {
     /// What was counted since the start.
     pub fn counters(&self) -> Counters {
         let traffic = self.switch.as_ref().map(Switch::traffic).unwrap_or_default();
-        Counters { frames: traffic.frames, bytes: traffic.bytes, drops: traffic.held_up, ..self.counters }
+        let drops = traffic.held_up + self.shortcuts.lost();
+        Counters { frames: traffic.frames, bytes: traffic.bytes, drops, ..self.counters }
     }
 
     /// From now on `watcher` gets a copy of each frame. EBUSY: somebody watches already.
@@ -380,7 +449,24 @@ impl Device for Backend {
     }
 
     fn receive(&mut self, budget: usize, sink: &mut dyn FnMut(&[RxFrame<'_>])) -> usize {
-        self.switch.as_mut().map_or(0, |switch| switch.receive(budget, sink))
+        let Some(switch) = &mut self.switch else { return 0 };
+        if self.shortcuts.is_empty() {
+            return switch.receive(budget, sink);
+        }
+        // In this order: `net::ring::Shortcuts` says why.
+        let waiting = self.shortcuts.waiting();
+        let share = if waiting.any() { budget.div_ceil(2) } else { budget };
+        let count = switch.receive(share, sink);
+        let passed = &mut |frames: &[RxFrame<'_>]| {
+            for frame in frames {
+                switch.passed_by(false, frame.all().len());
+                if let Some(watcher) = switch.watcher() {
+                    watcher.frame(Mode::Server, false, frame.all());
+                }
+            }
+            sink(frames);
+        };
+        count + self.shortcuts.receive(budget - count, waiting, count < share, passed)
     }
 
     fn transmit(
@@ -390,7 +476,27 @@ impl Device for Backend {
         fill: &mut dyn FnMut(&mut [u8]),
     ) -> core::result::Result<(), Full> {
         match &mut self.switch {
-            Some(switch) => switch.transmit(len, meta, fill),
+            Some(switch) => {
+                let Some(to) = meta.dst else { return switch.transmit(len, meta, fill) };
+                let Some(way) = self.shortcuts.way(to, || switch.is_taken()) else {
+                    self.demand.note(to);
+                    return switch.transmit(len, meta, fill);
+                };
+                let sent = match switch.watcher() {
+                    None => self.shortcuts.transmit(way, len, meta, fill, platform::time::now),
+                    Some(watcher) => {
+                        let copied = &mut |frame: &mut [u8]| {
+                            fill(frame);
+                            watcher.frame(Mode::Server, true, frame);
+                        };
+                        self.shortcuts.transmit(way, len, meta, copied, platform::time::now)
+                    }
+                };
+                if sent.is_ok() {
+                    switch.passed_by(true, len);
+                }
+                sent
+            }
             // Without an interface there is no route either; a stray frame is dropped as on a dummy link.
             None => {
                 fill(&mut alloc::vec![0; len]);
@@ -403,5 +509,6 @@ impl Device for Backend {
         if let Some(switch) = &mut self.switch {
             switch.flush();
         }
+        self.shortcuts.flush();
     }
 }

@@ -151,7 +151,7 @@ impl Net {
 
     /// Notes what others want to know of the device without its lock.
     fn note(&self, device: &mut Backend) {
-        if let Some(notice) = device.take_notice() {
+        while let Some(notice) = device.take_notice() {
             (self.report)(notice);
         }
         self.facts.update(device);

@@ -18,6 +18,8 @@ pub(crate) struct Options {
     pub(crate) only: Vec<String>,
     /// Where to draw what was run.
     plot: Option<String>,
+    /// Frames between guests go over the network server.
+    pub(crate) no_shortcuts: bool,
 }
 
 /// Runs the workloads, prints the figures, and records them if all were run.
@@ -71,13 +73,14 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
 }
 
 pub(crate) fn parse(args: &[String]) -> Result<Options> {
-    let mut options = Options { rounds: 5, seconds: 4, only: Vec::new(), plot: None };
+    let mut options = Options { rounds: 5, seconds: 4, only: Vec::new(), plot: None, no_shortcuts: false };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         let mut number = || args.next().and_then(|n| n.parse().ok()).ok_or(format!("{arg} needs a number"));
         match arg.as_str() {
             "--rounds" => options.rounds = number()?,
             "--plot" => options.plot = Some(args.next().ok_or("--plot needs a file")?.clone()),
+            "--no-shortcuts" => options.no_shortcuts = true,
             "--seconds" => options.seconds = number()? as u64,
             name => options.only.push(name.into()),
         }

@@ -16,11 +16,11 @@ use std::process::{Command, ExitCode};
 const HELP: &str = "\
 Usage: cargo xtask COMMAND
 
-  bench [--rounds N] [--seconds N] [--plot FILE] [WORKLOAD...]
+  bench [--rounds N] [--seconds N] [--plot FILE] [--no-shortcuts] [WORKLOAD...]
             native and Attacca side by side, alternating, from one run; without WORKLOAD it also writes
             compat-tests/bench/RESULTS.md. WORKLOADs: start, memory, nginx-1k, nginx-128k, nginx-new, memcached
             (a client of the host, a published port); pair-redis, pair-memcached, pair-nginx, pair-netpipe,
-            pair-iperf3 (guest to guest); tap (clients of the host behind a TAP device; needs root)
+            pair-iperf3 (guest to guest, with --no-shortcuts through the network server); tap (clients of the host behind a TAP device; needs root)
   bench direct [--rounds N] [--seconds N] [SERVER...]
             over TAP, AF_XDP and wires, direct and through the network server, against native Linux over veth;
             needs root; without SERVER (nginx, redis-server, memcached) it also writes its section of RESULTS.md

@@ -315,7 +315,11 @@ fn iperf_rate(words: &str) -> Option<f64> {
 }
 
 fn run(bench: &Bench, options: &Options, name: &str, pair: &Pair) -> Result<Vec<Row>> {
-    let network = Network::start(bench, &format!("bench-{name}"))?;
+    let (args, how): (&[&str], _) = match options.no_shortcuts {
+        true => (&["--no-shortcuts"], "guest to guest through the server"),
+        false => (&[], "guest to guest"),
+    };
+    let network = Network::start_with(bench, &format!("bench-{name}"), args)?;
     let port = if pair.once { 5002 } else { free_port() };
     let sides = [Side::native(bench, pair, port), Side::guest(bench, &network, name, pair, port)];
     let mut rows = Vec::new();
@@ -337,13 +341,13 @@ fn run(bench: &Bench, options: &Options, name: &str, pair: &Pair) -> Result<Vec<
             }
         }
         rows.extend(match load.unit {
-            Unit::Requests => rows_of(&format!("{}, guest to guest", load.title), &results, Some(load.aim)),
+            Unit::Requests => rows_of(&format!("{}, {how}", load.title), &results, Some(load.aim)),
             Unit::More(unit) => {
-                let row = plain_row(&format!("{}, guest to guest: {unit}", load.title), &results);
+                let row = plain_row(&format!("{}, {how}: {unit}", load.title), &results);
                 vec![row.with_aim(load.aim)]
             }
             Unit::Less(unit) => {
-                let row = plain_row(&format!("{}, guest to guest: {unit}", load.title), &results);
+                let row = plain_row(&format!("{}, {how}: {unit}", load.title), &results);
                 vec![row.less_is_better().with_aim(load.aim)]
             }
         });

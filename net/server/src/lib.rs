@@ -133,6 +133,9 @@ pub struct NetworkConfig {
     pub auto: bool,
     /// Limits of guests that bring none of their own.
     pub limits: Limits,
+    /// All frames between guests go over the server.
+    #[serde(default)]
+    pub no_shortcuts: bool,
 }
 
 /// A guest's place in a network.

@@ -13,6 +13,8 @@ pub use host::Nic;
 pub use pair::{Pair, PairEnd};
 pub use switch::{Switch, Traffic, Watcher};
 
+use core::net::IpAddr;
+
 /// What a device can do for us. Asked once for each poll: it may change when a [`Switch`] switches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
@@ -64,6 +66,8 @@ pub struct TxMeta {
     pub checksum_offload: bool,
     /// The destination's hardware address, as it stands in the frame: a [`Switch`] chooses the way by it.
     pub to: [u8; 6],
+    /// The IP address of a packet to one host, where the sender knows it: [`crate::ring::Shortcuts`] lead there.
+    pub dst: Option<IpAddr>,
     /// For other guests of the network alone (a [`Switch`] says so): a network server keeps it off its NIC.
     pub local: bool,
 }

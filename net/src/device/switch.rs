@@ -144,6 +144,18 @@ impl Switch {
         self.traffic
     }
 
+    /// A frame came or went past the switch, over a shortcut: it counts as one over the ring.
+    #[inline]
+    pub fn passed_by(&mut self, sent: bool, len: usize) {
+        self.traffic.count(Mode::Server, sent, len);
+    }
+
+    /// Who is to get copies of such frames as well.
+    #[inline]
+    pub fn watcher(&mut self) -> Option<&mut (dyn Watcher + 'static)> {
+        self.watcher.as_deref_mut()
+    }
+
     /// From now on `watcher` gets a copy of each frame; `None`: nobody does.
     pub fn watch(&mut self, watcher: Option<Box<dyn Watcher>>) {
         self.watcher = watcher;
@@ -390,6 +402,11 @@ impl Nic for Switch {
         // The server's, wherever its ring is.
         let standby = self.standby.as_ref().map_or(0, |port| port.device.generation());
         self.active.device.generation().max(standby)
+    }
+
+    fn is_taken(&self) -> bool {
+        let of = |port: &Port| port.device.is_taken();
+        of(&self.active) && self.standby.as_ref().is_none_or(of)
     }
 
     fn is_sent(&mut self) -> bool {

@@ -86,7 +86,8 @@ impl Link<'_> {
         };
         let kind = if remote.is_v6() { EthernetProtocol::Ipv6 } else { EthernetProtocol::Ipv4 };
         let offload = self.capabilities.tx_checksum;
-        let meta = TxMeta { segment, checksum_offload: offload, ..TxMeta::default() };
+        let dst = Some(self.addresses.get(remote));
+        let meta = TxMeta { segment, checksum_offload: offload, dst, ..TxMeta::default() };
         let (mut fill, addresses) = (Some(fill), self.addresses);
         let sent = self.transmit(mac, kind, total, meta, &mut |packet| {
             if let Some(fill) = fill.take() {
@@ -127,7 +128,8 @@ impl Link<'_> {
             return self.send_fragments(mac, mtu, packet);
         }
         let kind = if dst.is_ipv6() { EthernetProtocol::Ipv6 } else { EthernetProtocol::Ipv4 };
-        let sent = self.transmit(mac, kind, packet.len(), TxMeta::default(), &mut |buffer| {
+        let meta = TxMeta { dst: Some(dst), ..TxMeta::default() };
+        let sent = self.transmit(mac, kind, packet.len(), meta, &mut |buffer| {
             buffer.copy_from_slice(&packet);
         });
         if sent.is_ok() {
@@ -167,7 +169,8 @@ impl Link<'_> {
         while offset < original.payload.len() {
             let piece = &original.payload[offset..original.payload.len().min(offset + step)];
             let more = offset + piece.len() < original.payload.len();
-            let sent = self.transmit(mac, kind, head + piece.len(), TxMeta::default(), &mut |buffer| {
+            let meta = TxMeta { dst: Some(original.dst), ..TxMeta::default() };
+            let sent = self.transmit(mac, kind, head + piece.len(), meta, &mut |buffer| {
                 write_fragment_header(buffer, &original, ident, piece.len(), offset, more);
                 buffer[head..].copy_from_slice(piece);
             });

@@ -82,6 +82,11 @@ impl RingDevice {
         self.corrupt
     }
 
+    /// The position of who receives what this side sends: as long as it stays, nobody takes anything.
+    pub fn consumed(&self) -> u32 {
+        self.producer.consumed()
+    }
+
     /// Whether a frame waits to be received.
     pub fn has_frames(&mut self) -> bool {
         !self.corrupt && !self.consumer.is_empty()
@@ -225,5 +230,9 @@ impl Nic for RingDevice {
 
     fn generation(&self) -> u64 {
         self.link.server_generation()
+    }
+
+    fn is_taken(&self) -> bool {
+        !self.unpublished && self.producer.is_drained()
     }
 }

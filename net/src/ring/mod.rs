@@ -16,10 +16,12 @@ mod device;
 mod fuzz;
 mod inbox;
 mod link;
+mod shortcut;
 mod spsc;
 
 pub use device::{Doorbell, RingDevice};
 pub use fuzz::fuzz_rings;
 pub use inbox::{Glance, INBOX_BYTES, Inbox, Kind as RecordKind, Record, Sender, inbox};
 pub use link::{Layout, Link, LinkError, MAGIC, Role, VERSION};
+pub use shortcut::{ADDRESSES, Peer, Shortcuts, Waiting, Way};
 pub use spsc::{Consumer, Corrupt, Front, Meta, Positions, Producer, RING_HEADER_BYTES};

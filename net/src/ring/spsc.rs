@@ -249,6 +249,11 @@ impl Producer {
         self.shared().head.load(Ordering::Relaxed)
     }
 
+    /// Whether the consumer has given everything back that it was shown. What it did with it before, the caller sees.
+    pub fn is_drained(&self) -> bool {
+        self.shared().head.load(Ordering::Acquire) == self.tail
+    }
+
     fn has_space(&mut self, bytes: u32) -> Result<bool, Corrupt> {
         if self.capacity - self.tail.wrapping_sub(self.head) >= bytes {
             return Ok(true);

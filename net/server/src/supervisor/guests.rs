@@ -390,10 +390,11 @@ impl Supervisor {
         }
         let _ = self.switching.serve(Rule::address(address));
         guest.leases.push(address);
+        let id = guest.id;
         if guest.mode == Mode::Direct {
-            let id = guest.id;
             self.switching.steer(id, &[Rule::address(address)]);
         }
+        self.cut_shortcuts(id);
         ToGuest::Granted
     }
 
@@ -406,6 +407,7 @@ impl Supervisor {
         let id = guest.id;
         self.switching.unsteer(id, Rule::address(address));
         self.switching.unserve(Rule::address(address));
+        self.cut_shortcuts(id);
     }
 
     // --- messages and leaving ----------------------------------------------------------------------
@@ -454,6 +456,8 @@ impl Supervisor {
                 self.has_answered(self.guests[at].id);
                 return self.counted(at);
             }
+            ToSupervisor::Frequents(address) => return self.frequents(at, address),
+            ToSupervisor::ShortcutBroken(id) => return self.shortcut_broken(at, id),
             ToSupervisor::Stuck { .. } => return self.servers.watch(&self.held.board),
             // Groups are replicated to all; who is here need not come back.
             ToSupervisor::Joined(_) | ToSupervisor::Left(_) | ToSupervisor::Rejoin { .. } => return,
@@ -466,6 +470,7 @@ impl Supervisor {
         let guest = self.guests.remove(at);
         self.servers.remove(guest.id);
         self.switching.forget(guest.id);
+        self.forget_shortcuts(guest.id);
         self.has_answered(guest.id);
         let map = &mut self.held.port_map;
         let mut gone = guest.leases.clone();
@@ -551,7 +556,7 @@ fn open(publish: &mut Publish) -> io::Result<OwnedFd> {
     Ok(listener.into())
 }
 
-fn make_link(layout: Layout) -> io::Result<OwnedFd> {
+pub(super) fn make_link(layout: Layout) -> io::Result<OwnedFd> {
     let fd = sys::memfd(c"attacca-link", layout.bytes())?;
     let mapping = sys::Mapping::new(fd.as_fd(), true)?;
     // SAFETY: page-aligned, as long as the layout says; nothing taken from it outlives the mapping.

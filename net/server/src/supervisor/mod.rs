@@ -12,6 +12,7 @@ mod ask;
 mod guests;
 mod pulse;
 mod servers;
+mod shortcuts;
 mod status;
 mod switching;
 
@@ -27,6 +28,7 @@ use ask::{Asked, Question};
 use guests::Guest;
 use net::control::ToGuest;
 use servers::Servers;
+use shortcuts::Shortcuts;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -49,6 +51,7 @@ pub(crate) struct Supervisor {
     held: Held,
     servers: Servers,
     switching: Switching,
+    shortcuts: Shortcuts,
     door: Option<Door>,
     adoption: Option<adopt::Adoption>,
     /// Visitors whose answers wait for guests' counters.
@@ -153,6 +156,7 @@ impl Supervisor {
             held,
             servers: Servers::new()?,
             switching,
+            shortcuts: Shortcuts::new(),
             door: None,
             adoption: None,
             asked: Vec::new(),

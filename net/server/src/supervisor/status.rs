@@ -58,6 +58,8 @@ struct GuestStatus {
     ports: Vec<String>,
     published: Vec<String>,
     leases: Vec<String>,
+    /// Guests that it reaches past the server.
+    shortcuts: Vec<String>,
 }
 
 /// What a guest counted, by mode.
@@ -148,6 +150,10 @@ impl Supervisor {
         }
     }
 
+    fn name_of(&self, guest: u32) -> Option<String> {
+        self.guests.iter().find(|other| other.id == guest).map(|other| other.place.name.clone())
+    }
+
     fn guest_status(&self, guest: &Guest) -> GuestStatus {
         let (place, slot) = (&guest.place, self.held.board.slot(guest.place.slot));
         let proto = |proto: &Proto| if *proto == Proto::Tcp { "tcp" } else { "udp" };
@@ -179,6 +185,7 @@ impl Supervisor {
                 .map(|p| format!("{}->{}/{}", p.host, p.guest_port, if p.udp { "udp" } else { "tcp" }))
                 .collect(),
             leases: guest.leases.iter().map(|l| l.to_string()).collect(),
+            shortcuts: self.shortcuts.of(guest.id).filter_map(|other| self.name_of(other)).collect(),
         }
     }
 }

@@ -91,6 +91,11 @@ pub trait Nic: Device {
         0
     }
 
+    /// Whether who receives at its other end has taken everything, where that can be known.
+    fn is_taken(&self) -> bool {
+        true
+    }
+
     /// Whether everything that was given to it is with the host, so that it may be closed.
     fn is_sent(&mut self) -> bool {
         true
