@@ -299,6 +299,8 @@ fn the_binary_is_upgraded_under_load() {
 
 #[test]
 fn switches_and_server_crashes_lose_no_request() {
+    // In there nothing can be fetched.
+    debian_root("nginx");
     inside("switches_and_server_crashes_lose_no_request", || {
         let _network = Network::start();
         let options = ["--net", NET, "--ip", "10.9.0.20"];

@@ -80,7 +80,7 @@ fn parse(path: &Path) -> Vec<Block> {
 
 #[test]
 fn a_capture_shows_frames_switches_and_crashes() {
-    inside("a_capture_shows_frames_switches_and_crashes", || {
+    inside_with(&["tcpdump"], "a_capture_shows_frames_switches_and_crashes", || {
         let peer = peer();
         let network = Network::start(&[]);
         let words = ["--name", "g", "--net", NET, "--cpus", "1", "--ip", "10.9.0.61"];

@@ -110,7 +110,7 @@ fn bindings_memberships_and_neighbours_survive() {
 
 #[test]
 fn a_lease_is_kept_and_renewed_in_both_modes() {
-    inside("a_lease_is_kept_and_renewed_in_both_modes", || {
+    inside_with(&["dnsmasq-base"], "a_lease_is_kept_and_renewed_in_both_modes", || {
         let network = Network::start(&[]);
         let log = scratch("lease").join("dnsmasq.log");
         let mut command = native("dnsmasq-base", "dnsmasq");

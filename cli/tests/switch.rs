@@ -70,6 +70,9 @@ fn words(list: &[&str]) -> Vec<String> {
     list.iter().map(|word| word.to_string()).collect()
 }
 
+const WEB: [&str; 2] = ["nginx", "wrk"];
+const STORE: [&str; 2] = ["redis-server", "redis-tools"];
+
 fn nginx(what: &'static str, body: usize) {
     let www = scratch(&format!("switch-www-{body}"));
     std::fs::write(www.join("data"), pattern(body)).unwrap();
@@ -109,12 +112,12 @@ fn http_exchange(address: &'static str, body: usize) -> impl FnMut(&mut TcpStrea
 
 #[test]
 fn nginx_1k() {
-    inside("nginx_1k", || nginx("nginx 1 KiB, wrk -c 50", 1024));
+    inside_with(&WEB, "nginx_1k", || nginx("nginx 1 KiB, wrk -c 50", 1024));
 }
 
 #[test]
 fn nginx_128k() {
-    inside("nginx_128k", || nginx("nginx 128 KiB, wrk -c 50", 128 * 1024));
+    inside_with(&WEB, "nginx_128k", || nginx("nginx 128 KiB, wrk -c 50", 128 * 1024));
 }
 
 fn redis(what: &'static str, pipeline: &'static str, count: &'static str) {
@@ -136,17 +139,17 @@ fn redis(what: &'static str, pipeline: &'static str, count: &'static str) {
 
 #[test]
 fn redis_one_by_one() {
-    inside("redis_one_by_one", || redis("redis, redis-benchmark -P 1", "1", "60000"));
+    inside_with(&STORE, "redis_one_by_one", || redis("redis, redis-benchmark -P 1", "1", "60000"));
 }
 
 #[test]
 fn redis_pipelined() {
-    inside("redis_pipelined", || redis("redis, redis-benchmark -P 16", "16", "400000"));
+    inside_with(&STORE, "redis_pipelined", || redis("redis, redis-benchmark -P 16", "16", "400000"));
 }
 
 #[test]
 fn memcached() {
-    inside("memcached", || {
+    inside_with(&["memcached", "libmemcached-tools"], "memcached", || {
         let load = Load {
             what: "memcached, memcaslap -c 50",
             guest: words(&["--ip", "10.9.0.22", "debian:memcached", "-u", "root", "-t", "2"]),
@@ -199,7 +202,7 @@ fn a_checked_stream_each_way() {
 /// iperf3 itself, each way at once.
 #[test]
 fn iperf3() {
-    inside("iperf3", || {
+    inside_with(&["iperf3"], "iperf3", || {
         let _network = Network::start(&[]);
         let words = ["--name", "g", "--net", NET, "--cpus", "1", "--ip", "10.9.0.24"];
         let guest = Guest::start(&[&words[..], &["debian:iperf3", "-s", "--forceflush"]].concat());
@@ -231,7 +234,7 @@ fn iperf3() {
 /// The server is killed, stopped and replaced while guests change over, before, in the middle and behind.
 #[test]
 fn servers_end_while_guests_are_switched() {
-    inside("servers_end_while_guests_are_switched", || {
+    inside_with(&["nginx", "memcached"], "servers_end_while_guests_are_switched", || {
         let network = Network::start(&[]);
         let www = scratch("switch-www-ends");
         std::fs::write(www.join("data"), pattern(1024)).unwrap();

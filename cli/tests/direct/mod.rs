@@ -27,6 +27,12 @@ pub fn rounds(short: usize) -> usize {
     if std::env::var_os("ATTACCA_LONG").is_some() { 1000 } else { short }
 }
 
+/// As [`namespace::inside`], with Debian's packages in the cache: in there nothing can be fetched.
+pub fn inside_with(packages: &[&str], name: &str, body: fn()) {
+    packages.iter().for_each(|package| drop(debian_root(package)));
+    namespace::inside(name, body);
+}
+
 /// A network behind TAP device `t0`, with direct queues.
 pub struct Network;
 

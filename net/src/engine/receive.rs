@@ -599,11 +599,17 @@ impl Tcb {
             (0, other) | (other, 0) => other,
             (a, b) => a.min(b),
         };
-        if rtt_us == 0 || (now_ms as u32).wrapping_sub(self.grow.since_ms) < rtt_us.div_ceil(1000) {
+        let passed_ms = (now_ms as u32).wrapping_sub(self.grow.since_ms);
+        if rtt_us == 0 || passed_ms < rtt_us.div_ceil(1000) {
             return;
         }
-        if !self.has(Flags::FIXED_RCVBUF) && self.grow.copied > self.rcvbuf / 2 {
-            self.rcvbuf = self.grow.copied.saturating_mul(2).max(self.rcvbuf).min(max.max(self.rcvbuf));
+        // The clock is coarser than a round trip inside a machine: what is read in one is a part of what was read. (Bytes that wait
+        // in a larger buffer than they need fall out of the cache.)
+        let passed_us = (u64::from(passed_ms) * 1000).max(1);
+        let in_a_trip = u64::from(self.grow.copied) * u64::from(rtt_us) / passed_us;
+        let in_a_trip = u32::try_from(in_a_trip).unwrap_or(u32::MAX).min(self.grow.copied);
+        if !self.has(Flags::FIXED_RCVBUF) && in_a_trip > self.rcvbuf / 2 {
+            self.rcvbuf = in_a_trip.saturating_mul(2).max(self.rcvbuf).min(max.max(self.rcvbuf));
         }
         self.grow.copied = 0;
         self.grow.since_ms = now_ms as u32;
