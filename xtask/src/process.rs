@@ -109,10 +109,6 @@ pub(crate) struct Network<'a> {
 }
 
 impl Network<'_> {
-    pub(crate) fn start<'a>(bench: &'a Bench, name: &str) -> Result<Network<'a>> {
-        Network::start_with(bench, name, &[])
-    }
-
     /// With arguments of `attacca server start`.
     pub(crate) fn start_with<'a>(bench: &'a Bench, name: &str, args: &[&str]) -> Result<Network<'a>> {
         Network::start_wrapped(bench, name, |command| command, args)
