@@ -7,6 +7,7 @@ mod support;
 
 use direct::namespace::inside;
 use direct::*;
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -165,6 +166,32 @@ fn servers_end_while_a_guest_is_direct() {
         }
         assert_eq!(network.guest("d")["mode"], "direct", "{}", explain("d"));
         assert!(network.status()["restarts"].as_u64() >= Some(ends as u64));
+    });
+}
+
+/// The supervisor ends, and its server with it or not: who starts the network again gets the interface's queue, and the guest back.
+#[test]
+fn a_network_behind_xdp_is_started_again_and_its_guest_adopted() {
+    inside("a_network_behind_xdp_is_started_again_and_its_guest_adopted", || {
+        let network = Network::start_xdp(&[]);
+        let _served = peer_at("s", "10.9.0.52", &[]);
+        let mut stream = connect("10.9.0.52:7000");
+        stream.write_all(b"E").unwrap();
+        for round in 0..4 {
+            ask(&mut stream, b"before", b"before");
+            let status = network.status();
+            let its = if round % 2 == 0 { &["supervisor"][..] } else { &["supervisor", "pid", "standby"] };
+            for key in its {
+                let pid = status[key].as_i64().unwrap_or(0) as i32;
+                assert!(pid > 0, "{status}");
+                // SAFETY: processes of the network that this test started.
+                unsafe { libc::kill(pid, libc::SIGKILL) };
+            }
+            network.start_xdp_again();
+            let is_back = || network.status()["guests"].as_array().is_some_and(|guests| guests.len() == 1);
+            assert!(eventually(PATIENCE, is_back), "{}", network.log());
+            ask(&mut stream, b"after", b"after");
+        }
     });
 }
 

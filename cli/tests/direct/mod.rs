@@ -58,6 +58,13 @@ impl Network {
         Network::begin("xdp:v1", "1", more)
     }
 
+    /// Starts it again, when its supervisor has ended.
+    pub fn start_xdp_again(&self) {
+        let asked = || attacca().args(["server", "status", "--net", NET]).output().unwrap();
+        assert!(eventually(PATIENCE, || !asked().status.success()), "its supervisor lives");
+        std::mem::forget(Network::begin("xdp:v1", "1", &[]));
+    }
+
     fn begin(uplink: &str, queues: &str, more: &[&str]) -> Network {
         let start = ["server", "start", "--net", NET, "--uplink", uplink, "--ip", "10.9.0.10/24"];
         let gateway = ["--gateway", HOST, "--direct-queues", queues];

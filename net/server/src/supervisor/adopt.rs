@@ -51,6 +51,27 @@ fn record_path(dir: &Path) -> PathBuf {
     dir.join("record.json")
 }
 
+fn read_record(dir: &Path) -> Option<Record> {
+    serde_json::from_slice(&std::fs::read(record_path(dir)).ok()?).ok()
+}
+
+/// Ends the server of a supervisor that has died, if there is one. An AF_XDP queue has one socket: the orphaned server's, as long as
+/// that lives. (Elsewhere it serves its guests until they have come back.)
+pub(super) fn end_orphan(dir: &Path) -> io::Result<()> {
+    read_record(dir).and_then(|record| record.server).map_or(Ok(()), end_server)
+}
+
+/// Ends the process that began then, and waits for that.
+fn end_server((pid, at): (i32, u64)) -> io::Result<()> {
+    let Ok(process) = sys::pidfd(pid) else { return Ok(()) };
+    // Looked at after the pidfd was made: it is this process that is meant.
+    if started(pid) == Some(at) {
+        sys::kill(process.as_fd());
+        sys::poll_readable(&[process.as_raw_fd()], -1)?;
+    }
+    Ok(())
+}
+
 /// The network is over.
 pub(super) fn forget_record(dir: &Path) {
     let _ = std::fs::remove_file(record_path(dir));
@@ -83,8 +104,8 @@ impl Supervisor {
     /// If there is a record of one before us, its guests are waited for.
     pub(super) fn begin_adoption(&mut self) {
         let Some(door) = &self.door else { return };
-        let Ok(text) = std::fs::read(record_path(&door.dir)) else { return };
-        let Ok(record) = serde_json::from_slice::<Record>(&text) else { return };
+        let Some(record) = read_record(&door.dir) else { return };
+        self.known.clone_from(&record.guests);
         self.next_id = record.next_id;
         self.last_address = record.last_address;
         self.adoption = Some(Adoption { until: Instant::now() + KNOCK, record });
@@ -122,8 +143,7 @@ impl Supervisor {
         let Ok([link, to_server, to_guest]) = <[OwnedFd; 3]>::try_from(fds) else {
             return refused("it brought no link");
         };
-        let Some(adoption) = &self.adoption else { return refused("nobody is waited for") };
-        let known = adoption.record.guests.iter().find(|(_, p)| {
+        let known = self.known.iter().find(|(_, p)| {
             p.name == name.as_str() && p.mac == mac && p.address == address && p.ephemeral == ephemeral
         });
         let Some((id, place)) = known.cloned() else { return refused("the record does not know it") };
@@ -194,14 +214,7 @@ impl Supervisor {
         if waited.count() != 0 && Instant::now() < adoption.until && !dead {
             return Ok(());
         }
-        if let Some((pid, at)) = adoption.record.server
-            && let Ok(process) = sys::pidfd(pid)
-            // Looked at after the pidfd was made: it is this process that is meant.
-            && started(pid) == Some(at)
-        {
-            sys::kill(process.as_fd());
-            sys::poll_readable(&[process.as_raw_fd()], -1)?;
-        }
+        adoption.record.server.map_or(Ok(()), end_server)?;
         self.adoption = None;
         self.servers.start(&self.held, &self.guests)?;
         self.keep_record();

@@ -17,7 +17,7 @@ mod status;
 mod switching;
 
 use crate::board::Board;
-use crate::control::{self, Reply, Request, Uplink};
+use crate::control::{self, Place, Reply, Request, Uplink};
 use crate::direct::{self, NicSpec, Opened, Queue, XdpSteering};
 use crate::plan::{GATEWAY_MAC, Plan};
 use crate::port_map::PortMap;
@@ -54,6 +54,8 @@ pub(crate) struct Supervisor {
     shortcuts: Shortcuts,
     door: Option<Door>,
     adoption: Option<adopt::Adoption>,
+    /// Guests of a supervisor before this one, who may come back.
+    known: Vec<(u32, Place)>,
     /// Visitors whose answers wait for guests' counters.
     asked: Vec<Asked>,
     stopping: bool,
@@ -94,7 +96,9 @@ pub(crate) fn run_named(config: NetworkConfig, dir: &Path, started: OwnedFd) -> 
     let log = dir.join("log");
     sys::become_daemon(c"attacca-net", Some(&log));
     let answer = |reply: Reply| drop(control::send(started.as_fd(), &reply, &[]));
-    let outcome = Supervisor::new(config).and_then(|mut s| {
+    let is_xdp = matches!(&config.uplink, UplinkSpec::Nic(NicSpec::Xdp(..)));
+    let free = if is_xdp { adopt::end_orphan(dir) } else { Ok(()) };
+    let outcome = free.and_then(|()| Supervisor::new(config)).and_then(|mut s| {
         s.open_door(dir)?;
         s.start_network()?;
         answer(Reply::Done);
@@ -159,6 +163,7 @@ impl Supervisor {
             shortcuts: Shortcuts::new(),
             door: None,
             adoption: None,
+            known: Vec::new(),
             asked: Vec::new(),
             stopping: false,
         })
