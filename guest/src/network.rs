@@ -219,8 +219,8 @@ pub(crate) fn ring(fd: i32) {
 }
 
 /// The server has rung: frames are there, or space is.
-struct Doorbell {
-    fd: i32,
+pub(crate) struct Doorbell {
+    pub(crate) fd: i32,
 }
 
 impl HostReady for Doorbell {

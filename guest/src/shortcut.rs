@@ -1,16 +1,16 @@
 //! Shortcuts to other guests: opens the link that the supervisor made for this guest and another one.
-//!
-//! The other guest's bell is the one that its server rings, so that there is nothing more to watch.
 
 use crate::control::{close, send};
 use crate::{network, nic};
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use net::control::{Shortcut, ToSupervisor};
 use net::device::Device;
 use net::ring::{Link, RingDevice, Role};
 use platform::errno::{Errno, Result};
 use platform::time;
+use sched::host_fd;
 use syscalls::net_device::{Backend, Parts};
 use syscalls::net_poll;
 
@@ -30,11 +30,16 @@ pub(crate) fn end(id: Option<u32>) {
 }
 
 fn open(shortcut: &Shortcut, fds: Vec<i32>, backend: &mut Backend) -> Result<()> {
-    let [memory, bell] = fds[..] else {
+    let [memory, bell, own] = fds[..] else {
         fds.iter().for_each(|fd| close(*fd));
         return Err(Errno::EBADF);
     };
-    let close_all = Box::new(move || [memory, bell].into_iter().for_each(close));
+    let watched = host_fd::watch(own, host_fd::IN | host_fd::EDGE, Arc::new(network::Doorbell { fd: own }));
+    let watch = watched.inspect_err(|_| fds.iter().for_each(|fd| close(*fd)))?;
+    let close_all = Box::new(move || {
+        host_fd::unwatch(watch);
+        [memory, bell, own].into_iter().for_each(close);
+    });
     let mapped = nic::size(memory).and_then(|len| Ok((len, backend.map(memory, len, 0)?)));
     let (len, (region, base)) = mapped.inspect_err(|_| close_all())?;
     let parts = Parts { regions: [region].into(), close: close_all };

@@ -110,7 +110,7 @@ pub enum ToGuest {
     /// reads there hears, or finds it closed.
     Capture,
     /// Frames to another guest go over a link of your own from now on ([`crate::ring::Shortcuts`]). With
-    /// descriptors: link, bell of the other guest.
+    /// descriptors: link, bell of the other guest, own bell.
     Shortcut(Shortcut),
     /// This shortcut is no more.
     ShortcutGone(u32),

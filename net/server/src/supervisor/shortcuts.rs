@@ -15,7 +15,7 @@ use net::control::{Shortcut, ToGuest};
 use net::ring::{ADDRESSES, Layout, Peer};
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// Bytes of each ring: as a guest's to the server.
 const RING_BYTES: u32 = 1 << 19;
@@ -92,13 +92,17 @@ impl Supervisor {
 
     fn join(&mut self, a: usize, b: usize) -> io::Result<()> {
         let memory = make_link(Layout { queues: 1, capacity: RING_BYTES })?;
+        // Bells of their own: who has an eventfd can take its count as well, and the other guest would sleep through what the server rings
+        // for.
+        let bells = [sys::eventfd()?, sys::eventfd()?];
+        let of = |end: usize| [memory.as_fd(), bells[1 - end].as_fd(), bells[end].as_fd()];
         let id = self.shortcuts.next;
         self.shortcuts.next += 1;
         let (a, b) = (&self.guests[a], &self.guests[b]);
-        a.hand_over(memory.as_fd(), id, 0, b)?;
+        a.hand_over(&of(0), id, 0, b)?;
         // Who is not listening has gone or is about to go: then the first hears of that.
         self.shortcuts.pairs.push(Pair { id, guests: [a.id, b.id] });
-        b.hand_over(memory.as_fd(), id, 1, a).inspect_err(|_| a.tell(0, ToGuest::ShortcutGone(id)))
+        b.hand_over(&of(1), id, 1, a).inspect_err(|_| a.tell(0, ToGuest::ShortcutGone(id)))
     }
 
     /// A guest says that the other one has spoiled their shortcut.
@@ -144,16 +148,11 @@ impl Guest {
         self.place.addresses().chain(self.leases.iter().copied())
     }
 
-    /// Gives it an end of a link to `other`.
-    fn hand_over(&self, memory: BorrowedFd<'_>, id: u32, end: u32, other: &Guest) -> io::Result<()> {
+    /// Gives it an end of a link to `other`: memory, the other's bell, its own.
+    fn hand_over(&self, fds: &[BorrowedFd<'_>; 3], id: u32, end: u32, other: &Guest) -> io::Result<()> {
         let mut addresses = [None; ADDRESSES];
         addresses.iter_mut().zip(other.addresses()).for_each(|(place, address)| *place = Some(address));
         let shortcut = Shortcut { id, end, peer: Peer { mac: other.place.mac, addresses } };
-        let bell: &OwnedFd = &other.to_guest;
-        sys::post(
-            self.control.as_fd(),
-            ToGuest::Shortcut(shortcut).encode(0).bytes(),
-            &[memory, bell.as_fd()],
-        )
+        sys::post(self.control.as_fd(), ToGuest::Shortcut(shortcut).encode(0).bytes(), fds)
     }
 }
