@@ -5,41 +5,14 @@ mod support;
 
 use std::fs;
 use std::path::PathBuf;
+use support::network::Network;
 use support::{Guest, PATIENCE, alone, attacca, compile, eventually, run_limited, text};
 
-/// A network of this test's own; taken down when dropped.
-struct Network(String);
-
 impl Network {
-    fn start(name: &str, args: &[&str]) -> Network {
-        let name = format!("{name}-{}", std::process::id());
-        let mut start = attacca();
-        text(run_limited(start.args(["server", "start", "--net", &name]).args(args), PATIENCE));
-        Network(name)
-    }
-
-    fn say(&self, action: &str) {
-        let mut command = attacca();
-        text(run_limited(command.args(["server", action, "--net", &self.0]), PATIENCE));
-    }
-
-    fn status(&self) -> serde_json::Value {
-        let mut command = attacca();
-        let words =
-            text(run_limited(command.args(["server", "status", "--json", "--net", &self.0]), PATIENCE));
-        assert!(words.starts_with("{\"pid\":"), "{words}");
-        serde_json::from_str(&words).unwrap()
-    }
-
     fn guest_status(&self, name: &str) -> serde_json::Value {
         let status = self.status();
         let guests = status["guests"].as_array().unwrap();
         guests.iter().find(|g| g["name"] == name).unwrap_or_else(|| panic!("no {name} in {status}")).clone()
-    }
-
-    fn run(&self, name: &str, args: &[&str], program: &[&str]) -> Guest {
-        let head = ["--cpus", "1", "--net", &self.0, "--name", name];
-        Guest::start(&[&head, args, program].concat())
     }
 
     /// A guest that ends by itself: its output.
@@ -48,12 +21,6 @@ impl Network {
         let status = guest.wait();
         assert!(status.success(), "{status}: {}", guest.output());
         guest.output()
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        let _ = attacca().args(["server", "stop", "--net", &self.0]).output();
     }
 }
 

@@ -5,27 +5,14 @@
 mod support;
 
 use std::path::PathBuf;
-use support::{Guest, PATIENCE, alone, attacca, compile, eventually, free_port, run_limited, text};
+use support::network::Network;
+use support::{Guest, PATIENCE, alone, compile, eventually, free_port, run_limited, text};
 
 /// The prefix of networks behind host sockets, and the gateway in it.
 const PREFIX: &str = "fd9a:c71d:2f60:";
 const GATEWAY: &str = "fd9a:c71d:2f60::2";
 
-struct Network(String);
-
 impl Network {
-    fn start(name: &str, args: &[&str]) -> Network {
-        let name = format!("{name}-{}", std::process::id());
-        let mut start = attacca();
-        text(run_limited(start.args(["server", "start", "--net", &name]).args(args), PATIENCE));
-        Network(name)
-    }
-
-    fn run(&self, name: &str, args: &[&str], program: &[&str]) -> Guest {
-        let head = ["--cpus", "1", "--net", &self.0, "--name", name];
-        Guest::start(&[&head, args, program].concat())
-    }
-
     /// A guest that ends by itself: its status and output.
     fn end(&self, name: &str, args: &[&str], program: &[&str]) -> (Option<i32>, String) {
         let mut guest = self.run(name, args, program);
@@ -37,16 +24,6 @@ impl Network {
         let (status, output) = self.end(name, args, program);
         assert_eq!(status, Some(0), "{program:?}: {output}");
         output
-    }
-
-    fn restart(&self) {
-        text(run_limited(attacca().args(["server", "restart", "--net", &self.0]), PATIENCE));
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        let _ = attacca().args(["server", "stop", "--net", &self.0]).output();
     }
 }
 
@@ -176,7 +153,7 @@ fn guests_talk_by_name_and_a_crash_of_the_server_is_not_the_end() {
     assert_eq!(both, ["10.0.2.18", &address], "{order}");
     let (status, output) = network.end("beta", &[], &[tool, "ask", "6", "alpha", "701"]);
     assert_eq!((status, output.contains("refused")), (Some(3), true), "{output}");
-    network.restart();
+    network.say("restart");
     assert_eq!(network.ask("beta", &[], &[tool, "ask", "6", "alpha", "700"]), "alpha by 6\n");
 }
 

@@ -6,24 +6,10 @@ mod support;
 use serde_json::Value;
 use std::path::PathBuf;
 use std::time::Duration;
-use support::{Guest, PATIENCE, alone, attacca, compile, eventually, run_limited, text};
-
-/// A network of this test's own; taken down when dropped.
-struct Network(String);
+use support::network::Network;
+use support::{Guest, PATIENCE, alone, compile, eventually};
 
 impl Network {
-    fn start(name: &str, args: &[&str]) -> Network {
-        let name = format!("{name}-{}", std::process::id());
-        text(run_limited(attacca().args(["server", "start", "--net", &name]).args(args), PATIENCE));
-        Network(name)
-    }
-
-    fn status(&self) -> Value {
-        let words =
-            text(run_limited(attacca().args(["server", "status", "--json", "--net", &self.0]), PATIENCE));
-        serde_json::from_str(&words).unwrap()
-    }
-
     fn guest(&self, name: &str) -> Value {
         let status = self.status();
         let guests = status["guests"].as_array().unwrap();
@@ -35,22 +21,16 @@ impl Network {
         list.as_array().into_iter().flatten().map(|name| name.as_str().unwrap().to_owned()).collect()
     }
 
-    fn run(&self, name: &str, args: &[&str], program: &[&str]) -> Guest {
+    /// A guest that runs [`tool`].
+    fn tool(&self, name: &str, args: &[&str], words: &[&str]) -> Guest {
         let tool = tool();
-        let head = ["--cpus", "1", "--net", &self.0, "--name", name];
-        Guest::start(&[&head, args, &["--", tool.to_str().unwrap()], program].concat())
+        self.run(name, args, &[&["--", tool.to_str().unwrap()], words].concat())
     }
 
     fn serve(&self, args: &[&str]) -> Guest {
-        let guest = self.run("there", args, &["serve", "7000"]);
+        let guest = self.tool("there", args, &["serve", "7000"]);
         assert!(eventually(PATIENCE, || guest.output().contains("ready")), "{}", guest.output());
         guest
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        let _ = attacca().args(["server", "stop", "--net", &self.0]).output();
     }
 }
 
@@ -205,7 +185,7 @@ fn frequent_peers_are_joined_and_every_byte_is_right() {
     let _alone = alone();
     let network = Network::start("joined", &[]);
     let there = network.serve(&[]);
-    let here = network.run("here", &[], &["talk", "there", "7000", "4000"]);
+    let here = network.tool("here", &[], &["talk", "there", "7000", "4000"]);
     assert!(eventually(PATIENCE, || network.shortcuts("here") == ["there"]), "{}", network.status());
     assert_eq!(network.shortcuts("there"), ["here"]);
     // The server has next to nothing to do with it any more.
@@ -226,10 +206,10 @@ fn datagrams_stay_in_their_order_when_a_shortcut_comes() {
     let network = Network::start("order", &[]);
     let there = network.serve(&[]);
     for _ in 0..5 {
-        let words = ends_well(network.run("here", &[], &["count", "there", "7000", "600"]));
+        let words = ends_well(network.tool("here", &[], &["count", "there", "7000", "600"]));
         assert!(words.contains("in order, 0 lost"), "{words}");
     }
-    let here = network.run("here", &[], &["count", "there", "7000", "2000"]);
+    let here = network.tool("here", &[], &["count", "there", "7000", "2000"]);
     assert!(eventually(PATIENCE, || network.shortcuts("here") == ["there"]), "{}", network.status());
     ends_well(here);
     drop(there);
@@ -240,7 +220,7 @@ fn it_goes_on_without_server_and_supervisor() {
     let _alone = alone();
     let network = Network::start("alone", &[]);
     let there = network.serve(&[]);
-    let here = network.run("here", &[], &["talk", "there", "7000", "6000"]);
+    let here = network.tool("here", &[], &["talk", "there", "7000", "6000"]);
     assert!(eventually(PATIENCE, || network.shortcuts("here") == ["there"]), "{}", network.status());
     let status = network.status();
     let pids = ["pid", "supervisor"].map(|key| status[key].as_i64().unwrap() as i32);
@@ -265,7 +245,7 @@ fn a_peer_that_is_killed_and_comes_back_is_reached_again() {
     let network = Network::start("again", &[]);
     for round in 0..3 {
         let there = network.serve(&["--ip", "10.0.2.40"]);
-        let mut here = network.run("here", &[], &["talk", "10.0.2.40", "7000", "60000"]);
+        let mut here = network.tool("here", &[], &["talk", "10.0.2.40", "7000", "60000"]);
         assert!(eventually(PATIENCE, || network.shortcuts("here") == ["there"]), "{}", network.status());
         // SAFETY: a guest that this test started.
         unsafe { libc::kill(there.pid(), libc::SIGKILL) };
@@ -291,9 +271,9 @@ fn there_is_none_where_the_server_is_needed() {
     for (at, (of_network, of_guest)) in cases.into_iter().enumerate() {
         let network = Network::start(&format!("none{at}"), of_network);
         let there = network.serve(of_guest);
-        let shares = (!of_guest.is_empty()).then(|| network.run("shares", of_guest, &["serve", "7001"]));
+        let shares = (!of_guest.is_empty()).then(|| network.tool("shares", of_guest, &["serve", "7001"]));
         let host = if of_guest.is_empty() { "there" } else { "10.0.2.50" };
-        let here = network.run("here", &[], &["talk", host, "7000", "2000"]);
+        let here = network.tool("here", &[], &["talk", host, "7000", "2000"]);
         assert!(eventually(PATIENCE, || told(&here) > 10_000_000), "{}", here.output());
         assert!(network.shortcuts("here").is_empty(), "{}", network.status());
         ends_well(here);

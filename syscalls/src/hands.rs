@@ -165,8 +165,9 @@ impl Accounts {
         self.change(fd, stamp, self.stamp());
     }
 
-    /// Closes a descriptor, if it is still what `word` says.
-    fn close_if(&self, fd: i32, word: u64) {
+    /// Closes a descriptor, if it is still what `word` says: a dead call's, or one that was among
+    /// [`Accounts::unaccounted`] twice, with a whole [`rt::Moment`] between.
+    pub(crate) fn close_if(&self, fd: i32, word: u64) {
         passing(|| {
             let stamp = self.stamp();
             // One who sweeps for the same dead may have been first.
@@ -197,11 +198,6 @@ impl Accounts {
             }
         });
         found
-    }
-
-    /// Closes one that was among [`Accounts::unaccounted`] twice, with a whole [`rt::Moment`] between.
-    pub(crate) fn close_unaccounted(&self, fd: i32, word: u64) {
-        self.close_if(fd, word);
     }
 }
 
@@ -309,11 +305,11 @@ mod tests {
         let (Some(opened_word), Some(closing_word)) = (words[1], words[2]) else { panic!("{words:?}") };
         // Noted meanwhile, and noted and freed again.
         accounts.set(opened, KEPT);
-        accounts.close_unaccounted(opened, opened_word);
+        accounts.close_if(opened, opened_word);
         accounts.closes(opened);
-        accounts.close_unaccounted(opened, opened_word);
+        accounts.close_if(opened, opened_word);
         assert!(is_open(opened));
-        accounts.close_unaccounted(being_closed, closing_word);
+        accounts.close_if(being_closed, closing_word);
         assert!(!is_open(being_closed));
     }
 
@@ -326,7 +322,7 @@ mod tests {
         // Opened again, and not noted yet.
         let now = accounts.unaccounted().into_iter().find(|(other, _)| *other == fd).unwrap().1;
         assert_ne!(now, first);
-        accounts.close_unaccounted(fd, first);
+        accounts.close_if(fd, first);
         assert!(is_open(fd));
         // A closer that was slow leaves the next owner's note alone.
         accounts.set(fd, KEPT);

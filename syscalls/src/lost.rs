@@ -166,7 +166,7 @@ impl Things {
     fn give_up(&self, thing: &Suspect) {
         match *thing {
             Suspect::Socket(id, cookie) => net_poll::close_lost(id, cookie),
-            Suspect::Descriptor(fd, word) => root().hands.close_unaccounted(fd, word),
+            Suspect::Descriptor(fd, word) => root().hands.close_if(fd, word),
             Suspect::File(..) => {
                 self.files.iter().filter(|node| suspect(node) == *thing).for_each(ramfs::give_up);
             }

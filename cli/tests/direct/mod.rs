@@ -472,17 +472,19 @@ fn where_it_is(process: &Path) -> String {
     told
 }
 
+/// A command and what it says.
+fn told_by(command: &mut Command) -> String {
+    let output = command.output().map_or_else(|error| error.to_string(), |output| said(&output));
+    format!("{command:?}\n{output}\n")
+}
+
 /// What the host's kernel knows of a connection that got no answer, twice (whether its data were acknowledged, which timers
 /// run), and what the network knows of the guests.
 fn both_ends(stream: &TcpStream) -> String {
     let port = stream.local_addr().map_or(0, |address| address.port());
     let mut told = String::new();
-    let mut tell = |command: &mut Command| {
-        let output = command.output().map_or_else(|error| error.to_string(), |output| said(&output));
-        told.push_str(&format!("{command:?}\n{output}\n"));
-    };
-    tell(Command::new("ss").args(["-tinoe", &format!("sport = :{port}")]));
-    tell(Command::new("ip").args(["-s", "link", "show", "t0"]));
+    told += &told_by(Command::new("ss").args(["-tinoe", &format!("sport = :{port}")]));
+    told += &told_by(Command::new("ip").args(["-s", "link", "show", "t0"]));
     // Before any of them is asked: a question wakes who sleeps.
     for process in fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path()) {
         let here = fs::read_link("/proc/self/ns/net").ok();
@@ -490,12 +492,8 @@ fn both_ends(stream: &TcpStream) -> String {
             told.push_str(&where_it_is(&process));
         }
     }
-    let mut tell = |command: &mut Command| {
-        let output = command.output().map_or_else(|error| error.to_string(), |output| said(&output));
-        told.push_str(&format!("{command:?}\n{output}\n"));
-    };
-    tell(attacca().args(["switch", "--explain", "g"]));
-    tell(attacca().args(["server", "status", "--net", NET, "--json"]));
-    tell(Command::new("ss").args(["-tinoe", &format!("sport = :{port}")]));
+    told += &told_by(attacca().args(["switch", "--explain", "g"]));
+    told += &told_by(attacca().args(["server", "status", "--net", NET, "--json"]));
+    told += &told_by(Command::new("ss").args(["-tinoe", &format!("sport = :{port}")]));
     told
 }

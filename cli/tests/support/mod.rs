@@ -2,6 +2,8 @@
 //! from an unpacked Debian package, and leaving nothing behind.
 #![allow(dead_code, unreachable_pub)] // each test file uses its part
 
+pub mod network;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
