@@ -128,8 +128,8 @@ impl HostFd {
     /// fstat(2), also for `O_PATH` descriptors.
     pub fn stat(&self) -> Result<Stat> {
         let mut stat = Stat::default();
-        // SAFETY: the name is a C string, the buffer ours and of the kernel's layout.
-        unsafe { host!(newfstatat, self.0, c"".as_ptr(), &raw mut stat, AT_EMPTY_PATH) }?;
+        // SAFETY: the buffer is ours and of the kernel's layout.
+        unsafe { host!(fstat, self.0, &raw mut stat) }?;
         Ok(stat)
     }
 

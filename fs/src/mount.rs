@@ -108,7 +108,7 @@ impl Tree {
 
     /// The deepest mount on the way to the canonical `path`, and the path below it (no leading `/`).
     pub fn deepest<'a>(&self, path: &'a [u8]) -> (Arc<Mount>, &'a [u8]) {
-        let mounts = self.mounts();
+        let mounts = self.mounts.lock();
         let mut best = &mounts[0];
         for mount in mounts.iter().skip(1) {
             if mount.at.len() >= best.at.len() && below(path, &mount.at).is_some() {
@@ -151,8 +151,10 @@ pub fn below<'a>(path: &'a [u8], directory: &[u8]) -> Option<&'a [u8]> {
     if directory == b"/" {
         return path.strip_prefix(b"/");
     }
-    let rest = path.strip_prefix(directory)?;
-    if rest.is_empty() { Some(rest) } else { rest.strip_prefix(b"/") }
+    // The length first: it tells most directories apart without a look at their names.
+    let (head, rest) = path.split_at_checked(directory.len())?;
+    let rest = if rest.is_empty() { rest } else { rest.strip_prefix(b"/")? };
+    (head == directory).then_some(rest)
 }
 
 /// `directory/name`.

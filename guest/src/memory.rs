@@ -658,7 +658,7 @@ fn class_of(size: usize) -> usize {
     8 + (power as usize - 7) * 4 + ((size - 1 - (1 << power)) >> (power - 2))
 }
 
-fn class_size(class: usize) -> usize {
+const fn class_size(class: usize) -> usize {
     if class < 8 {
         return (class + 1) * 16;
     }
@@ -667,8 +667,19 @@ fn class_size(class: usize) -> usize {
 }
 
 /// Objects that a cache holds at most: some 32 KiB of them.
+#[inline(always)]
 fn cache_limit(class: usize) -> usize {
-    (32 * 1024 / class_size(class)).clamp(4, 128)
+    const LIMITS: [u8; CLASSES] = {
+        let mut limits = [0; CLASSES];
+        let mut class = 0;
+        while class < CLASSES {
+            let count = 32 * 1024 / class_size(class);
+            limits[class] = if count < 4 { 4 } else if count > 128 { 128 } else { count as u8 };
+            class += 1;
+        }
+        limits
+    };
+    usize::from(LIMITS[class])
 }
 
 fn order_of(size: usize) -> usize {

@@ -291,6 +291,21 @@ impl Tcb {
         if corked || nagle { whole } else { len }
     }
 
+    /// What was written just now is less than a segment, and corked: nothing is sent before more comes or the cork's
+    /// time is over, so that there is no need to try.
+    pub(crate) fn stays_corked(&mut self, now: Now) -> bool {
+        let goes = Flags::DIRTY | Flags::FORCE | Flags::SENDING_URGENT | Flags::FIN_QUEUED;
+        let unsent = self.unsent();
+        let corked = self.state == TcpState::Established
+            && self.has(Flags::CORK | Flags::MORE)
+            && !self.has(goes)
+            && unsent < u32::from(self.mss);
+        if corked {
+            self.hold(now, unsent);
+        }
+        corked
+    }
+
     /// Data waits and nothing is in flight: make sure that something happens (persist timer, section
     /// 3.8.6.1; the override timeout of section 3.8.6.2.1; the cork's end).
     fn hold(&mut self, now: Now, unsent: u32) {

@@ -21,7 +21,11 @@ pub(crate) struct Wheel {
     now: u64,
     levels: [[Vec<Entry>; SLOTS]; LEVELS],
     occupied: [u64; LEVELS],
+    /// The earliest tick at which something is fired or moved to a finer level; [`NEVER`] if nothing is filed.
+    next: u64,
 }
+
+const NEVER: u64 = u64::MAX;
 
 impl Wheel {
     pub(crate) fn new(now: u64) -> Wheel {
@@ -29,6 +33,7 @@ impl Wheel {
             now,
             levels: core::array::from_fn(|_| core::array::from_fn(|_| Vec::new())),
             occupied: [0; LEVELS],
+            next: NEVER,
         }
     }
 
@@ -42,18 +47,17 @@ impl Wheel {
         // The level at whose granularity `at` and `now` lie in different slots of the same turn.
         let differing = (at ^ self.now) | 1;
         let level = ((63 - differing.leading_zeros()) / BITS).min(LEVELS as u32 - 1);
-        let slot = (at >> (level * BITS)) as usize % SLOTS;
+        let turn = at >> (level * BITS);
+        let slot = turn as usize % SLOTS;
         self.levels[level as usize][slot].push(entry);
         self.occupied[level as usize] |= 1 << slot;
+        self.next = self.next.min(turn << (level * BITS));
     }
 
     /// Turns the wheel to `now`; calls `fire` for each entry that became due.
     pub(crate) fn advance(&mut self, now: u64, due: &mut Vec<Entry>) {
-        while self.now < now {
-            let Some(next) = self.next_turn() else { break };
-            if next > now {
-                break;
-            }
+        while self.next <= now {
+            let next = self.next;
             self.now = next;
             for level in (0..LEVELS).rev() {
                 let shift = level as u32 * BITS;
@@ -71,13 +75,15 @@ impl Wheel {
                     self.levels[level][slot] = entries;
                 }
             }
+            self.next = (0..LEVELS).filter_map(|level| self.next_in(level)).min().unwrap_or(NEVER);
         }
         self.now = self.now.max(now);
     }
 
     /// The earliest tick at which something is fired or moved to a finer level.
+    #[inline]
     pub(crate) fn next_turn(&self) -> Option<u64> {
-        (0..LEVELS).filter_map(|level| self.next_in(level)).min()
+        (self.next != NEVER).then_some(self.next)
     }
 
     fn next_in(&self, level: usize) -> Option<u64> {

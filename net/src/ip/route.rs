@@ -4,6 +4,7 @@
 //! match is the longest prefix and among equals the lowest metric. A link has few routes; they are searched.
 
 use alloc::vec::Vec;
+use core::cell::Cell;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::config::{Cidr, Config};
@@ -75,6 +76,8 @@ pub(crate) struct Routes {
     pub(crate) changes: u64,
     /// Counts changes of anything here.
     pub(crate) version: u64,
+    /// What [`Routes::next_ms`] said, at which version.
+    next: Cell<(u64, Option<u64>)>,
 }
 
 /// Linux's metrics: of what the kernel or an administrator adds for IPv6, of what a router told, of DHCP.
@@ -91,6 +94,7 @@ impl Routes {
             any_ip: config.any_ip,
             changes: 0,
             version: 0,
+            next: Cell::new((u64::MAX, None)),
         };
         config.addresses.iter().for_each(|cidr| routes.add(*cidr));
         for gateway in [config.gateway, config.gateway6.map(IpAddr::V6)].into_iter().flatten() {
@@ -223,8 +227,15 @@ impl Routes {
 
     /// When `expire` has something to do.
     pub(crate) fn next_ms(&self) -> Option<u64> {
+        // Asked after each operation on a socket, changed by hardly any.
+        let (version, next) = self.next.get();
+        if version == self.version {
+            return next;
+        }
         let lines = self.lines.iter().map(|line| line.entry.expires_ms);
-        lines.chain(self.own6.iter().map(|own| own.valid_until_ms)).filter(|at| *at != 0).min()
+        let next = lines.chain(self.own6.iter().map(|own| own.valid_until_ms)).filter(|at| *at != 0).min();
+        self.next.set((self.version, next));
+        next
     }
 
     /// The address is one of ours.

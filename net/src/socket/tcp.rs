@@ -751,7 +751,11 @@ impl Shard {
             // The shard's buffers are used up.
             return Err(Error::WouldBlock);
         }
-        self.tcp.mark_dirty(index);
+        if tcb.stays_corked(self.now) {
+            self.tcp.file_timer(index);
+        } else {
+            self.tcp.mark_dirty(index);
+        }
         Ok(count)
     }
 
@@ -1090,7 +1094,10 @@ impl Shard {
             tcb.start_keep_alive(now_ms);
         }
         self.tcp.file_timer(index);
-        self.tcp.mark_dirty(index);
+        // Closing the cork lets nothing out.
+        if option != TcpOption::Cork(true) {
+            self.tcp.mark_dirty(index);
+        }
         Ok(())
     }
 
