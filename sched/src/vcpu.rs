@@ -898,7 +898,7 @@ impl Block {
             (process.hooks.after_sleep)(self.index);
         }
         let slept = platform::time::now().since(start);
-        let spin = match slept < MOST_SPIN_NS {
+        let spin = match slept < 3 * MOST_SPIN_NS {
             true => MOST_SPIN_NS,
             false => (self.spin_ns.get() / 2).max(LEAST_SPIN_NS),
         };
