@@ -416,8 +416,9 @@ impl Tcp {
             match tcb.output(now, &mut self.pool, link) {
                 Ok(()) => {}
                 Err(Blocked::Full) => {
+                    // Behind all others: the next room is theirs.
                     tcb.flags |= Flags::DIRTY;
-                    self.dirty.push_front(index);
+                    self.dirty.push_back(index);
                     self.file_timer(index);
                     return Err(Blocked::Full);
                 }

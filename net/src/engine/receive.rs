@@ -8,7 +8,7 @@ use super::fast_open::is_its_syn;
 use super::recovery::FIRST_ACK_DELAY_MS;
 use super::segment::{Control, Segment, SynOptions};
 use super::seq::Seq;
-use super::tcb::{Ctx, Flags, Now, T_ACK, T_KEEP, T_RESEND, Tcb, ago};
+use super::tcb::{Ctx, Flags, NEAR_SNDBUF, Now, T_ACK, T_KEEP, T_RESEND, Tcb, ago};
 use crate::error::Error;
 use crate::shard::Ready;
 use crate::socket::tcp::TcpState;
@@ -38,6 +38,9 @@ pub(crate) const DELAYED_ACK_MS: u64 = 40;
 const PAWS_IDLE: u64 = (24 * 86_400_000) >> 10;
 /// Least time between acknowledgements of segments without data outside of the window.
 const OUT_OF_WINDOW_MS: u64 = 500;
+/// What a receive buffer has at least once it grows: two send buffers of a near peer and more. With less, a peer that keeps
+/// one of them in flight waits for each window update while the reader still takes the flight before.
+const LEAST_GROWN: u32 = 2 * NEAR_SNDBUF + (256 << 10);
 /// Segments that arrived out of order are each acknowledged, so many at most before the next sending.
 const MAX_ACKS_OWED: u8 = 64;
 
@@ -608,8 +611,10 @@ impl Tcb {
         let passed_us = (u64::from(passed_ms) * 1000).max(1);
         let in_a_trip = u64::from(self.grow.copied) * u64::from(rtt_us) / passed_us;
         let in_a_trip = u32::try_from(in_a_trip).unwrap_or(u32::MAX).min(self.grow.copied);
-        if !self.has(Flags::FIXED_RCVBUF) && in_a_trip > self.rcvbuf / 2 {
-            self.rcvbuf = in_a_trip.saturating_mul(2).max(self.rcvbuf).min(max.max(self.rcvbuf));
+        let busy = passed_ms <= 2 && self.grow.copied > self.rcvbuf;
+        if !self.has(Flags::FIXED_RCVBUF) && (in_a_trip > self.rcvbuf / 2 || busy) {
+            let grown = in_a_trip.saturating_mul(2).max(LEAST_GROWN);
+            self.rcvbuf = grown.max(self.rcvbuf).min(max.max(self.rcvbuf));
         }
         self.grow.copied = 0;
         self.grow.since_ms = now_ms as u32;
