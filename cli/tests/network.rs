@@ -352,3 +352,34 @@ fn guests_are_neighbours_behind_a_tap_device() {
     }
     assert!(words.contains("\"restarts\":1"), "{words}");
 }
+
+#[test]
+fn last_bytes_go_on_without_their_program() {
+    let _alone = alone();
+    let network = Network::start("last", &[]);
+    // The reader takes little before it is told to, so that most of the bytes wait at the sender, which has ended.
+    let reader = "import socket, sys\n\
+        s = socket.create_server(('', 7000))\n\
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)\n\
+        print('ready', flush=True)\n\
+        c, _ = s.accept()\n\
+        t = socket.create_server(('', 7001))\n\
+        t.accept()\n\
+        n = 0\n\
+        while True:\n    got = c.recv(65536)\n    if not got: break\n    n += len(got)\n\
+        print('took', n, flush=True)\n";
+    let sender = "import socket\nc = socket.create_connection(('reader', 7000))\nc.sendall(b'x' * 100000)\n";
+    let knock = "import socket, time\n\
+        for _ in range(100):\n    try:\n        socket.create_connection(('reader', 7001))\n        break\n\
+        \x20   except OSError: time.sleep(0.1)\n";
+    let mut there = network.run("reader", &[], &["debian:python3", "-c", reader]);
+    assert!(eventually(PATIENCE, || there.output().contains("ready")), "{}", there.output());
+    // Not dropped in between, which would end what the sender has left behind.
+    let _ended = [("sender", sender), ("knock", knock)].map(|(name, program)| {
+        let mut guest = network.run(name, &[], &["debian:python3", "-c", program]);
+        assert!(guest.wait().success(), "{}", guest.output());
+        guest
+    });
+    assert!(there.wait().success(), "{}", there.output());
+    assert!(there.output().contains("took 100000"), "{}", there.output());
+}

@@ -674,7 +674,13 @@ fn cache_limit(class: usize) -> usize {
         let mut class = 0;
         while class < CLASSES {
             let count = 32 * 1024 / class_size(class);
-            limits[class] = if count < 4 { 4 } else if count > 128 { 128 } else { count as u8 };
+            limits[class] = if count < 4 {
+                4
+            } else if count > 128 {
+                128
+            } else {
+                count as u8
+            };
             class += 1;
         }
         limits

@@ -31,6 +31,9 @@ use std::rc::Rc;
 /// Most nanoseconds without work before the server sleeps. A sleep costs the next frame a wake (tens of
 /// microseconds); spinning longer takes the core from the guest or the client.
 const SPIN_NS: u64 = 30_000;
+/// A sleep that was over so soon would have been better spent spinning: the longest spin, and the wake itself, which takes
+/// 50 microseconds and more and is part of what was slept.
+const SHORT_SLEEP_NS: u64 = 4 * SPIN_NS;
 /// Fewest, so that a spin can ever be found to pay.
 const LEAST_SPIN_NS: u64 = 1_000;
 /// The part of that in which the core is kept from everybody else. Later rounds let others run between them: on a
@@ -135,7 +138,7 @@ impl Spin {
 
     /// It slept for so long.
     fn slept(&mut self, ns: u64) {
-        self.0 = if ns < SPIN_NS { SPIN_NS } else { (self.0 / 2).max(LEAST_SPIN_NS) };
+        self.0 = if ns < SHORT_SLEEP_NS { SPIN_NS } else { (self.0 / 2).max(LEAST_SPIN_NS) };
     }
 }
 
@@ -734,8 +737,8 @@ mod tests {
         assert_eq!(spin.0, LEAST_SPIN_NS);
         spin.paid();
         assert_eq!(spin.0, 2 * LEAST_SPIN_NS);
-        // A sleep as short as a spin: looking on would have found it.
-        spin.slept(SPIN_NS / 2);
+        // A sleep as short as a spin, but for the wake: looking on would have found it.
+        spin.slept(SPIN_NS + 80_000);
         assert_eq!(spin.0, SPIN_NS);
         spin.paid();
         assert_eq!(spin.0, SPIN_NS);
