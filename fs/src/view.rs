@@ -85,7 +85,7 @@ impl View {
         {
             match leap.fd.open_beneath(leap.rest(), O_PATH | nofollow | directory, 0) {
                 Ok(fd) => {
-                    let mount = leap.place.mount;
+                    let mount = leap.mount;
                     return Ok(Place { mount, path: leap.path.into(), node: Node::Host(Arc::new(fd)) });
                 }
                 Err(Errno::ELOOP) => {}
@@ -114,14 +114,14 @@ impl View {
             && (flags & O_CREAT == 0 || self.owner_of_new().is_none())
             && let Some(leap) = self.leap(base, path)
             && !leap.rest().is_empty()
-            && !(leap.place.mount.read_only && wants_write(flags))
+            && !(leap.mount.read_only && wants_write(flags))
         {
             match leap.fd.open_beneath(leap.rest(), flags, mode) {
                 Ok(fd) => {
                     if flags & O_TMPFILE_BIT != 0 {
                         self.hand_over(&fd, b"", false);
                     }
-                    return Ok(Opened::Host { fd, path: leap.path.into(), mount: leap.place.mount });
+                    return Ok(Opened::Host { fd, path: leap.path.into(), mount: leap.mount });
                 }
                 Err(Errno::ELOOP) => {}
                 Err(error) => return Err(error),

@@ -8,7 +8,7 @@
 
 use crate::attr::{S_IFDIR, S_IFLNK};
 use crate::host::{HostFd, O_DIRECTORY, O_NOFOLLOW, O_PATH};
-use crate::mount::{Node, Place, join, parent};
+use crate::mount::{Mount, Node, Place, join, parent};
 use crate::view::View;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -66,20 +66,22 @@ impl View {
             }
         }
         let (mount, rest) = self.tree.deepest(&text);
-        let place = if Arc::ptr_eq(&mount, &start.mount) { start.clone() } else { mount.place() };
-        let Node::Host(fd) = &place.node else { return None };
+        let (node, from) = match Arc::ptr_eq(&mount, &start.mount) {
+            true => (&start.node, start.path.len()),
+            false => (&mount.root, text.len() - rest.len()),
+        };
+        let Node::Host(fd) = node else { return None };
         let fd = fd.clone();
-        let from = if Arc::ptr_eq(&mount, &start.mount) { start.path.len() } else { text.len() - rest.len() };
         let from = from + usize::from(text.get(from) == Some(&b'/'));
-        Some(Leap { fd, place, path: text, from })
+        Some(Leap { fd, mount, path: text, from })
     }
 }
 
 /// One host call away: [`Leap::rest`] beneath `fd`.
 pub(crate) struct Leap {
     pub(crate) fd: Arc<HostFd>,
-    /// The place of `fd`.
-    pub(crate) place: Place,
+    /// The mount of both.
+    pub(crate) mount: Arc<Mount>,
     /// Canonical path of the goal.
     pub(crate) path: Vec<u8>,
     from: usize,
@@ -295,11 +297,11 @@ impl<'a> Walker<'a> {
         let relative = &directories[directories.iter().take_while(|&&byte| byte == b'/').count()..];
         let Some(leap) = self.view.leap(&self.dir, relative) else { return Ok(()) };
         if leap.rest().is_empty() {
-            self.dir = leap.place;
+            self.dir = Place { mount: leap.mount, path: leap.path.into(), node: Node::Host(leap.fd) };
         } else {
             match leap.fd.open_beneath(leap.rest(), O_PATH | O_DIRECTORY, 0) {
                 Ok(fd) => {
-                    let mount = leap.place.mount;
+                    let mount = leap.mount;
                     self.dir = Place { mount, path: leap.path.into(), node: Node::Host(Arc::new(fd)) };
                 }
                 Err(Errno::ELOOP) => return Ok(()),

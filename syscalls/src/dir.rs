@@ -67,7 +67,8 @@ pub fn mkdir(ctx: &Ctx, at: UserStr, mode: Mode) -> Result {
 pub fn mkdirat(ctx: &Ctx, dir: DirFd, at: UserStr, mode: Mode) -> Result {
     let view = path::view(ctx)?;
     let path = path::path(at)?;
-    view.mkdir(&path::start(ctx, &view, dir, &path)?, &path, mode.0).map(|()| 0)
+    let base = path::start(ctx, &view, dir, &path)?;
+    view.mkdir(&base, &path, mode.0).map(|()| 0)
 }
 
 /// getdents64(2).

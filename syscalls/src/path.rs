@@ -11,6 +11,7 @@ use crate::host_file::HostFile;
 use crate::tree_file::{self, PathFile};
 use crate::user::{PATH_MAX, UserPtr, UserStr};
 use crate::{Errno, Result};
+use alloc::borrow::Cow;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
@@ -102,9 +103,9 @@ pub fn path(from: UserStr) -> Result<Vec<u8>> {
 
 /// Where a path starts: the directory of a descriptor, or the working directory. The descriptor is
 /// not looked at for an absolute path (openat(2)).
-pub fn start(ctx: &Ctx, view: &View, dir: DirFd, path: &[u8]) -> Result<Place> {
+pub fn start<'v>(ctx: &Ctx, view: &'v View, dir: DirFd, path: &[u8]) -> Result<Cow<'v, Place>> {
     if dir.0 == AT_FDCWD || path.starts_with(b"/") {
-        return Ok(view.cwd.clone());
+        return Ok(Cow::Borrowed(&view.cwd));
     }
     let open = ctx.file(Fd(dir.0))?;
     let place = tree_file::place_of(&open).ok_or(Errno::ENOTDIR)?;
@@ -113,7 +114,7 @@ pub fn start(ctx: &Ctx, view: &View, dir: DirFd, path: &[u8]) -> Result<Place> {
     {
         return Err(Errno::ENOTDIR);
     }
-    Ok(place)
+    Ok(Cow::Owned(place))
 }
 
 /// What a path call with `AT_*` flags means.
@@ -307,7 +308,8 @@ pub fn symlink(ctx: &Ctx, target: UserStr, at: UserStr) -> Result {
 pub fn symlinkat(ctx: &Ctx, target: UserStr, dir: DirFd, at: UserStr) -> Result {
     let view = view(ctx)?;
     let (target, path) = (path(target)?, path(at)?);
-    view.symlink(&start(ctx, &view, dir, &path)?, &path, &target).map(|()| 0)
+    let base = start(ctx, &view, dir, &path)?;
+    view.symlink(&base, &path, &target).map(|()| 0)
 }
 
 /// unlink(2).
@@ -327,7 +329,8 @@ pub fn unlinkat(ctx: &Ctx, dir: DirFd, at: UserStr, flags: AtFlags) -> Result {
     }
     let view = view(ctx)?;
     let path = path(at)?;
-    view.remove(&start(ctx, &view, dir, &path)?, &path, flags.0 & AT_REMOVEDIR != 0).map(|()| 0)
+    let base = start(ctx, &view, dir, &path)?;
+    view.remove(&base, &path, flags.0 & AT_REMOVEDIR != 0).map(|()| 0)
 }
 
 /// mknod(2).
@@ -339,7 +342,8 @@ pub fn mknod(ctx: &Ctx, at: UserStr, mode: Mode, device: u64) -> Result {
 pub fn mknodat(ctx: &Ctx, dir: DirFd, at: UserStr, mode: Mode, device: u64) -> Result {
     let view = view(ctx)?;
     let path = path(at)?;
-    view.mknod(&start(ctx, &view, dir, &path)?, &path, mode.0, device).map(|()| 0)
+    let base = start(ctx, &view, dir, &path)?;
+    view.mknod(&base, &path, mode.0, device).map(|()| 0)
 }
 
 /// readlink(2).
