@@ -233,14 +233,18 @@ fn rediss_own_tests() {
     let known = table("known-failures/redis.txt");
     let data = dir.join("data");
     fs::create_dir_all(&data).unwrap();
-    let volume = format!("{}:/data", data.display());
+    // Under the same name on both sides: the suite's clients run on the host and open what the server says.
+    let data = data.display().to_string();
+    let volume = format!("{data}:{data}");
+    let options = ["-v", &volume, "-w", &data];
     let mut wrong = Vec::new();
-    let (mut guest, mut port) = start(&["-v", &volume], &SUITE_SERVER);
+    let mut moved = false;
+    let (mut guest, mut port) = start(&options, &SUITE_SERVER);
     // The long form counts anew what there is natively.
     let native_port = free_port();
     let number = native_port.to_string();
     let mut server = native("redis-server", "redis-server");
-    server.args(["--port", &number, "--dir", &data.display().to_string()]).args(SUITE_SERVER);
+    server.args(["--port", &number, "--dir", &data]).args(SUITE_SERVER);
     let _native = long.then(|| Native::start(&mut server, native_port));
     for row in table("apps/redis.tsv") {
         let (name, passed, when) = (&row[0], &row[1], &row[2]);
@@ -248,10 +252,13 @@ fn rediss_own_tests() {
             continue;
         }
         if ask(port, &["flushall"]) != "OK" {
-            wrong.push(format!("before {name}: the server is gone\n{}", guest.output()));
-            (guest, port) = start(&["-v", &volume], &SUITE_SERVER);
+            if !moved {
+                wrong.push(format!("before {name}: the server is gone\n{}", guest.output()));
+            }
+            (guest, port) = start(&options, &SUITE_SERVER);
         }
         let output = run_tcl_test(&dir, port, name);
+        moved = output.contains(MOVES);
         // "[err]: NAME in FILE" or "[ok]: NAME (1 ms)".
         let seen =
             |text: &str, kind: &str| text.lines().filter(|l| l.contains(&format!("[{kind}]:"))).count();
@@ -273,6 +280,9 @@ fn rediss_own_tests() {
     }
     assert!(wrong.is_empty(), "{} files end wrongly:\n{}\n{}", wrong.len(), wrong.join("\n"), guest.output());
 }
+
+/// A test that leaves the server at another port, where it is not published (compat-tests/known-failures/redis.txt).
+const MOVES: &str = "[err]: CONFIG SET rollback on apply error";
 
 const SUITE_SERVER: [&str; 8] = [
     "--save",
