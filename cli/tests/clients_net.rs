@@ -7,21 +7,14 @@ mod support;
 use std::fs;
 use std::process::Output;
 use std::time::Duration;
+use support::network::Network;
 use support::*;
 
 const LIMIT: Duration = Duration::from_secs(90);
 
-struct Network(String);
-
 impl Network {
-    fn start(name: &str) -> Network {
-        let name = format!("{name}-{}", std::process::id());
-        text(run_limited(attacca().args(["server", "start", "--net", &name]), LIMIT));
-        Network(name)
-    }
-
     fn serve(&self, name: &str, args: &[&str]) -> Guest {
-        Guest::start(&[&["--net", &self.0, "--name", name, "--cpus", "1"], args].concat())
+        self.run(name, &[], args)
     }
 
     /// A guest to its end.
@@ -41,12 +34,6 @@ impl Network {
     }
 }
 
-impl Drop for Network {
-    fn drop(&mut self) {
-        let _ = attacca().args(["server", "stop", "--net", &self.0]).output();
-    }
-}
-
 fn site(name: &str) -> String {
     let dir = scratch(name);
     fs::create_dir_all(dir.join("www")).unwrap();
@@ -60,7 +47,7 @@ fn site(name: &str) -> String {
 #[test]
 fn web_servers_proxies_and_their_clients() {
     let _alone = alone();
-    let network = Network::start("web");
+    let network = Network::start("web", &[]);
     let backends = ["back-a", "back-b", "back-c"];
     let mut servers: Vec<Guest> = backends
         .iter()
@@ -114,7 +101,7 @@ fn web_servers_proxies_and_their_clients() {
 #[test]
 fn http2_and_small_servers() {
     let _alone = alone();
-    let network = Network::start("h2");
+    let network = Network::start("h2", &[]);
     let volume = format!("{}:/w:ro", site("h2"));
     let args = ["-v", &*volume, "debian:nghttp2-server", "-d", "/w/www", "8443", "/w/key.pem", "/w/cert.pem"];
     let h2 = network.serve("h2", &args);
@@ -153,7 +140,7 @@ fn http2_and_small_servers() {
 #[test]
 fn stores_and_their_clients() {
     let _alone = alone();
-    let network = Network::start("stores");
+    let network = Network::start("stores", &[]);
     let store = network.serve("store", &["debian:memcached", "-u", "root"]);
     network.up(&store, "http://store:11211/");
     let slap = [
@@ -199,7 +186,7 @@ fn stores_and_their_clients() {
 #[test]
 fn iperf3_in_all_modes() {
     let _alone = alone();
-    let network = Network::start("iperf");
+    let network = Network::start("iperf", &[]);
     let server = network.serve("server", &["debian:iperf3", "-s"]);
     let run = |mode: &[&str]| network.client(&[&["debian:iperf3", "-c", "server"], mode].concat());
     assert!(eventually(LIMIT, || run(&["-n", "1"]).status.success()), "{}", server.output());
@@ -234,7 +221,7 @@ fn iperf3_in_all_modes() {
 #[test]
 fn latency_tools() {
     let _alone = alone();
-    let network = Network::start("latency");
+    let network = Network::start("latency", &[]);
     let most = if std::env::var_os("ATTACCA_LONG").is_some() { "67108864" } else { "1048576" };
     let pipe = network.serve("pipe", &["debian:netpipe-tcp"]);
     std::thread::sleep(Duration::from_secs(2));

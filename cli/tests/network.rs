@@ -358,7 +358,7 @@ fn last_bytes_go_on_without_their_program() {
     let _alone = alone();
     let network = Network::start("last", &[]);
     // The reader takes little before it is told to, so that most of the bytes wait at the sender, which has ended.
-    let reader = "import socket, sys\n\
+    let reader = "import socket\n\
         s = socket.create_server(('', 7000))\n\
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)\n\
         print('ready', flush=True)\n\

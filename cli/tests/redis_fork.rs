@@ -9,6 +9,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
+use support::network::Network;
 use support::*;
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -169,23 +170,9 @@ fn an_append_only_file_is_rewritten_under_load() {
     assert_eq!(redis.digest(), before, "{}", redis.guest.output());
 }
 
-struct Network(String);
-
 impl Network {
-    fn start(name: &str) -> Network {
-        let name = format!("{name}-{}", std::process::id());
-        text(run_limited(attacca().args(["server", "start", "--net", &name]), PATIENCE));
-        Network(name)
-    }
-
     fn redis(&self, name: &str, arguments: &[&str]) -> Redis {
         Redis::start(&["--net", &self.0, "--name", name, "--cpus", "1"], arguments)
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        let _ = attacca().args(["server", "stop", "--net", &self.0]).output();
     }
 }
 
@@ -200,7 +187,7 @@ fn address(name: &str) -> String {
 #[test]
 fn a_replica_is_resynchronised_under_load() {
     let _alone = alone();
-    let network = Network::start("replication");
+    let network = Network::start("replication", &[]);
     // The backlog must cover what a replica that has just loaded its snapshot is behind by, on the slowest machine.
     let primary = network.redis("primary", &["--repl-backlog-size", "1gb"]);
     primary.populate();
@@ -235,7 +222,7 @@ fn a_replica_is_resynchronised_under_load() {
 #[test]
 fn sentinels_promote_the_replica() {
     let _alone = alone();
-    let network = Network::start("sentinel");
+    let network = Network::start("sentinel", &[]);
     let primary = network.redis("one", &[]);
     let first = address("one");
     let replica = network.redis("two", &["--replicaof", &first, "6379"]);

@@ -595,7 +595,7 @@ impl Tcb {
         self.grow.rtt_since_us = (ctx.now.us as u32).max(1);
     }
 
-    /// The reader took bytes: grow the buffer if it takes more than half of it in a round trip.
+    /// The reader took bytes: grow the buffer if it takes more than half of it in a round trip, or all of it in a tick.
     pub(crate) fn reader_took(&mut self, bytes: u32, now_ms: u64, max: u32) {
         self.grow.copied = self.grow.copied.saturating_add(bytes);
         let rtt_us = match (self.grow.rtt_us, self.rtt.smoothed) {
@@ -611,6 +611,7 @@ impl Tcb {
         let passed_us = (u64::from(passed_ms) * 1000).max(1);
         let in_a_trip = u64::from(self.grow.copied) * u64::from(rtt_us) / passed_us;
         let in_a_trip = u32::try_from(in_a_trip).unwrap_or(u32::MAX).min(self.grow.copied);
+        // A round trip that is far shorter than a tick tells too little: the window, not the path, may be what bounds it.
         let busy = passed_ms <= 2 && self.grow.copied > self.rcvbuf;
         if !self.has(Flags::FIXED_RCVBUF) && (in_a_trip > self.rcvbuf / 2 || busy) {
             let grown = in_a_trip.saturating_mul(2).max(LEAST_GROWN);

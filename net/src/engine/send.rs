@@ -292,7 +292,7 @@ impl Tcb {
     }
 
     /// What was written just now is less than a segment, and corked: nothing is sent before more comes or the cork's
-    /// time is over, so that there is no need to try.
+    /// time is over, so that there is no need to try. Then that time is set; its timer is the caller's to file.
     pub(crate) fn stays_corked(&mut self, now: Now) -> bool {
         let goes = Flags::DIRTY | Flags::FORCE | Flags::SENDING_URGENT | Flags::FIN_QUEUED;
         let unsent = self.unsent();
